@@ -1,0 +1,227 @@
+#include "convert.h"
+#include <limits.h>
+#include <string.h>
+
+int invalid(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    PyObject *errors = PyImport_ImportModule("powersteer.errors");
+    PyObject *cls = errors ? PyObject_GetAttrString(errors, "InvalidInput") : NULL;
+    if (cls) PyErr_FormatV(cls, format, args);
+    va_end(args);
+    Py_XDECREF(cls);
+    Py_XDECREF(errors);
+    return -1;
+}
+
+PyObject *item(PyObject *dict, const char *key) {
+    PyObject *value = PyDict_GetItemString(dict, key);
+    return value == Py_None ? NULL : value;
+}
+
+int known_keys(PyObject *dict, const char *what, const char *const *names) {
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+    if (!PyDict_Check(dict)) return invalid("%s must be a dict, got %s", what, Py_TYPE(dict)->tp_name);
+    while (PyDict_Next(dict, &pos, &key, &value)) {
+        const char *text = PyUnicode_Check(key) ? PyUnicode_AsUTF8(key) : "(not a string)";
+        size_t i = 0;
+        if (!text) return -1;
+        while (names[i] && strcmp(names[i], text)) i++;
+        if (!names[i]) return invalid("%s has an unknown key '%s'", what, text);
+    }
+    return 0;
+}
+
+int get_size(PyObject *dict, const char *key, size_t *out) {
+    PyObject *value = item(dict, key);
+    if (!value) return invalid("spec lacks '%s'", key);
+    *out = PyLong_AsSize_t(value);
+    if (*out == (size_t)-1 && PyErr_Occurred()) return -1;
+    if (*out > INT_MAX) return invalid("'%s' is too large: %zu", key, *out);
+    return 0;
+}
+
+int get_double(PyObject *dict, const char *key, double *out) {
+    PyObject *value = item(dict, key);
+    if (!value) return invalid("spec lacks '%s'", key);
+    *out = PyFloat_AsDouble(value);
+    if (*out == -1 && PyErr_Occurred()) return -1;
+    if (!isfinite(*out)) return invalid("'%s' is not finite", key);
+    return 0;
+}
+
+int get_choice(PyObject *dict, const char *key, const char *const *choices, int *out) {
+    PyObject *value = item(dict, key);
+    if (!value) return invalid("spec lacks '%s'", key);
+    const char *text = PyUnicode_Check(value) ? PyUnicode_AsUTF8(value) : NULL;
+    for (int i = 0; text && choices[i]; i++)
+        if (!strcmp(choices[i], text)) {
+            *out = i;
+            return 0;
+        }
+    if (PyErr_Occurred()) return -1;
+    return invalid("'%s' has a value the core does not know: %R", key, value);
+}
+
+static int usable_array(PyObject *obj, const char *name) {
+    if (!PyArray_Check(obj)) return invalid("%s must be a NumPy array, got %s", name, Py_TYPE(obj)->tp_name);
+    PyArrayObject *a = (PyArrayObject *)obj;
+    if (!PyArray_ISALIGNED(a) || PyArray_ISBYTESWAPPED(a)) return invalid("%s must be aligned and in native byte order", name);
+    return 0;
+}
+
+static int weight_type(PyArrayObject *a, wtype *out) {
+    switch (PyArray_TYPE(a)) {
+    case NPY_FLOAT32: *out = W_F32; return 0;
+    case NPY_FLOAT64: *out = W_F64; return 0;
+    case NPY_HALF: *out = W_F16; return 0;
+    case NPY_UINT16: *out = W_BF16; return 0;
+    }
+    return -1;
+}
+
+int get_weight(PyObject *obj, const char *name, size_t n_out, size_t n_in, int required, weight *w, PyObject *keep) {
+    *w = (weight){0};
+    if (!obj) return required ? invalid("the weight %s is missing", name) : 0;
+    if (usable_array(obj, name)) return -1;
+    PyArrayObject *a = (PyArrayObject *)obj;
+    int nd = PyArray_NDIM(a);
+    const npy_intp *dims = PyArray_DIMS(a), *strides = PyArray_STRIDES(a);
+    size_t rows = nd == 2 ? (size_t)dims[0] : nd == 3 ? (size_t)dims[0] * (size_t)dims[1] : 0;
+    if (nd < 2 || nd > 3 || rows != n_out || (size_t)dims[nd - 1] != n_in) {
+        PyObject *shape = PyObject_GetAttrString(obj, "shape");
+        if (shape) invalid("the weight %s has shape %S; the spec needs (%zu, %zu)", name, shape, n_out, n_in);
+        Py_XDECREF(shape);
+        return -1;
+    }
+    if (weight_type(a, &w->type))
+        return invalid("the weight %s has dtype %S; float32, float64, float16 or uint16 (bfloat16 bits) is needed", name,
+                       (PyObject *)PyArray_DESCR(a));
+    npy_intp size = PyArray_ITEMSIZE(a);
+    for (int i = 0; i < nd; i++)
+        if (strides[i] % size) return invalid("the weight %s has strides that are no multiple of its items", name);
+    w->data = PyArray_DATA(a);
+    w->n_out = n_out;
+    w->n_in = n_in;
+    w->group = (size_t)dims[nd - 2];
+    w->group_stride = nd == 3 ? strides[0] / size : 0;
+    w->out_stride = strides[nd - 2] / size;
+    w->in_stride = strides[nd - 1] / size;
+    return PyList_Append(keep, obj);
+}
+
+int get_vector(PyObject *obj, const char *name, size_t n, const real **out, PyObject *keep) {
+    *out = NULL;
+    if (!obj) return 0;
+    if (usable_array(obj, name)) return -1;
+    PyArrayObject *a = (PyArrayObject *)obj;
+    if (PyArray_TYPE(a) != NPY_REAL || PyArray_NDIM(a) != 1 || !PyArray_IS_C_CONTIGUOUS(a))
+        return invalid("%s must be a contiguous 1-D array of " REAL_NAME, name);
+    if ((size_t)PyArray_DIM(a, 0) != n) return invalid("%s has %zd numbers; %zu are needed", name, PyArray_DIM(a, 0), n);
+    *out = PyArray_DATA(a);
+    return PyList_Append(keep, obj);
+}
+
+PyArrayObject *get_rows(PyObject *obj, const char *name, size_t cols) {
+    if (!PyArray_Check(obj) || PyArray_TYPE((PyArrayObject *)obj) != NPY_REAL || PyArray_NDIM((PyArrayObject *)obj) != 2
+        || (size_t)PyArray_DIM((PyArrayObject *)obj, 1) != cols) {
+        PyObject *shape = PyArray_Check(obj) ? PyObject_GetAttrString(obj, "shape") : Py_NewRef(Py_TYPE(obj));
+        if (shape) invalid("%s must be a " REAL_NAME " array of shape (n, %zu), got %S", name, cols, shape);
+        Py_XDECREF(shape);
+        return NULL;
+    }
+    return (PyArrayObject *)PyArray_FROMANY(obj, NPY_REAL, 2, 2, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_NOTSWAPPED);
+}
+
+int get_int_lists(PyObject *obj, const char *name, int_lists *out) {
+    Py_ssize_t n = PySequence_Check(obj) ? PySequence_Size(obj) : -1;
+    if (n < 0) return PyErr_Occurred() ? -1 : invalid("%s must be a list of int32 arrays", name);
+    out->keep = PyList_New(0);
+    out->data = PyMem_New(const int *, n ? n : 1);
+    out->length = PyMem_New(size_t, n ? n : 1);
+    if (!out->keep) return -1;
+    if (!out->data || !out->length) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *a = PySequence_GetItem(obj, i);
+        int ok = a && PyArray_Check(a) && PyArray_NDIM((PyArrayObject *)a) == 1 && PyArray_TYPE((PyArrayObject *)a) == NPY_INT32
+              && PyArray_ISCARRAY_RO((PyArrayObject *)a);
+        int bad = !ok || PyList_Append(out->keep, a);
+        if (!bad) {
+            out->data[i] = PyArray_DATA((PyArrayObject *)a);
+            out->length[i] = (size_t)PyArray_DIM((PyArrayObject *)a, 0);
+        }
+        Py_XDECREF(a);
+        if (bad) return PyErr_Occurred() ? -1 : invalid("%s[%zd] must be a contiguous 1-D int32 array", name, i);
+    }
+    out->n = (size_t)n;
+    return 0;
+}
+
+void int_lists_free(int_lists *l) {
+    PyMem_Free((void *)l->data);
+    PyMem_Free(l->length);
+    Py_CLEAR(l->keep);
+}
+
+int get_place(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at) {
+    int l, s;
+    if (!PyTuple_Check(obj) || !PyArg_ParseTuple(obj, "ii", &l, &s)) {
+        PyErr_Clear();
+        return invalid("%s must be a tuple (layer, site)", name);
+    }
+    if (l < 0 || (size_t)l >= n_layers || s < 0 || s >= N_SITES)
+        return invalid("%s (%d, %d) lies outside the model: %zu layers, %d sites", name, l, s, n_layers, (int)N_SITES);
+    *layer = (size_t)l;
+    *at = (site)s;
+    return 0;
+}
+
+static int get_intervention(PyObject *obj, size_t n_layers, size_t d_model, intervention *s, PyObject *keep) {
+    PyObject *vector, *ranges;
+    int layer, at, sequence;
+    if (!PyTuple_Check(obj) || !PyArg_ParseTuple(obj, "iiOiO", &layer, &at, &vector, &sequence, &ranges)) {
+        PyErr_Clear();
+        return invalid("an intervention must be a tuple (layer, site, vector, sequence, ranges)");
+    }
+    if (layer < 0 || (size_t)layer >= n_layers || at < 0 || at >= N_SITES)
+        return invalid("an intervention at (%d, %d) lies outside the model: %zu layers, %d sites", layer, at, n_layers, (int)N_SITES);
+    if (get_vector(vector, "the steering vector", d_model, &s->vector, keep)) return -1;
+    if (!PyArray_Check(ranges) || PyArray_TYPE((PyArrayObject *)ranges) != NPY_INT32 || PyArray_NDIM((PyArrayObject *)ranges) != 2
+        || PyArray_DIM((PyArrayObject *)ranges, 1) != 2 || !PyArray_ISCARRAY_RO((PyArrayObject *)ranges))
+        return invalid("an intervention's ranges must be a contiguous int32 array of shape (n, 2)");
+    s->layer = (size_t)layer;
+    s->site = (site)at;
+    s->sequence = sequence;
+    s->n_ranges = (size_t)PyArray_DIM((PyArrayObject *)ranges, 0);
+    s->ranges = PyArray_DATA((PyArrayObject *)ranges);
+    return PyList_Append(keep, ranges);
+}
+
+int get_steer(PyObject *obj, size_t n_layers, size_t d_model, steer_list *out) {
+    Py_ssize_t n = PySequence_Check(obj) ? PySequence_Size(obj) : -1;
+    if (n < 0) return PyErr_Occurred() ? -1 : invalid("steer must be a list of interventions");
+    out->keep = PyList_New(0);
+    out->items = PyMem_New(intervention, n ? n : 1);
+    if (!out->keep) return -1;
+    if (!out->items) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *one = PySequence_GetItem(obj, i);
+        int bad = !one || get_intervention(one, n_layers, d_model, &out->items[i], out->keep);
+        Py_XDECREF(one);
+        if (bad) return -1;
+    }
+    out->n = (size_t)n;
+    return 0;
+}
+
+void steer_list_free(steer_list *l) {
+    PyMem_Free(l->items);
+    Py_CLEAR(l->keep);
+}

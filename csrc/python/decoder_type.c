@@ -1,0 +1,128 @@
+/* The Python type Decoder: decoder.h with its model, prompts and interventions. */
+#include "convert.h"
+#include "model_type.h"
+#include "../decoder.h"
+
+typedef struct {
+    PyObject_HEAD
+    model_object *model;
+    decoder d;
+    steer_list steer;
+    int_lists prompts;
+    int started, busy;
+} decoder_object;
+
+static void decoder_dealloc(decoder_object *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    decoder_free(&self->d);
+    steer_list_free(&self->steer);
+    int_lists_free(&self->prompts);
+    Py_XDECREF(self->model);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* A contiguous 1-D array of n items. */
+static void *numbers(PyObject *obj, const char *name, int type, size_t n) {
+    PyArrayObject *a = (PyArrayObject *)obj;
+    if (PyArray_Check(obj) && PyArray_TYPE(a) == type && PyArray_NDIM(a) == 1 && PyArray_ISCARRAY_RO(a)
+        && (size_t)PyArray_DIM(a, 0) == n)
+        return PyArray_DATA(a);
+    invalid("%s must be a contiguous array of %zu numbers of the right type", name, n);
+    return NULL;
+}
+
+static int make(decoder_object *self, PyObject *capacity, const sampling *how, PyObject *seeds) {
+    size_t n = self->prompts.n;
+    ps_status st = {0};
+    const int32_t *tokens = numbers(capacity, "capacity", NPY_INT32, n);
+    const uint64_t *seed = tokens ? numbers(seeds, "seeds", NPY_UINT64, n) : NULL;
+    if (!n) return invalid("no prompt given");
+    if (!seed) return -1;
+    if (!(how->temperature >= 0) || !(how->top_p > 0 && how->top_p <= 1))
+        return invalid("temperature must be >= 0 and top_p in (0, 1]");
+    size_t *sizes = PyMem_New(size_t, n);
+    if (!sizes) return PyErr_NoMemory(), -1;
+    for (size_t s = 0; s < n; s++) sizes[s] = tokens[s] > 0 ? (size_t)tokens[s] : 0;
+    ps_code code = decoder_make(&self->d, &self->model->spec, n, sizes, how, seed, &st);
+    PyMem_Free(sizes);
+    return code ? raise_status(&st), -1 : 0;
+}
+
+static PyObject *decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"model", "prompts", "capacity", "steer", "temperature", "top_k", "top_p", "seeds", NULL};
+    PyObject *model, *prompts, *capacity, *steer, *seeds;
+    sampling how;
+    Py_ssize_t top_k;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOdndO", names, &model, &prompts, &capacity, &steer, &how.temperature,
+                                     &top_k, &how.top_p, &seeds))
+        return NULL;
+    if (top_k < 0) return invalid("top_k must not be negative"), NULL;
+    how.top_k = (size_t)top_k;
+    decoder_object *self = (decoder_object *)type->tp_alloc(type, 0);
+    PyObject *module = PyType_GetModule(type);
+    if (!self || !module || !(self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model)))
+        || get_int_lists(prompts, "prompts", &self->prompts)
+        || get_steer(steer, self->model->spec.n_layers, self->model->spec.d_model, &self->steer)
+        || make(self, capacity, &how, seeds))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static PyObject *decoder_step_py(decoder_object *self, PyObject *unused) {
+    (void)unused;
+    ps_status st = {0};
+    npy_intp dims[] = {(npy_intp)self->d.n_seq};
+    if (self->busy) return invalid("this decoder is running in another thread"), NULL;
+    PyObject *out = PyArray_SimpleNew(1, dims, NPY_INT32);
+    if (!out) return NULL;
+    visits v = {.steer = self->steer.items, .n_steer = self->steer.n};
+    core_call call;
+    self->busy = 1;
+    core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
+    if (self->started) decoder_step(&self->d, &call.rt, &v, &st);
+    else decoder_start(&self->d, &call.rt, self->prompts.data, self->prompts.length, &v, &st);
+    core_end(&call);
+    self->busy = 0;
+    if (st.code) return Py_DECREF(out), raise_status(&st);
+    self->started = 1;
+    memcpy(PyArray_DATA((PyArrayObject *)out), self->d.next, self->d.n_seq * sizeof(int));
+    return out;
+}
+
+static PyObject *decoder_stop(decoder_object *self, PyObject *arg) {
+    Py_ssize_t i = PyNumber_AsSsize_t(arg, PyExc_IndexError);
+    if (i == -1 && PyErr_Occurred()) return NULL;
+    if (i < 0 || (size_t)i >= self->d.n_seq) return invalid("there is no sequence %zd", i), NULL;
+    if (!self->started || self->busy) return invalid("stop() comes between two steps"), NULL;
+    self->d.next[i] = -1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *decoder_logits(decoder_object *self, PyObject *unused) {
+    (void)unused;
+    npy_intp dims[] = {(npy_intp)self->d.n_seq, (npy_intp)self->model->spec.n_vocab};
+    PyObject *out = PyArray_SimpleNew(2, dims, NPY_REAL);
+    if (out) memcpy(PyArray_DATA((PyArrayObject *)out), self->d.logits, (size_t)(dims[0] * dims[1]) * sizeof(real));
+    return out;
+}
+
+static PyMethodDef decoder_methods[] = {
+    {"step", (PyCFunction)decoder_step_py, METH_NOARGS, "step() -> (n_seq,) int32: the next tokens, -1 where stopped"},
+    {"stop", (PyCFunction)decoder_stop, METH_O, "stop(i): sequence i is left out from now on"},
+    {"logits", (PyCFunction)decoder_logits, METH_NOARGS, "logits() -> (n_seq, n_vocab) of the last step"},
+    {0},
+};
+static PyType_Slot decoder_slots[] = {
+    {Py_tp_new, decoder_new}, {Py_tp_dealloc, decoder_dealloc}, {Py_tp_methods, decoder_methods},
+    {Py_tp_doc, "Decoder(model, prompts, capacity, steer, temperature, top_k, top_p, seeds)"}, {0},
+};
+static PyType_Spec decoder_spec = {
+    .name = "powersteer._core.Decoder", .basicsize = sizeof(decoder_object), .flags = Py_TPFLAGS_DEFAULT,
+    .slots = decoder_slots};
+
+int add_decoder_type(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
+    module_state_of(module)->decoder_type = (PyTypeObject *)type;
+    return type ? PyModule_AddObjectRef(module, "Decoder", type) : -1;
+}

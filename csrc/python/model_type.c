@@ -1,0 +1,347 @@
+#include "model_type.h"
+#include <stddef.h>
+#include <string.h>
+#include "convert.h"
+#include "../forward.h"
+
+static const char *const spec_keys[] = {
+    "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",
+    "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale", "resid_scale",
+    "logit_scale", "rope", NULL};
+static const char *const layer_keys[] = {
+    "window", "rope", "attn_scale", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
+    "down", "q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias", NULL};
+static const char *const top_keys[] = {"embed", "pos_embed", "head", "final_norm", "head_bias", NULL};
+
+/* The strings in the order of the enums of spec.h. */
+static const char *const norm_kinds[] = {"rms", "layer", NULL};
+static const char *const qk_norm_kinds[] = {"none", "head", "full", NULL};
+static const char *const act_kinds[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", NULL};
+static const char *const rope_styles[] = {"half", "interleaved", NULL};
+
+static const struct { const char *key; size_t offset; } size_fields[] = {
+    {"n_layers", offsetof(spec, n_layers)}, {"d_model", offsetof(spec, d_model)}, {"n_vocab", offsetof(spec, n_vocab)},
+    {"n_heads", offsetof(spec, n_heads)}, {"n_kv_heads", offsetof(spec, n_kv_heads)}, {"head_dim", offsetof(spec, head_dim)},
+    {"d_ff", offsetof(spec, d_ff)}, {"n_ctx", offsetof(spec, n_ctx)}};
+static const struct { const char *key; size_t offset; } double_fields[] = {
+    {"norm_eps", offsetof(spec, norm_eps)}, {"attn_softcap", offsetof(spec, attn_softcap)},
+    {"logit_softcap", offsetof(spec, logit_softcap)}, {"embed_scale", offsetof(spec, embed_scale)},
+    {"resid_scale", offsetof(spec, resid_scale)}, {"logit_scale", offsetof(spec, logit_scale)}};
+
+static int get_flag(PyObject *dict, const char *key, int *out) {
+    PyObject *value = item(dict, key);
+    if (!value || !PyBool_Check(value)) return invalid("'%s' must be True or False", key);
+    *out = value == Py_True;
+    return 0;
+}
+
+static int parse_scalars(spec *m, PyObject *dict) {
+    int norm, qk, act, style;
+    if (known_keys(dict, "spec", spec_keys)) return -1;
+    for (size_t i = 0; i < COUNT(size_fields); i++) {
+        size_t *field = (size_t *)(void *)((char *)m + size_fields[i].offset);
+        if (get_size(dict, size_fields[i].key, field)) return -1;
+        if (!*field) return invalid("'%s' must be positive", size_fields[i].key);
+    }
+    for (size_t i = 0; i < COUNT(double_fields); i++)
+        if (get_double(dict, double_fields[i].key, (double *)(void *)((char *)m + double_fields[i].offset))) return -1;
+    if (get_choice(dict, "norm", norm_kinds, &norm) || get_choice(dict, "qk_norm", qk_norm_kinds, &qk)
+        || get_choice(dict, "act", act_kinds, &act) || get_choice(dict, "rope_style", rope_styles, &style)
+        || get_flag(dict, "parallel", &m->parallel) || get_flag(dict, "gated", &m->gated)
+        || get_size(dict, "rope_dim", &m->rope_dim))
+        return -1;
+    m->norm = (norm_kind)norm;
+    m->qk_norm = (qk_norm_kind)qk;
+    m->act = (act_kind)act;
+    m->rope_style = (rope_style)style;
+    if (m->n_heads % m->n_kv_heads)
+        return invalid("n_heads = %zu is no multiple of n_kv_heads = %zu", m->n_heads, m->n_kv_heads);
+    if (m->rope_dim > m->head_dim || m->rope_dim % 2)
+        return invalid("rope_dim = %zu must be even and at most head_dim = %zu", m->rope_dim, m->head_dim);
+    if (m->attn_softcap < 0 || m->logit_softcap < 0 || m->norm_eps < 0)
+        return invalid("norm_eps, attn_softcap and logit_softcap must not be negative");
+    return 0;
+}
+
+static int parse_ropes(model_object *self, PyObject *list) {
+    Py_ssize_t n = list && PyList_Check(list) ? PyList_Size(list) : -1;
+    if (n < 0) return invalid("'rope' must be a list of (inv_freq, scale)");
+    self->ropes = PyMem_New(rope_table, n ? n : 1);
+    if (!self->ropes) return PyErr_NoMemory(), -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *array;
+        double scale;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "O!d", &PyArray_Type, &array, &scale)) return -1;
+        PyArrayObject *a = (PyArrayObject *)array;
+        if (PyArray_TYPE(a) != NPY_FLOAT64 || PyArray_NDIM(a) != 1 || !PyArray_ISCARRAY_RO(a)
+            || (size_t)PyArray_DIM(a, 0) != self->spec.rope_dim / 2)
+            return invalid("rope[%zd] must hold a contiguous float64 array of rope_dim/2 = %zu numbers", i, self->spec.rope_dim / 2);
+        self->ropes[i] = (rope_table){PyArray_DATA(a), scale};
+        if (PyList_Append(self->keep, array)) return -1;
+    }
+    self->spec.n_rope = (size_t)n;
+    self->spec.rope = self->ropes;
+    return 0;
+}
+
+static int get_norm(PyObject *dict, const char *key, size_t n, norm *out, PyObject *keep) {
+    PyObject *value = item(dict, key), *gain, *bias;
+    *out = (norm){0};
+    if (!value) return 0;
+    if (!PyTuple_Check(value) || !PyArg_ParseTuple(value, "OO", &gain, &bias)) {
+        PyErr_Clear();
+        return invalid("the norm %s must be a tuple (gain, bias)", key);
+    }
+    out->present = 1;
+    return get_vector(gain == Py_None ? NULL : gain, key, n, &out->gain, keep)
+        || get_vector(bias == Py_None ? NULL : bias, key, n, &out->bias, keep) ? -1 : 0;
+}
+
+static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *keep) {
+    size_t C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim, F = m->d_ff;
+    PyObject *window, *rope;
+    if (known_keys(dict, "a layer", layer_keys)) return -1;
+    const struct { const char *key; weight *to; size_t n_out, n_in; int required; } weights[] = {
+        {"q", &y->q, W, C, 1}, {"k", &y->k, WKV, C, 1}, {"v", &y->v, WKV, C, 1}, {"o", &y->o, C, W, 1},
+        {"gate", &y->gate, F, C, m->gated}, {"up", &y->up, F, C, 1}, {"down", &y->down, C, F, 1}};
+    const struct { const char *key; const real **to; size_t n; } vectors[] = {
+        {"q_bias", &y->q_bias, W}, {"k_bias", &y->k_bias, WKV}, {"v_bias", &y->v_bias, WKV}, {"o_bias", &y->o_bias, C},
+        {"gate_bias", &y->gate_bias, F}, {"up_bias", &y->up_bias, F}, {"down_bias", &y->down_bias, C}};
+    const struct { const char *key; norm *to; size_t n; } norms[] = {
+        {"norm1", &y->norm1, C}, {"post1", &y->post1, C}, {"norm2", &y->norm2, C}, {"post2", &y->post2, C},
+        {"q_norm", &y->q_norm, W}, {"k_norm", &y->k_norm, WKV}};
+    for (size_t i = 0; i < COUNT(weights); i++)
+        if (get_weight(item(dict, weights[i].key), weights[i].key, weights[i].n_out, weights[i].n_in, weights[i].required,
+                       weights[i].to, keep))
+            return -1;
+    for (size_t i = 0; i < COUNT(vectors); i++)
+        if (get_vector(item(dict, vectors[i].key), vectors[i].key, vectors[i].n, vectors[i].to, keep)) return -1;
+    for (size_t i = 0; i < COUNT(norms); i++)
+        if (get_norm(dict, norms[i].key, norms[i].n, norms[i].to, keep)) return -1;
+    if (y->gate.data && !m->gated) return invalid("a gate is given though 'gated' is False");
+    if (y->q_norm.present != y->k_norm.present || y->q_norm.present != (m->qk_norm != QK_NORM_NONE))
+        return invalid("q_norm and k_norm must both be given if 'qk_norm' is not \"none\", and neither if it is");
+    if (!(window = item(dict, "window")) || !(rope = item(dict, "rope"))) return invalid("a layer lacks 'window' or 'rope'");
+    y->window = (int)PyLong_AsLong(window);
+    y->rope = (int)PyLong_AsLong(rope);
+    if (PyErr_Occurred() || get_double(dict, "attn_scale", &y->attn_scale)) return -1;
+    if (y->window < 0 || y->rope < -1 || y->rope >= (int)m->n_rope || (y->rope >= 0 && !m->rope_dim))
+        return invalid("a layer has window %d and rope %d; there are %zu rope tables", y->window, y->rope, m->n_rope);
+    return 0;
+}
+
+static int parse_top(spec *m, PyObject *top, PyObject *keep) {
+    if (known_keys(top, "top", top_keys)) return -1;
+    return get_weight(item(top, "embed"), "embed", m->n_vocab, m->d_model, 1, &m->embed, keep)
+        || get_weight(item(top, "head"), "head", m->n_vocab, m->d_model, 1, &m->head, keep)
+        || get_weight(item(top, "pos_embed"), "pos_embed", m->n_ctx, m->d_model, 0, &m->pos_embed, keep)
+        || get_norm(top, "final_norm", m->d_model, &m->final_norm, keep)
+        || get_vector(item(top, "head_bias"), "head_bias", m->n_vocab, &m->head_bias, keep) ? -1 : 0;
+}
+
+static int parse_model(model_object *self, PyObject *scalars, PyObject *layers, PyObject *top) {
+    spec *m = &self->spec;
+    if (parse_scalars(m, scalars) || parse_ropes(self, item(scalars, "rope")) || parse_top(m, top, self->keep)) return -1;
+    if ((size_t)PyList_Size(layers) != m->n_layers)
+        return invalid("%zd layers are given; the spec has %zu", PyList_Size(layers), m->n_layers);
+    self->layers = PyMem_Calloc(m->n_layers, sizeof *self->layers);
+    if (!self->layers) return PyErr_NoMemory(), -1;
+    m->layer = self->layers;
+    for (size_t l = 0; l < m->n_layers; l++)
+        if (parse_layer(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->keep)) return -1;
+    return 0;
+}
+
+static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"spec", "layers", "top", "threads", NULL};
+    PyObject *scalars, *layers, *top;
+    int threads;
+    ps_status st = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!i", names, &PyDict_Type, &scalars, &PyList_Type, &layers,
+                                     &PyDict_Type, &top, &threads))
+        return NULL;
+    model_object *self = (model_object *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    PyObject *module = PyType_GetModule(type);
+    self->module = Py_XNewRef(module);
+    self->keep = PyList_New(0);
+    if (!module || !self->keep || !module_blas(module) || parse_model(self, scalars, layers, top)) goto failed;
+    if (pool_create(&self->pool, threads, &st)) {
+        raise_status(&st);
+        goto failed;
+    }
+    return (PyObject *)self;
+failed:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void model_dealloc(model_object *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    pool_free(self->pool);
+    PyMem_Free(self->layers);
+    PyMem_Free(self->ropes);
+    Py_XDECREF(self->keep);
+    Py_XDECREF(self->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+model_object *as_model(PyObject *module, PyObject *obj) {
+    if (Py_TYPE(obj) == module_state_of(module)->model_type) return (model_object *)obj;
+    invalid("a Model of this core is needed, got %s", Py_TYPE(obj)->tp_name);
+    return NULL;
+}
+
+/* [packed[row0[s]:row0[s+1]] for s]: views of one array */
+static PyObject *split(PyObject *packed, const size_t *row0, size_t n_seq) {
+    PyObject *list = PyList_New((Py_ssize_t)n_seq);
+    for (size_t s = 0; list && s < n_seq; s++) {
+        PyObject *piece = PySequence_GetSlice(packed, (Py_ssize_t)row0[s], (Py_ssize_t)row0[s + 1]);
+        if (!piece) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, (Py_ssize_t)s, piece);
+    }
+    return list;
+}
+
+typedef struct {
+    steer_list steer;
+    int_lists tokens;
+    batch b;
+    capture *captures;
+    PyObject **packed; /* (n_sites) arrays the captures write to */
+    PyObject *logits;
+    Py_ssize_t n_sites;
+    arena memory;
+} forward_call;
+
+static void forward_call_free(forward_call *f) {
+    for (Py_ssize_t i = 0; f->packed && i < f->n_sites; i++) Py_XDECREF(f->packed[i]);
+    PyMem_Free(f->packed);
+    PyMem_Free(f->captures);
+    Py_XDECREF(f->logits);
+    steer_list_free(&f->steer);
+    int_lists_free(&f->tokens);
+    batch_free(&f->b);
+    arena_free(&f->memory);
+}
+
+static int make_captures(forward_call *f, const spec *m, PyObject *sites) {
+    f->n_sites = PyList_Size(sites);
+    f->captures = PyMem_Calloc((size_t)f->n_sites + 1, sizeof *f->captures);
+    f->packed = PyMem_Calloc((size_t)f->n_sites + 1, sizeof *f->packed);
+    if (!f->captures || !f->packed) return PyErr_NoMemory(), -1;
+    npy_intp dims[] = {(npy_intp)f->b.n_rows, (npy_intp)m->d_model};
+    for (Py_ssize_t i = 0; i < f->n_sites; i++) {
+        capture *c = &f->captures[i];
+        if (get_place(PyList_GetItem(sites, i), "a site", m->n_layers, &c->layer, &c->site)) return -1;
+        if (m->parallel && c->site == SITE_RESID_MID) return invalid("resid_mid does not exist in a parallel block");
+        f->packed[i] = PyArray_SimpleNew(2, dims, NPY_REAL);
+        if (!f->packed[i]) return -1;
+        c->out = PyArray_DATA((PyArrayObject *)f->packed[i]);
+    }
+    return 0;
+}
+
+/* acts[prompt][site] */
+static PyObject *acts_by_prompt(const forward_call *f) {
+    PyObject *acts = PyList_New((Py_ssize_t)f->b.n_seq);
+    for (size_t s = 0; acts && s < f->b.n_seq; s++) {
+        PyObject *one = PyList_New(f->n_sites);
+        if (!one) Py_CLEAR(acts);
+        else PyList_SET_ITEM(acts, (Py_ssize_t)s, one);
+    }
+    for (Py_ssize_t i = 0; acts && i < f->n_sites; i++) {
+        PyObject *pieces = split(f->packed[i], f->b.row0, f->b.n_seq);
+        for (size_t s = 0; pieces && s < f->b.n_seq; s++)
+            PyList_SET_ITEM(PyList_GET_ITEM(acts, (Py_ssize_t)s), i, Py_NewRef(PyList_GET_ITEM(pieces, (Py_ssize_t)s)));
+        if (!pieces) Py_CLEAR(acts);
+        Py_XDECREF(pieces);
+    }
+    return acts;
+}
+
+/* rows: 'a' all, 'l' last, 'n' none */
+static ps_code forward_rows(model_object *self, forward_call *f, char rows, ps_status *st) {
+    const spec *m = &self->spec;
+    real *x, *logits = f->logits ? PyArray_DATA((PyArrayObject *)f->logits) : NULL;
+    arena_slice table[] = {SLICE(x, f->b.n_rows, m->d_model)};
+    if (arena_make(&f->memory, table, COUNT(table), st)) return st->code;
+    visits v = {f->steer.items, f->steer.n, f->captures, (size_t)f->n_sites};
+    forward_plan plan = {.visits = &v, .n_layers = m->n_layers, .first_taped = m->n_layers};
+    core_call call;
+    core_begin(&call, module_state_of(self->module)->blas, self->pool);
+    if (!forward_stream(&call.rt, m, &f->b, &plan, x, st) && logits) {
+        size_t n = f->b.n_rows;
+        if (rows == 'l')
+            for (n = 0; n < f->b.n_seq; n++)
+                memmove(x + n * m->d_model, x + (f->b.row0[n + 1] - 1) * m->d_model, m->d_model * sizeof(real));
+        head_forward(&call.rt, m, n, x, &(head_tape){0}, logits, st);
+    }
+    core_end(&call);
+    return st->code;
+}
+
+static PyObject *forward_result(const forward_call *f, char rows) {
+    PyObject *acts = acts_by_prompt(f), *logits = NULL;
+    if (!acts) return NULL;
+    if (rows == 'n') logits = Py_NewRef(Py_None);
+    else if (rows == 'a') logits = split(f->logits, f->b.row0, f->b.n_seq);
+    else {
+        size_t *one = PyMem_New(size_t, f->b.n_seq + 1);
+        for (size_t s = 0; one && s <= f->b.n_seq; s++) one[s] = s;
+        logits = one ? split(f->logits, one, f->b.n_seq) : PyErr_NoMemory();
+        PyMem_Free(one);
+    }
+    if (!logits) return Py_DECREF(acts), NULL;
+    return Py_BuildValue("NN", logits, acts);
+}
+
+static PyObject *model_forward(model_object *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"tokens", "steer", "sites", "rows", NULL};
+    PyObject *tokens, *steer, *sites, *result = NULL;
+    const char *rows;
+    const spec *m = &self->spec;
+    forward_call f = {0};
+    ps_status st = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!s", names, &tokens, &steer, &PyList_Type, &sites, &rows)) return NULL;
+    if (strcmp(rows, "all") && strcmp(rows, "last") && strcmp(rows, "none"))
+        return invalid("rows must be 'all', 'last' or 'none'"), NULL;
+    if (get_int_lists(tokens, "tokens", &f.tokens) || get_steer(steer, m->n_layers, m->d_model, &f.steer)) goto done;
+    if (batch_make(&f.b, m, f.tokens.n, f.tokens.data, f.tokens.length, NULL, NULL, &st)) goto done;
+    if (make_captures(&f, m, sites)) goto done;
+    if (*rows != 'n') {
+        npy_intp dims[] = {(npy_intp)(*rows == 'a' ? f.b.n_rows : f.b.n_seq), (npy_intp)m->n_vocab};
+        f.logits = PyArray_SimpleNew(2, dims, NPY_REAL);
+        if (!f.logits) goto done;
+    }
+    if (!forward_rows(self, &f, *rows, &st)) result = forward_result(&f, *rows);
+done:
+    forward_call_free(&f);
+    if (!result && !PyErr_Occurred()) raise_status(&st);
+    return result;
+}
+
+static PyObject *model_threads(model_object *self, void *closure) {
+    (void)closure;
+    return PyLong_FromLong(pool_threads(self->pool));
+}
+
+static PyMethodDef model_methods[] = {
+    {"forward", (PyCFunction)(void (*)(void))model_forward, METH_VARARGS | METH_KEYWORDS,
+     "forward(tokens, steer, sites, rows) -> (logits, acts)"},
+    {0},
+};
+static PyGetSetDef model_getset[] = {{"threads", (getter)model_threads, NULL, "threads of the pool", NULL}, {0}};
+static PyType_Slot model_slots[] = {
+    {Py_tp_new, model_new}, {Py_tp_dealloc, model_dealloc}, {Py_tp_methods, model_methods},
+    {Py_tp_getset, model_getset}, {Py_tp_doc, "Model(spec, layers, top, threads): an immutable model."}, {0},
+};
+static PyType_Spec model_spec = {
+    .name = "powersteer._core.Model", .basicsize = sizeof(model_object), .flags = Py_TPFLAGS_DEFAULT, .slots = model_slots};
+
+int add_model_type(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &model_spec, NULL);
+    module_state_of(module)->model_type = (PyTypeObject *)type;
+    return type ? PyModule_AddObjectRef(module, "Model", type) : -1;
+}

@@ -1,0 +1,187 @@
+#include "module.h"
+#include <time.h>
+#define PY_ARRAY_UNIQUE_SYMBOL PS_ARRAY_API
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#include <numpy/arrayobject.h>
+#include "../real.h"
+#include "solver.h"
+
+module_state *module_state_of(PyObject *module) { return PyModule_GetState(module); }
+
+const blas *module_blas(PyObject *module) {
+    const blas *b = module_state_of(module)->blas;
+    if (!b) PyErr_SetString(PyExc_RuntimeError, "blas_open has not been called: import powersteer, not its core");
+    return b;
+}
+
+static PyObject *error_class(const char *name) {
+    PyObject *errors = PyImport_ImportModule("powersteer.errors");
+    PyObject *cls = errors ? PyObject_GetAttrString(errors, name) : NULL;
+    Py_XDECREF(errors);
+    return cls;
+}
+
+PyObject *raise_status(const ps_status *st) {
+    static const char *const names[] = {
+        [PS_ERR_MEMORY] = "OutOfMemory", [PS_ERR_VALUE] = "InvalidInput", [PS_ERR_OVERFLOW] = "OutOfMemory",
+        [PS_ERR_NONFINITE] = "NonFinite", [PS_ERR_SYSTEM] = "SystemFailure",
+    };
+    if (PyErr_Occurred()) return NULL;
+    if (st->code == PS_ERR_INTERRUPTED || st->code == PS_ERR_CALLBACK || st->code == PS_OK) {
+        PyErr_SetString(PyExc_RuntimeError, "the core stopped without saying why");
+        return NULL;
+    }
+    PyObject *cls = error_class(names[st->code]);
+    if (cls) PyErr_SetString(cls, st->message);
+    Py_XDECREF(cls);
+    return NULL;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static ps_code poll_signals(void *ctx, ps_status *st) {
+    core_call *c = ctx;
+    double t = now();
+    if (t - c->last < 0.02) return PS_OK;
+    c->last = t;
+    PyEval_RestoreThread(c->thread);
+    int stop = PyErr_CheckSignals();
+    c->thread = PyEval_SaveThread();
+    return stop ? ps_fail(st, PS_ERR_INTERRUPTED, "interrupted") : PS_OK;
+}
+
+void core_begin(core_call *c, const blas *b, pool *p) {
+    c->rt = (runtime){b, p, poll_signals, c};
+    c->last = now();
+    c->thread = PyEval_SaveThread();
+}
+
+void core_end(core_call *c) { PyEval_RestoreThread(c->thread); }
+
+static PyObject *py_blas_open(PyObject *module, PyObject *args) {
+    module_state *s = module_state_of(module);
+    PyObject *path;
+    const char *prefix;
+    ps_status st = {0};
+    if (!PyArg_ParseTuple(args, "Us", &path, &prefix)) return NULL;
+    if (s->blas) Py_RETURN_NONE;
+    PyObject *bytes = PyUnicode_EncodeFSDefault(path);
+    if (!bytes) return NULL;
+    ps_code code = blas_open(&s->blas, PyBytes_AS_STRING(bytes), prefix, &st);
+    Py_DECREF(bytes);
+    if (code) return raise_status(&st);
+    s->blas_path = Py_NewRef(path);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_blas_info(PyObject *module, PyObject *unused) {
+    module_state *s = module_state_of(module);
+    (void)unused;
+    return Py_BuildValue("{s:s,s:s,s:O,s:O}", "config", s->blas ? blas_config(s->blas) : "", "corename",
+                         s->blas ? blas_corename(s->blas) : "", "path", s->blas_path ? s->blas_path : Py_None, "opened",
+                         s->blas ? Py_True : Py_False);
+}
+
+static PyObject *py_cpu_features(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    PyObject *list = PyList_New(0), *out;
+    int bad = !list;
+#define FEATURE(name)                                                           \
+    if (!bad && __builtin_cpu_supports(name)) {                                 \
+        PyObject *text = PyUnicode_FromString(name);                            \
+        bad = !text || PyList_Append(list, text);                               \
+        Py_XDECREF(text);                                                       \
+    }
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+    __builtin_cpu_init();
+    FEATURE("sse4.2")
+    FEATURE("avx")
+    FEATURE("avx2")
+    FEATURE("fma")
+    FEATURE("avx512f")
+    FEATURE("avx512cd")
+    FEATURE("avx512bw")
+    FEATURE("avx512dq")
+    FEATURE("avx512vl")
+    FEATURE("avx512bf16")
+#elif defined(__aarch64__)
+    PyObject *text = bad ? NULL : PyUnicode_FromString("neon");
+    bad = bad || !text || PyList_Append(list, text);
+    Py_XDECREF(text);
+#endif
+#undef FEATURE
+    out = bad ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return out;
+}
+
+static PyMethodDef methods[] = {
+    {"blas_open", py_blas_open, METH_VARARGS, "blas_open(path, prefix): open the OpenBLAS library, once."},
+    {"blas_info", py_blas_info, METH_NOARGS, "blas_info() -> dict: config, corename, path, opened."},
+    {"cpu_features", py_cpu_features, METH_NOARGS, "cpu_features() -> tuple of names, as found at run time."},
+    {"svd_krylov", (PyCFunction)(void (*)(void))py_svd_krylov, METH_VARARGS | METH_KEYWORDS, py_svd_krylov_doc},
+    {"svd_power", (PyCFunction)(void (*)(void))py_svd_power, METH_VARARGS | METH_KEYWORDS, py_svd_power_doc},
+    {0},
+};
+
+static int import_numpy(void) {
+    import_array1(-1);
+    return 0;
+}
+
+static int module_exec(PyObject *module) {
+    if (import_numpy() || PyModule_AddIntConstant(module, "real_size", sizeof(real))) return -1;
+    return add_model_type(module) || add_jacobian_type(module) || add_decoder_type(module) ? -1 : 0;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    module_state *s = module_state_of(module);
+    Py_VISIT(s->model_type);
+    Py_VISIT(s->jacobian_type);
+    Py_VISIT(s->decoder_type);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    module_state *s = module_state_of(module);
+    Py_CLEAR(s->model_type);
+    Py_CLEAR(s->jacobian_type);
+    Py_CLEAR(s->decoder_type);
+    Py_CLEAR(s->blas_path);
+    return 0;
+}
+
+static void module_free(void *module) {
+    module_clear(module);
+    blas_close(module_state_of(module)->blas);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+#if PY_VERSION_HEX >= 0x030C0000 /* NumPy's C API lives in the main interpreter only */
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+#ifdef PS_DOUBLE
+#define MODULE_NAME "powersteer._core64"
+#define MODULE_INIT PyInit__core64
+#else
+#define MODULE_NAME "powersteer._core32"
+#define MODULE_INIT PyInit__core32
+#endif
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = MODULE_NAME, .m_doc = "The numerical core of powersteer.",
+    .m_size = sizeof(module_state), .m_methods = methods, .m_slots = slots,
+    .m_traverse = module_traverse, .m_clear = module_clear, .m_free = module_free,
+};
+
+PyMODINIT_FUNC MODULE_INIT(void);
+PyMODINIT_FUNC MODULE_INIT(void) { return PyModuleDef_Init(&definition); }
