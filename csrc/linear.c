@@ -1,32 +1,9 @@
 #include "linear.h"
 #include <string.h>
+#include "half.h"
+#include "skinny.h"
 
 enum { PANEL = 128 * 1024, MIN_ROWS = 16 }; /* reals of a panel: it stays in the L2 cache between widening and use */
-
-static inline float half_to_float(uint16_t h) {
-    /* Shift exponent and mantissa into a float's place and rebias by a multiplication, which also normalises the
-     * numbers that are normal in half; subnormal ones are built by a subtraction from 0.5. No table, no branch. */
-    uint32_t w = (uint32_t)h << 16, sign = w & 0x80000000u, twice = w + w;
-    uint32_t normal_bits = (twice >> 4) + (0xE0u << 23), small_bits = (twice >> 17) | (126u << 23);
-    float normal, small, out;
-    memcpy(&normal, &normal_bits, 4);
-    memcpy(&small, &small_bits, 4);
-    normal *= 0x1.0p-112f;
-    small -= 0.5f;
-    out = twice < (1u << 27) ? small : normal;
-    uint32_t bits;
-    memcpy(&bits, &out, 4);
-    bits |= sign;
-    memcpy(&out, &bits, 4);
-    return out;
-}
-
-static inline float bf16_to_float(uint16_t h) {
-    uint32_t bits = (uint32_t)h << 16;
-    float out;
-    memcpy(&out, &bits, 4);
-    return out;
-}
 
 /* dst[j] = element at data[offset + j*stride], j < n */
 static void widen(const weight *W, ptrdiff_t offset, ptrdiff_t stride, size_t n, real *restrict dst) {
@@ -108,6 +85,19 @@ typedef struct {
     const weight *W;
 } product;
 
+static int is_skinny(const weight *W, size_t M) { return M <= SKINNY_ROWS && W->in_stride == 1 && W->group == W->n_out; }
+
+static void skinny_task(void *ctx, size_t task, int worker) {
+    const product *p = ctx;
+    const weight *W = p->W;
+    static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
+    size_t n0, n1;
+    (void)worker;
+    part(W->n_out, p->cols, task, &n0, &n1);
+    skinny(W->type, (const char *)W->data + (ptrdiff_t)n0 * W->out_stride * (ptrdiff_t)item[W->type], W->out_stride,
+           n1 - n0, W->n_in, p->M, p->in, p->ld_in, p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
+}
+
 static void linear_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
     size_t m0, m1, n0, n1, step = in_place_layout(p->W) ? p->W->n_out : panel_rows(p->W->n_in);
@@ -157,7 +147,12 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
             real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
-    run_grid(&p, W->n_out, linear_task);
+    if (is_skinny(W, M)) {
+        p.cols = (size_t)pool_threads(rt->pool);
+        pool_run(rt->pool, p.cols, skinny_task, &p);
+    } else {
+        run_grid(&p, W->n_out, linear_task);
+    }
 }
 
 void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
