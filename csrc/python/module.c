@@ -24,7 +24,7 @@ static PyObject *error_class(const char *name) {
 PyObject *raise_status(const ps_status *st) {
     static const char *const names[] = {
         [PS_ERR_MEMORY] = "OutOfMemory", [PS_ERR_VALUE] = "InvalidInput", [PS_ERR_OVERFLOW] = "OutOfMemory",
-        [PS_ERR_NONFINITE] = "NonFinite", [PS_ERR_SYSTEM] = "SystemFailure",
+        [PS_ERR_NONFINITE] = "NumericalError", [PS_ERR_SYSTEM] = "PowersteerError",
     };
     if (PyErr_Occurred()) return NULL;
     if (st->code == PS_ERR_INTERRUPTED || st->code == PS_ERR_CALLBACK || st->code == PS_OK) {
