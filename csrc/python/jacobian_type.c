@@ -11,27 +11,67 @@ typedef struct {
     PyObject *keep;      /* the prompts */
 } jacobian_object;
 
-static int parse_target(PyObject *target, size_t n_layers, jacobian_plan *plan) {
-    if (PyUnicode_Check(target)) {
-        int logits = !PyUnicode_CompareWithASCIIString(target, "logits");
-        if (!logits && PyUnicode_CompareWithASCIIString(target, "next_token"))
+static int parse_target(PyObject *obj, size_t n_layers, target_plan *plan) {
+    if (PyUnicode_Check(obj)) {
+        int logits = !PyUnicode_CompareWithASCIIString(obj, "logits");
+        if (!logits && PyUnicode_CompareWithASCIIString(obj, "next_token"))
             return invalid("target must be (layer, site), \"logits\" or \"next_token\"");
         plan->kind = logits ? TARGET_LOGITS : TARGET_NEXT_TOKEN;
         return 0;
     }
     plan->kind = TARGET_SITE;
-    return get_place(target, "target", n_layers, &plan->target_layer, &plan->target_site);
+    return get_place(obj, "target", n_layers, &plan->layer, &plan->site);
 }
 
 /* Strictly before in the order of computation; in a parallel block attention does not lead to the MLP. */
-static int check_order(const spec *m, const jacobian_plan *p) {
-    if (m->parallel && (p->source_site == SITE_RESID_MID || (p->kind == TARGET_SITE && p->target_site == SITE_RESID_MID)))
+static int check_order(const spec *m, const jacobian_plan *p, const target_plan *t) {
+    if (m->parallel && (p->source_site == SITE_RESID_MID || (t->kind == TARGET_SITE && t->site == SITE_RESID_MID)))
         return invalid("resid_mid does not exist in a parallel block");
-    if (p->kind != TARGET_SITE || p->source_layer < p->target_layer) return 0;
-    if (p->source_layer > p->target_layer || p->source_site >= p->target_site)
-        return invalid("the source must come before the target");
-    if (m->parallel && p->source_site == SITE_ATTN_OUT && p->target_site != SITE_RESID_POST)
+    if (t->kind != TARGET_SITE || p->source_layer < t->layer) return 0;
+    if (p->source_layer > t->layer || p->source_site >= t->site) return invalid("the source must come before the target");
+    if (m->parallel && p->source_site == SITE_ATTN_OUT && t->site != SITE_RESID_POST)
         return invalid("in a parallel block the attention's output does not reach the MLP of the same layer");
+    return 0;
+}
+
+/* What the constructor reads its arguments into. */
+typedef struct {
+    int_lists tokens, source_positions, *target_positions; /* (n_targets) */
+    target_plan *targets;
+    steer_list steer;
+    jacobian_plan plan;
+} request;
+
+static void request_free(request *r) {
+    int_lists_free(&r->tokens);
+    int_lists_free(&r->source_positions);
+    for (size_t i = 0; r->target_positions && i < r->plan.n_targets; i++) int_lists_free(&r->target_positions[i]);
+    PyMem_Free(r->target_positions);
+    PyMem_Free(r->targets);
+    steer_list_free(&r->steer);
+}
+
+/* targets, positions: a list each, one entry a target. */
+static int read_targets(request *r, const spec *m, PyObject *targets, PyObject *positions, int mean) {
+    size_t n = (size_t)PyList_GET_SIZE(targets);
+    if (!n || !PyList_Check(positions) || (size_t)PyList_GET_SIZE(positions) != n)
+        return invalid("%zu targets need as many entries in target_positions", n);
+    r->targets = PyMem_Calloc(n, sizeof *r->targets);
+    r->target_positions = PyMem_Calloc(n, sizeof *r->target_positions);
+    if (!r->targets || !r->target_positions) return PyErr_NoMemory(), -1;
+    r->plan.n_targets = n;
+    r->plan.targets = r->targets;
+    for (size_t i = 0; i < n; i++) {
+        target_plan *t = &r->targets[i];
+        int_lists *at = &r->target_positions[i];
+        if (parse_target(PyList_GET_ITEM(targets, (Py_ssize_t)i), m->n_layers, t) || check_order(m, &r->plan, t)
+            || get_int_lists(PyList_GET_ITEM(positions, (Py_ssize_t)i), "target_positions", at))
+            return -1;
+        if (at->n != r->tokens.n) return invalid("%zu prompts, but target positions for %zu", r->tokens.n, at->n);
+        t->mean = mean;
+        t->positions = at->data;
+        t->n_positions = at->length;
+    }
     return 0;
 }
 
@@ -45,47 +85,45 @@ static void jacobian_dealloc(jacobian_object *self) {
     Py_DECREF(type);
 }
 
+static int read_request(request *r, const spec *m, PyObject *prompts, PyObject *steer, PyObject *source, PyObject *targets,
+                        PyObject *from, PyObject *to, int mean) {
+    if (get_int_lists(prompts, "prompts", &r->tokens) || get_int_lists(from, "source_positions", &r->source_positions)
+        || get_steer(steer, m->n_layers, m->d_model, &r->steer)
+        || get_place(source, "source", m->n_layers, &r->plan.source_layer, &r->plan.source_site))
+        return -1;
+    if (r->source_positions.n != r->tokens.n)
+        return invalid("%zu prompts, but source positions for %zu", r->tokens.n, r->source_positions.n);
+    r->plan.positions = r->source_positions.data;
+    r->plan.n_positions = r->source_positions.length;
+    return read_targets(r, m, targets, to, mean);
+}
+
 static PyObject *jacobian_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "prompts", "steer", "source", "target", "source_positions", "target_positions", "mean", NULL};
-    PyObject *model, *prompts, *steer, *source, *target, *from, *to;
+    PyObject *model, *prompts, *steer, *source, *targets, *from, *to;
     int mean, bad = 1;
-    int_lists tokens = {0}, source_positions = {0}, target_positions = {0};
-    steer_list steering = {0};
-    jacobian_plan plan = {0};
+    request r = {0};
     ps_status st = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOp", names, &model, &prompts, &steer, &source, &target, &from, &to, &mean))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOp", names, &model, &prompts, &steer, &source, &targets, &from, &to, &mean))
         return NULL;
+    int single = !PyList_Check(targets); /* one target, its positions not in a list of targets */
+    targets = single ? Py_BuildValue("[O]", targets) : Py_NewRef(targets);
+    to = single ? Py_BuildValue("[O]", to) : Py_NewRef(to);
     jacobian_object *self = (jacobian_object *)type->tp_alloc(type, 0);
     PyObject *module = PyType_GetModule(type);
-    if (!self || !module) goto done;
+    if (!targets || !to || !self || !module) goto done;
     self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model));
-    if (!self->model) goto done;
-    const spec *m = &self->model->spec;
-    if (get_int_lists(prompts, "prompts", &tokens) || get_int_lists(from, "source_positions", &source_positions)
-        || get_int_lists(to, "target_positions", &target_positions) || get_steer(steer, m->n_layers, m->d_model, &steering)
-        || get_place(source, "source", m->n_layers, &plan.source_layer, &plan.source_site)
-        || parse_target(target, m->n_layers, &plan) || check_order(m, &plan))
-        goto done;
-    if (source_positions.n != tokens.n || target_positions.n != tokens.n) {
-        invalid("%zu prompts, but positions for %zu (source) and %zu (target)", tokens.n, source_positions.n, target_positions.n);
-        goto done;
-    }
-    plan.mean = mean;
-    plan.source_positions = source_positions.data;
-    plan.n_source = source_positions.length;
-    plan.target_positions = target_positions.data;
-    plan.n_target = target_positions.length;
-    visits v = {.steer = steering.items, .n_steer = steering.n};
+    if (!self->model || read_request(&r, &self->model->spec, prompts, steer, source, targets, from, to, mean)) goto done;
+    visits v = {.steer = r.steer.items, .n_steer = r.steer.n};
     core_call call;
     core_begin(&call, module_state_of(module)->blas, self->model->pool);
-    bad = jacobian_make(&self->j, &call.rt, m, tokens.n, tokens.data, tokens.length, &v, &plan, &st) != PS_OK;
+    bad = jacobian_make(&self->j, &call.rt, &self->model->spec, r.tokens.n, r.tokens.data, r.tokens.length, &v, &r.plan, &st) != PS_OK;
     core_end(&call);
     if (bad) raise_status(&st);
 done:
-    int_lists_free(&tokens);
-    int_lists_free(&source_positions);
-    int_lists_free(&target_positions);
-    steer_list_free(&steering);
+    request_free(&r);
+    Py_XDECREF(targets);
+    Py_XDECREF(to);
     if (bad) Py_CLEAR(self);
     return (PyObject *)self;
 }
@@ -109,52 +147,112 @@ static void return_scratch(jacobian_object *self, sweep_scratch *s) {
     sweep_scratch_free(s);
 }
 
-static PyObject *run(jacobian_object *self, PyObject *arg, int transposed) {
-    const jacobian *j = &self->j;
-    size_t from = transposed ? j->rows : j->cols, to = transposed ? j->cols : j->rows;
+/* Runs all lanes, as many at a time as a sweep carries. Returns 0 or sets an exception. */
+static int run(jacobian_object *self, size_t n, lane *lanes, int transposed) {
+    size_t block = jacobian_block(&self->j, n ? n : 1);
     ps_status st = {0};
     sweep_scratch s = {0};
-    PyArrayObject *in = get_rows(arg, transposed ? "U" : "V", from);
+    if (take_scratch(self, block, &s, &st)) return raise_status(&st), -1;
+    core_call call;
+    core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
+    for (size_t i = 0; i < n && !st.code; i += block)
+        (transposed ? jacobian_apply_t : jacobian_apply)(&self->j, &call.rt, &s, n - i < block ? n - i : block, lanes + i, &st);
+    core_end(&call);
+    return_scratch(self, &s);
+    return st.code ? raise_status(&st), -1 : 0;
+}
+
+/* One target: (n, from) -> (n, to) */
+static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed) {
+    size_t cols = self->j.m->d_model, rows = self->j.targets[0].rows;
+    if (self->j.n_targets != 1) return invalid("this Jacobian has %zu targets: use apply_each", self->j.n_targets), NULL;
+    PyArrayObject *in = get_rows(arg, transposed ? "U" : "V", transposed ? rows : cols);
     if (!in) return NULL;
-    size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(j, n ? n : 1);
-    npy_intp dims[] = {(npy_intp)n, (npy_intp)to};
+    size_t n = (size_t)PyArray_DIM(in, 0);
+    npy_intp dims[] = {(npy_intp)n, (npy_intp)(transposed ? cols : rows)};
     PyArrayObject *out = (PyArrayObject *)PyArray_SimpleNew(2, dims, NPY_REAL);
-    if (out && !take_scratch(self, block, &s, &st)) {
-        const real *x = PyArray_DATA(in);
-        real *y = PyArray_DATA(out);
-        core_call call;
-        core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
-        for (size_t i = 0; i < n && !st.code; i += block) {
-            size_t count = n - i < block ? n - i : block;
-            if (transposed) jacobian_apply_t(j, &call.rt, &s, count, x + i * from, y + i * to, &st);
-            else jacobian_apply(j, &call.rt, &s, count, x + i * from, y + i * to, &st);
-        }
-        core_end(&call);
-        return_scratch(self, &s);
+    lane *lanes = PyMem_New(lane, n ? n : 1);
+    if (!lanes) PyErr_NoMemory();
+    int bad = !out || !lanes;
+    if (!bad) {
+        real *v = PyArray_DATA(transposed ? out : in), *u = PyArray_DATA(transposed ? in : out);
+        for (size_t i = 0; i < n; i++) lanes[i] = (lane){0, v + i * cols, u + i * rows};
+        bad = run(self, n, lanes, transposed);
     }
+    PyMem_Free(lanes);
     Py_DECREF(in);
-    if (out && st.code) {
-        raise_status(&st);
-        Py_CLEAR(out);
-    }
+    if (bad) Py_CLEAR(out);
     return (PyObject *)out;
 }
 
-static PyObject *jacobian_apply_py(jacobian_object *self, PyObject *arg) { return run(self, arg, 0); }
-static PyObject *jacobian_apply_t_py(jacobian_object *self, PyObject *arg) { return run(self, arg, 1); }
+static PyObject *jacobian_apply_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 0); }
+static PyObject *jacobian_apply_t_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 1); }
 
-static PyObject *get_shape(jacobian_object *self, void *closure) {
-    (void)closure;
-    return Py_BuildValue("nn", (Py_ssize_t)self->j.rows, (Py_ssize_t)self->j.cols);
+/* Several targets. lanes: list of (target index, v (d,), u (rows of the target,)); one side is read, the other written. */
+static PyObject *run_lanes(jacobian_object *self, PyObject *list, int transposed) {
+    if (!PyList_Check(list)) return invalid("lanes must be a list of (target, v, u)"), NULL;
+    size_t n = (size_t)PyList_GET_SIZE(list);
+    PyObject *keep = PyList_New(0);
+    lane *lanes = PyMem_New(lane, n ? n : 1);
+    if (!lanes) PyErr_NoMemory();
+    int bad = !lanes || !keep;
+    for (size_t i = 0; !bad && i < n; i++) {
+        PyObject *one = PyList_GET_ITEM(list, (Py_ssize_t)i), *v, *u;
+        Py_ssize_t t;
+        const real *pv, *pu;
+        bad = !PyTuple_Check(one) || !PyArg_ParseTuple(one, "nOO", &t, &v, &u);
+        if (!bad && (t < 0 || (size_t)t >= self->j.n_targets)) bad = invalid("there is no target %zd", t);
+        bad = bad || get_vector(v, "v", self->j.m->d_model, &pv, keep)
+           || get_vector(u, "u", self->j.targets[t].rows, &pu, keep);
+        if (!bad && !PyArray_ISWRITEABLE((PyArrayObject *)(transposed ? v : u))) bad = invalid("the output of a lane is read-only");
+        if (!bad) lanes[i] = (lane){(size_t)t, (real *)pv, (real *)pu};
+    }
+    bad = bad || run(self, n, lanes, transposed);
+    PyMem_Free(lanes);
+    Py_XDECREF(keep);
+    if (bad) {
+        if (!PyErr_Occurred()) invalid("a lane must be a tuple (target, v, u)");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_lanes(self, arg, 0); }
+static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_lanes(self, arg, 1); }
+
+/* A value a target; the value itself if there is one target. */
+static PyObject *each_target(jacobian_object *self, PyObject *(*get)(jacobian_object *, const target *)) {
+    if (self->j.n_targets == 1) return get(self, &self->j.targets[0]);
+    PyObject *list = PyList_New((Py_ssize_t)self->j.n_targets);
+    for (size_t i = 0; list && i < self->j.n_targets; i++) {
+        PyObject *one = get(self, &self->j.targets[i]);
+        if (!one) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, (Py_ssize_t)i, one);
+    }
+    return list;
+}
+
+static PyObject *target_shape(jacobian_object *self, const target *t) {
+    return Py_BuildValue("nn", (Py_ssize_t)t->rows, (Py_ssize_t)self->j.m->d_model);
 }
 
 /* a copy, so that nobody can write into the tape */
+static PyObject *target_base(jacobian_object *self, const target *t) {
+    (void)self;
+    npy_intp dims[] = {(npy_intp)(t->at.n * t->width)};
+    PyObject *out = PyArray_SimpleNew(1, dims, NPY_REAL);
+    if (out) memcpy(PyArray_DATA((PyArrayObject *)out), t->base, (size_t)dims[0] * sizeof(real));
+    return out;
+}
+
+static PyObject *get_shape(jacobian_object *self, void *closure) {
+    (void)closure;
+    return each_target(self, target_shape);
+}
+
 static PyObject *get_base(jacobian_object *self, void *closure) {
     (void)closure;
-    npy_intp dims[] = {(npy_intp)(self->j.target.n * self->j.width)};
-    PyObject *out = PyArray_SimpleNew(1, dims, NPY_REAL);
-    if (out) memcpy(PyArray_DATA((PyArrayObject *)out), self->j.base, (size_t)dims[0] * sizeof(real));
-    return out;
+    return each_target(self, target_base);
 }
 
 static PyObject *get_source_norm(jacobian_object *self, void *closure) {
@@ -175,6 +273,8 @@ static PyObject *get_nbytes(jacobian_object *self, void *closure) {
 static PyMethodDef jacobian_methods[] = {
     {"apply", (PyCFunction)jacobian_apply_py, METH_O, "apply(V (n, d)) -> (n, m): J on every row of V"},
     {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O, "apply_t(U (n, m)) -> (n, d): J' on every row of U"},
+    {"apply_each", (PyCFunction)jacobian_apply_each, METH_O, "apply_each([(target, v, u), ...]): u = J v, in one sweep"},
+    {"apply_t_each", (PyCFunction)jacobian_apply_t_each, METH_O, "apply_t_each([(target, v, u), ...]): v = J' u, in one sweep"},
     {0},
 };
 static PyGetSetDef jacobian_getset[] = {
