@@ -1,0 +1,239 @@
+"""The C core by itself, over the whole block table, against the NumPy twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_models import random_model, tables
+
+import powersteer  # opens the matrix library in both cores
+from powersteer import _core32, _core64
+from powersteer.sites import SITES, Site, precedes
+
+EVERYWHERE = np.array([[0, 2**31 - 1]], np.int32)
+
+
+def ids(*tokens):
+    return np.array(tokens, np.int32)
+
+
+def core_model(twin, core=_core64, threads=2):
+    return core.Model(twin.spec, twin.layers, twin.top, threads)
+
+
+def random_prompts(rng, n_vocab, lengths):
+    return [rng.integers(0, n_vocab, n).astype(np.int32) for n in lengths]
+
+
+def some_positions(rng, prompts):
+    return [np.sort(rng.choice(len(p), rng.integers(1, len(p) + 1), replace=False)).astype(np.int32) for p in prompts]
+
+
+def close(got, want, tol):
+    scale = max(np.abs(want).max(initial=0), 1e-3)
+    assert np.abs(got - want).max(initial=0) <= tol * scale, (np.abs(got - want).max() / scale, tol)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.lists(st.integers(1, 7), min_size=1, max_size=3))
+def test_forward_of_any_table(table, lengths):
+    twin = random_model(**table)
+    rng = np.random.default_rng(table["seed"])
+    prompts = random_prompts(rng, table["n_vocab"], lengths)
+    names = [s for s in SITES if not (table["parallel"] and s == "resid_mid")]
+    places = [(layer, SITES.index(s)) for layer in range(table["n_layers"]) for s in names]
+    at, site = places[rng.integers(len(places))]
+    vector = rng.normal(size=table["d_model"])
+    steer = [(at, site, vector, -1, np.array([[1, 3], [5, 6]], np.int32))]
+    logits, acts = core_model(twin).forward(prompts, steer, places, "all")
+    for i, prompt in enumerate(prompts):
+        here = [p for p in (1, 2, 5) if p < len(prompt)]
+        want, twin_acts = reference.forward(twin, prompt, [reference.Steer(at, SITES[site], vector, here)])
+        close(logits[i], want, 1e-11)
+        for (layer, s), got in zip(places, acts[i], strict=True):
+            close(got, twin_acts[layer, SITES[s]], 1e-11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.lists(st.integers(1, 6), min_size=1, max_size=2), st.booleans(), st.data())
+def test_jacobian_of_any_table(table, lengths, mean, data):
+    twin = random_model(**table)
+    rng = np.random.default_rng(table["seed"])
+    prompts = random_prompts(rng, table["n_vocab"], lengths)
+    names = [s for s in SITES if not (table["parallel"] and s == "resid_mid")]
+    places = [Site(layer, s) for layer in range(table["n_layers"]) for s in names]
+    pairs = [(a, b) for a in places for b in [*places, "logits", "next_token"]
+             if isinstance(b, str) or precedes(a, b, table["parallel"])]
+    source, target = data.draw(st.sampled_from(pairs))
+    mean = mean and target != "next_token"
+    sources, targets = some_positions(rng, prompts), some_positions(rng, prompts)
+    point = (0, 0, rng.normal(size=table["d_model"]), -1, EVERYWHERE)
+    where = target if isinstance(target, str) else (target[0], SITES.index(target[1]))
+    J = _core64.Jacobian(core_model(twin), prompts, [point], (source[0], SITES.index(source[1])), where, sources, targets, mean)
+    want = reference.jacobian(twin, prompts, source, target, sources, targets, mean, [reference.Steer(0, "resid_pre", point[2])])
+    assert J.shape == want.shape
+    got = J.apply(np.eye(J.shape[1])).T
+    close(got, want, 1e-9)
+    close(J.apply_t(np.eye(J.shape[0])), got, 1e-12)  # the transpose, to rounding
+
+
+def test_many_targets_in_one_sweep():
+    """Each lane of a shared sweep gives what a sweep of its own gives."""
+    for table in ({}, {"parallel": True, "norms": ("norm1",)}, {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0}):
+        rng = np.random.default_rng(1)
+        twin = random_model(n_layers=4, **table)
+        model = core_model(twin)
+        prompts = random_prompts(rng, 23, (6, 3))
+        source, targets = (0, 4), [(1, 4), (3, 5), "next_token", (2, 1), (2, 4), (3, 3), "logits", (1, 5), (3, 0)]
+        sources, positions = some_positions(rng, prompts), [some_positions(rng, prompts) for _ in targets]
+        J = _core64.Jacobian(model, prompts, [], source, targets, sources, positions, False)
+        lanes = [(int(t), rng.normal(size=12), np.zeros(J.shape[t][0])) for _ in range(3) for t in rng.permutation(len(targets))]
+        J.apply_each(lanes)
+        back = [(t, np.zeros(12), u) for t, _, u in lanes]
+        J.apply_t_each(back)
+        for (t, v, u), (_, w, _) in zip(lanes, back, strict=True):
+            alone = _core64.Jacobian(model, prompts, [], source, targets[t], sources, positions[t], False)
+            close(u, alone.apply(v[None])[0], 1e-12)
+            close(w, alone.apply_t(u[None])[0], 1e-12)
+            assert np.array_equal(J.base[t], alone.base)
+
+
+@pytest.mark.parametrize("stored", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("core", [_core32, _core64])
+@pytest.mark.parametrize("order", ["rows", "columns", "groups", "strided"])
+def test_weights_as_stored(core, stored, order):
+    """Any dtype and any strides, in wide products (a prompt) and narrow ones (a decoded token)."""
+    real = np.float32 if core.real_size == 4 else np.float64
+    tol = 2e-5 if core.real_size == 4 else 1e-11
+    twin = random_model(3, real=real, stored=stored, d_model=80, d_ff=150, head_dim=10, n_vocab=97, n_layers=2)
+    for layer in twin.layers:
+        for name in ("q", "k", "v", "o", "gate", "up", "down"):
+            w = layer[name]
+            if order == "columns":
+                layer[name] = np.asfortranarray(w)
+            elif order == "groups" and name in "qkv":
+                wide = np.zeros((w.shape[0] // 10, 30, w.shape[1]), w.dtype)
+                wide[:, 10:20] = w.reshape(-1, 10, w.shape[1])
+                layer[name] = wide[:, 10:20]
+            elif order == "strided":
+                wide = np.zeros((w.shape[0] * 2, w.shape[1] * 3), w.dtype)
+                wide[::2, ::3] = w
+                layer[name] = wide[::2, ::3]
+    model = core_model(twin, core)
+    prompts = random_prompts(np.random.default_rng(0), 97, (40, 1, 1, 2))
+    logits, _ = model.forward(prompts, [], [], "all")
+    for prompt, got in zip(prompts, logits, strict=True):
+        close(got, reference.forward(twin, prompt)[0], tol)
+    for n in (1, 2, 3, 4, 5):  # rows of a product: below and above the narrow kernel's limit
+        logits, _ = model.forward(random_prompts(np.random.default_rng(n), 97, (n,)), [], [], "last")
+        close(logits[0], reference.forward(twin, random_prompts(np.random.default_rng(n), 97, (n,))[0])[0][-1:], tol)
+
+
+def test_decoding_is_the_forward_pass():
+    twin = random_model(5, window=3, n_layers=3)
+    model = core_model(twin)
+    rng = np.random.default_rng(2)
+    prompts = random_prompts(rng, 23, (5, 1, 9))
+    vector = rng.normal(size=12)
+    steer = [(1, 4, vector, 2, EVERYWHERE), (0, 5, vector, -1, np.array([[7, 9]], np.int32))]
+    decoder = _core64.Decoder(model, prompts, ids(20, 20, 20), steer, 0.0, 0, 1.0, np.zeros(3, np.uint64))
+    texts = [list(p) for p in prompts]
+    for step in range(8):
+        tokens = decoder.step()
+        want, _ = model.forward([ids(*t) for t in texts], steer, [], "last")
+        live = [i for i in range(3) if not (step > 4 and i == 1)]
+        for i in live:
+            close(decoder.logits()[i], want[i][0], 1e-12)
+            assert tokens[i] == want[i][0].argmax()
+            texts[i].append(tokens[i])
+        assert step <= 4 or tokens[1] == -1
+        if step == 4:
+            decoder.stop(1)
+    with pytest.raises(powersteer.PowersteerError, match="full"):
+        for _ in range(20):
+            decoder.step()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_thread_counts_agree(threads):
+    """The same bits again with the same count, and the same numbers with another."""
+    twin = random_model(7, d_model=64, d_ff=96, n_layers=2)
+    prompts = random_prompts(np.random.default_rng(0), 23, (30, 17))
+    positions = [np.arange(len(p), dtype=np.int32) for p in prompts]
+    V = np.random.default_rng(1).normal(size=(9, 64))
+
+    def run(n):
+        model = core_model(twin, threads=n)
+        J = _core64.Jacobian(model, prompts, [], (0, 0), (1, 5), positions, positions, False)
+        U = J.apply(V)
+        return model.forward(prompts, [], [], "all")[0][0], U, J.apply_t(U)
+
+    once, again, one = run(threads), run(threads), run(1)
+    for a, b, c in zip(once, again, one, strict=True):
+        assert np.array_equal(a, b)
+        close(a, c, 1e-12)
+
+
+def test_not_finite_is_refused_by_layer():
+    twin = random_model(9, n_layers=3)
+    twin.layers[1]["down"][2, 3] = np.nan
+    with pytest.raises(powersteer.PowersteerError, match="layer 1.*position 0"):
+        core_model(twin).forward([ids(1, 2)], [], [], "all")
+
+
+BAD_MODELS = {
+    "unknown key": (lambda t: t.spec.update(colour=1), "unknown key 'colour'"),
+    "missing key": (lambda t: t.spec.pop("d_ff"), "lacks 'd_ff'"),
+    "zero size": (lambda t: t.spec.update(d_ff=0), "'d_ff' must be positive"),
+    "huge size": (lambda t: t.spec.update(n_ctx=2**40), "'n_ctx' is too large"),
+    "kv heads": (lambda t: t.spec.update(n_kv_heads=3), "no multiple"),
+    "activation": (lambda t: t.spec.update(act="swish"), "swish"),
+    "shape": (lambda t: t.layers[0].update(up=t.layers[0]["up"][1:]), r"up has shape \(19, 12\).*\(20, 12\)"),
+    "dtype": (lambda t: t.layers[0].update(up=t.layers[0]["up"].astype(int)), "int64"),
+    "byte order": (lambda t: t.layers[0].update(up=t.layers[0]["up"].astype(">f8")), "byte order"),
+    "missing weight": (lambda t: t.layers[1].pop("q"), "q is missing"),
+    "bias length": (lambda t: t.layers[1].update(q_bias=np.zeros(5)), "q_bias has 5 numbers; 24"),
+    "vector dtype": (lambda t: t.layers[1].update(q_bias=np.zeros(24, np.float32)), "q_bias must be"),
+    "rope index": (lambda t: t.layers[1].update(rope=2), "rope 2"),
+    "layers": (lambda t: t.layers.pop(), "1 layers are given; the spec has 2"),
+    "norm alone": (lambda t: t.layers[0].update(q_norm=(np.ones(24), None)), "q_norm and k_norm"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_bad_models(case):
+    spoil, message = BAD_MODELS[case]
+    twin = random_model()
+    spoil(twin)
+    with pytest.raises(powersteer.PowersteerError, match=message):
+        core_model(twin)
+
+
+BAD_CALLS = {
+    "token": (lambda m: m.forward([ids(1, 23)], [], [], "all"), "token id 23 .*position 1.* vocabulary of 23"),
+    "negative token": (lambda m: m.forward([ids(-1)], [], [], "all"), "token id -1"),
+    "empty prompt": (lambda m: m.forward([ids(1), ids()], [], [], "all"), "sequence 1 is empty"),
+    "no prompt": (lambda m: m.forward([], [], [], "all"), "no sequence"),
+    "too long": (lambda m: m.forward([np.zeros(65, np.int32)], [], [], "all"), "65 tokens; the model's context is 64"),
+    "token dtype": (lambda m: m.forward([np.zeros(3)], [], [], "all"), "int32"),
+    "site": (lambda m: m.forward([ids(1)], [], [(2, 0)], "all"), "outside the model"),
+    "steer": (lambda m: m.forward([ids(1)], [(0, 9, np.zeros(12), -1, EVERYWHERE)], [], "all"), "outside the model"),
+    "steer size": (lambda m: m.forward([ids(1)], [(0, 0, np.zeros(11), -1, EVERYWHERE)], [], "all"), "11 numbers; 12"),
+    "order": (lambda m: _core64.Jacobian(m, [ids(1)], [], (1, 4), (0, 4), [ids(0)], [ids(0)], False), "before the target"),
+    "position": (lambda m: _core64.Jacobian(m, [ids(1)], [], (0, 4), (1, 4), [ids(0)], [ids(1)], False), "position 1"),
+    "positions": (lambda m: _core64.Jacobian(m, [ids(1)], [], (0, 4), (1, 4), [ids(0)], [], False), "positions for 0"),
+    "capacity": (lambda m: _core64.Decoder(m, [ids(1)], ids(65), [], 0.0, 0, 1.0, np.zeros(1, np.uint64)), "context is 64"),
+    "temperature": (lambda m: _core64.Decoder(m, [ids(1)], ids(9), [], -1.0, 0, 1.0, np.zeros(1, np.uint64)), "temperature"),
+    "top_p": (lambda m: _core64.Decoder(m, [ids(1)], ids(9), [], 1.0, 0, 0.0, np.zeros(1, np.uint64)), "top_p"),
+    "other core": (lambda m: _core32.Jacobian(m, [ids(1)], [], (0, 4), (1, 4), [ids(0)], [ids(0)], False), "this core"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(case):
+    call, message = BAD_CALLS[case]
+    with pytest.raises(powersteer.PowersteerError, match=message):
+        call(core_model(random_model()))
