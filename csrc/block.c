@@ -11,7 +11,8 @@ static size_t panel_stride(const spec *m) {
     size_t most = 0;
     for (size_t l = 0; l < m->n_layers; l++) {
         const layer_spec *y = &m->layer[l];
-        const weight *all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+        const expert *e = y->router.data ? y->experts : &(expert){0}; /* all experts are stored alike */
+        const weight *all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down, &y->router, &e->gate, &e->up, &e->down};
         for (size_t i = 0; i < COUNT(all); i++) {
             size_t n = linear_scratch(all[i]);
             if (n > most) most = n;
@@ -25,7 +26,7 @@ ps_code block_scratch_make(block_scratch *s, const spec *m, const batch *b, int 
     *s = (block_scratch){.head_stride = attention_scratch(b->max_keys, m->head_dim), .panel_stride = panel_stride(m)};
     arena_slice table[] = {
         SLICE(s->normed, n, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->heads, n, m->n_heads, m->head_dim),
-        SLICE(s->hidden, n, m->d_ff), SLICE(s->head_scratch, (size_t)threads, s->head_stride),
+        SLICE(s->hidden, n, m->d_ff), SLICE(s->moe, moe_scratch(m, 1, n)), SLICE(s->head_scratch, (size_t)threads, s->head_stride),
         SLICE(s->panel, (size_t)threads, s->panel_stride), SLICE(s->seq, b->n_seq),
     };
     return arena_make(&s->memory, table, COUNT(table), st);
@@ -44,6 +45,7 @@ ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size
         SLICE(s->stream, n, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->normed, n, C),
         SLICE(s->taped_q, b->n_rows, W), SLICE(s->dq, n, W), SLICE(s->heads, n, W), SLICE(s->dk, n, WKV), SLICE(s->dv, n, WKV),
         SLICE(s->gate, m->gated ? n : 0, m->d_ff), SLICE(s->up, n, m->d_ff),
+        SLICE(s->moe, moe_scratch(m, n_t, b->n_rows)), SLICE(s->moe_index, 2, m->n_experts ? b->n_rows : 0),
         SLICE(s->head_scratch, (size_t)threads, s->head_stride), SLICE(s->panel, (size_t)threads, s->panel_stride),
         SLICE(s->seq, b->n_seq),
     };
@@ -136,6 +138,12 @@ static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, siz
         norm_rows a = norm_of(m, &y->norm2, t->xhat2, t->r2, NULL, 1, n, 1);
         rows_norm_forward(rt, &a, x, s->normed);
         in = s->normed;
+    }
+    if (y->router.data) {
+        moe_call c = {.rt = rt, .m = m, .y = y, .t = &t->moe, .n_t = 1, .n = n, .scratch = s->moe, .panel = s->panel,
+                      .panel_stride = s->panel_stride};
+        moe_forward(&c, in, s->mlp);
+        return;
     }
     if (m->gated) linear(rt, n, in, C, &y->gate, y->gate_bias, t->slope, F, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->up, y->up_bias, t->lift, F, s->panel, s->panel_stride);
@@ -264,6 +272,12 @@ void block_attn_jvp(const block_call *c) {
     post_rows(c, &y->post1, c->t->xhat_a, c->t->r_a, s->attn, 0);
 }
 
+static moe_call moe_of(const block_call *c) {
+    return (moe_call){.rt = c->rt, .m = c->m, .y = &c->m->layer[c->layer], .t = &c->t->moe, .n_t = c->n_t, .n = c->q->n,
+                      .map = c->q->row, .scratch = c->s->moe, .index = c->s->moe_index, .panel = c->s->panel,
+                      .panel_stride = c->s->panel_stride};
+}
+
 void block_mlp_jvp(const block_call *c) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
@@ -277,6 +291,11 @@ void block_mlp_jvp(const block_call *c) {
         rows_gather(c->n_t, c->b->n_rows, Q, c->q->row, c->m->d_model, s->normed, s->normed);
         in = s->normed;
     }
+    if (y->router.data) {
+        moe_call e = moe_of(c);
+        moe_jvp(&e, in, s->mlp);
+        return;
+    }
     if (c->m->gated) lin(c, rows, in, &y->gate, s->gate);
     lin(c, rows, in, &y->up, s->up);
     rows_mlp_jvp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
@@ -289,10 +308,15 @@ void block_mlp_vjp(const block_call *c) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t Q = c->q->n, rows = c->n_t * Q, F = c->m->d_ff, C = c->m->d_model;
-    lin_t(c, rows, s->mlp, &y->down, 0, s->up);
-    rows_mlp_vjp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
-    lin_t(c, rows, s->up, &y->up, 0, s->normed);
-    if (c->m->gated) lin_t(c, rows, s->gate, &y->gate, 1, s->normed);
+    if (y->router.data) {
+        moe_call e = moe_of(c);
+        moe_vjp(&e, s->mlp, s->normed);
+    } else {
+        lin_t(c, rows, s->mlp, &y->down, 0, s->up);
+        rows_mlp_vjp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
+        lin_t(c, rows, s->up, &y->up, 0, s->normed);
+        if (c->m->gated) lin_t(c, rows, s->gate, &y->gate, 1, s->normed);
+    }
     if (block_shares_norm(c->m, c->layer)) return;
     if (y->norm2.present) {
         norm_rows a = norm_of(c->m, &y->norm2, c->t->xhat2, c->t->r2, c->q->row, c->n_t, Q, 1);

@@ -16,6 +16,7 @@ typedef struct {
     real *normed, *attn, *mlp; /* (n, C) */
     real *heads;               /* (n, W) */
     real *hidden;              /* (n, F) */
+    real *moe;                 /* see moe.h */
     real *head_scratch, *panel; /* a worker each: see attention.h, linear.h */
     size_t head_stride, panel_stride;
     attention_seq *seq;        /* (n_seq) */
@@ -39,6 +40,8 @@ typedef struct {
     real *dq, *heads;      /* (n_t, n, W) */
     real *dk, *dv;         /* (n_t, n, WKV) */
     real *gate, *up;       /* (n_t, n, F) */
+    real *moe;             /* see moe.h */
+    size_t *moe_index;     /* (2, n) */
     real *head_scratch, *panel;
     size_t head_stride, panel_stride;
     attention_seq *seq;

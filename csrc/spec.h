@@ -11,7 +11,8 @@
  *            mid' = norm2(mid)
  *     y    = mid + m
  *
- * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. */
+ * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. A layer with experts has, instead of
+ * one MLP, the mixture of moe.h. */
 #ifndef PS_SPEC_H
 #define PS_SPEC_H
 #include "real.h"
@@ -41,6 +42,10 @@ typedef struct {
 } norm;
 
 typedef struct {
+    weight gate, up, down; /* (FE, C), absent if plain; (FE, C); (C, FE) */
+} expert;
+
+typedef struct {
     int window;        /* key j is seen from i if i - window < j <= i; 0: no limit */
     int rope;          /* index into spec.rope, -1: no rotation */
     double attn_scale; /* scores = attn_scale * q.k */
@@ -48,6 +53,8 @@ typedef struct {
     norm q_norm, k_norm; /* gains (NH*HS) and (NKV*HS) */
     weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS) */
     weight gate, up, down;     /* (F, C), absent if plain; (F, C); (C, F) */
+    weight router;             /* (E, C); absent: one MLP. Then gate, up and down are absent */
+    const expert *experts;     /* (E) */
     const real *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
 } layer_spec;
 
@@ -64,6 +71,8 @@ typedef struct {
     int parallel;
     int gated; /* h = act(gate) * up, else h = act(up) */
     act_kind act;
+    size_t n_experts, top_k, d_expert; /* E, how many of them a token takes, FE; 0: no mixture */
+    int norm_topk;            /* the chosen experts' shares sum to 1 */
     rope_style rope_style;
     size_t rope_dim; /* leading dimensions of a head that turn */
     double attn_softcap, logit_softcap; /* c * tanh(x / c); 0: none */

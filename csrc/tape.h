@@ -3,6 +3,7 @@
 #ifndef PS_TAPE_H
 #define PS_TAPE_H
 #include "arena.h"
+#include "moe.h"
 #include "spec.h"
 
 typedef struct {
@@ -12,7 +13,8 @@ typedef struct {
     real *q, *k, *v;    /* (n, W), (n, WKV), (n, WKV): as attention uses them */
     real *xhat_a, *r_a; /* (n, C), (n)  post1 */
     real *xhat2, *r2;   /* (n, C), (n)  norm2 */
-    real *slope, *lift; /* (n, F): see mlp.h */
+    real *slope, *lift; /* (n, F): see mlp.h; not with experts */
+    moe_tape moe;       /* with experts */
     real *xhat_m, *r_m; /* (n, C), (n)  post2 */
     arena memory;
 } tape;

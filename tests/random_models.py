@@ -12,7 +12,7 @@ import reference
 def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12, n_vocab=23, n_heads=4, n_kv_heads=2,
                  head_dim=6, d_ff=20, n_ctx=64, norm="rms", qk_norm="none", parallel=False, gated=True, act="silu",
                  rope_style="half", rope_dim=4, softcap=0.0, window=0, norms=("norm1", "norm2"), biases=True,
-                 scale=1.0, learned_positions=False, ropes=2, head_bias=False):
+                 scale=1.0, learned_positions=False, ropes=2, head_bias=False, n_experts=0, top_k=2, norm_topk=True, dense_layers=()):
     """stored: dtype of the matrices (default real); "bfloat16" for bits in uint16. norms: which of norm1, post1, norm2,
     post2 are there. scale: resid_scale; embed_scale and logit_scale follow from it."""
     rng = np.random.default_rng(seed)
@@ -41,6 +41,11 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             layer[name] = matrix(*shape)
             if biases:
                 layer[f"{name}_bias"] = vector(shape[0])
+        if n_experts and index not in dense_layers:
+            names = ("gate", "up", "down") if gated else ("up", "down")
+            layer = {key: value for key, value in layer.items() if key.removesuffix("_bias") not in names}
+            layer["router"] = matrix(n_experts, d_model) * (1 if stored == "bfloat16" else 3)
+            layer["experts"] = [{name: matrix(*shapes[name]) for name in names} for _ in range(n_experts)]
         for name in norms:
             layer[name] = norm_of(d_model)
         if qk_norm != "none":
@@ -52,6 +57,8 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             "attn_softcap": softcap, "logit_softcap": softcap, "embed_scale": 1 + 0.5 * scale, "resid_scale": scale,
             "logit_scale": 1 - 0.2 * scale,
             "rope": [(np.float32(rng.uniform(0.01, 1, rope_dim // 2)).astype(np.float64), 1 + 0.1 * t) for t in range(ropes)]}
+    if n_experts:
+        spec |= {"n_experts": n_experts, "top_k": top_k, "d_expert": d_ff, "norm_topk": norm_topk}
     top = {"embed": matrix(n_vocab, d_model) if stored == "bfloat16" else matrix(n_vocab, d_model) * 2,
            "head": matrix(n_vocab, d_model), "final_norm": norm_of(d_model)}
     if learned_positions:
@@ -66,16 +73,22 @@ def tables(draw):
     """Keyword arguments of random_model: any mix of what the block table can say."""
     n_kv_heads = draw(st.integers(1, 3))
     head_dim = draw(st.sampled_from([2, 5, 8]))
+    parallel, n_experts = draw(st.booleans()), draw(st.sampled_from([0, 0, 2, 5]))
+    norms = [("norm1", "norm2"), ("post1", "post2"), ("norm1", "post1", "norm2", "post2"), ("norm1", "post1", "norm2")]
+    if parallel:
+        norms += [("norm1",), ("norm1", "post2")]  # shared by both branches; a sequential MLP without a norm blows up
     return {
         "n_layers": draw(st.integers(1, 3)), "d_model": draw(st.integers(3, 16)), "n_vocab": draw(st.integers(2, 40)),
         "n_heads": n_kv_heads * draw(st.integers(1, 3)), "n_kv_heads": n_kv_heads, "head_dim": head_dim,
         "d_ff": draw(st.integers(1, 40)), "norm": draw(st.sampled_from(["rms", "layer"])),
-        "qk_norm": draw(st.sampled_from(["none", "head", "full"])), "parallel": draw(st.booleans()),
+        "qk_norm": draw(st.sampled_from(["none", "head", "full"])), "parallel": parallel,
         "gated": draw(st.booleans()), "act": draw(st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])),
         "rope_style": draw(st.sampled_from(["half", "interleaved"])),
         "rope_dim": draw(st.integers(1, head_dim // 2)) * 2, "softcap": draw(st.sampled_from([0.0, 1.5])),
         "window": draw(st.sampled_from([0, 1, 3])), "biases": draw(st.booleans()), "scale": draw(st.sampled_from([1.0, 0.6])),
-        "norms": tuple(draw(st.sets(st.sampled_from(["norm1", "post1", "norm2", "post2"])))),
+        "norms": draw(st.sampled_from(norms)),
         "learned_positions": draw(st.booleans()), "ropes": draw(st.integers(1, 2)), "head_bias": draw(st.booleans()),
+        "n_experts": n_experts, "top_k": draw(st.integers(1, max(n_experts, 1))), "norm_topk": draw(st.booleans()),
+        "dense_layers": draw(st.sampled_from([(), (0,)])),
         "seed": draw(st.integers(0, 2**31)),
     }

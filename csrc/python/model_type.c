@@ -7,10 +7,12 @@
 static const char *const spec_keys[] = {
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",
     "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale", "resid_scale",
-    "logit_scale", "rope", NULL};
+    "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", NULL};
 static const char *const layer_keys[] = {
     "window", "rope", "attn_scale", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
-    "down", "q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias", NULL};
+    "down", "q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias",
+    "router", "experts", NULL};
+static const char *const expert_keys[] = {"gate", "up", "down", NULL};
 static const char *const top_keys[] = {"embed", "pos_embed", "head", "final_norm", "head_bias", NULL};
 
 /* The strings in the order of the enums of spec.h. */
@@ -50,6 +52,13 @@ static int parse_scalars(spec *m, PyObject *dict) {
         || get_flag(dict, "parallel", &m->parallel) || get_flag(dict, "gated", &m->gated)
         || get_size(dict, "rope_dim", &m->rope_dim))
         return -1;
+    if (item(dict, "n_experts")
+        && (get_size(dict, "n_experts", &m->n_experts) || get_size(dict, "top_k", &m->top_k)
+            || get_size(dict, "d_expert", &m->d_expert) || get_flag(dict, "norm_topk", &m->norm_topk)))
+        return -1;
+    if (m->n_experts && (!m->d_expert || m->top_k < 1 || m->top_k > m->n_experts))
+        return invalid("top_k = %zu must be between 1 and n_experts = %zu, and d_expert = %zu positive", m->top_k,
+                       m->n_experts, m->d_expert);
     m->norm = (norm_kind)norm;
     m->qk_norm = (qk_norm_kind)qk;
     m->act = (act_kind)act;
@@ -97,13 +106,32 @@ static int get_norm(PyObject *dict, const char *key, size_t n, norm *out, PyObje
         || get_vector(bias == Py_None ? NULL : bias, key, n, &out->bias, keep) ? -1 : 0;
 }
 
+static int parse_experts(const spec *m, PyObject *dict, layer_spec *y, expert *experts, PyObject *keep) {
+    PyObject *router = item(dict, "router"), *list = item(dict, "experts");
+    if (!router && !list) return 0;
+    if (!router || !list || !PyList_Check(list) || (size_t)PyList_GET_SIZE(list) != m->n_experts)
+        return invalid("a mixture needs a router and a list of n_experts = %zu experts", m->n_experts);
+    if (get_weight(router, "router", m->n_experts, m->d_model, 1, &y->router, keep)) return -1;
+    for (size_t e = 0; e < m->n_experts; e++) {
+        PyObject *one = PyList_GET_ITEM(list, (Py_ssize_t)e);
+        if (known_keys(one, "an expert", expert_keys)
+            || get_weight(item(one, "gate"), "an expert's gate", m->d_expert, m->d_model, m->gated, &experts[e].gate, keep)
+            || get_weight(item(one, "up"), "an expert's up", m->d_expert, m->d_model, 1, &experts[e].up, keep)
+            || get_weight(item(one, "down"), "an expert's down", m->d_model, m->d_expert, 1, &experts[e].down, keep))
+            return -1;
+    }
+    y->experts = experts;
+    return 0;
+}
+
 static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *keep) {
+    int dense = !item(dict, "router");
     size_t C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim, F = m->d_ff;
     PyObject *window, *rope;
     if (known_keys(dict, "a layer", layer_keys)) return -1;
     const struct { const char *key; weight *to; size_t n_out, n_in; int required; } weights[] = {
         {"q", &y->q, W, C, 1}, {"k", &y->k, WKV, C, 1}, {"v", &y->v, WKV, C, 1}, {"o", &y->o, C, W, 1},
-        {"gate", &y->gate, F, C, m->gated}, {"up", &y->up, F, C, 1}, {"down", &y->down, C, F, 1}};
+        {"gate", &y->gate, F, C, m->gated && dense}, {"up", &y->up, F, C, dense}, {"down", &y->down, C, F, dense}};
     const struct { const char *key; const real **to; size_t n; } vectors[] = {
         {"q_bias", &y->q_bias, W}, {"k_bias", &y->k_bias, WKV}, {"v_bias", &y->v_bias, WKV}, {"o_bias", &y->o_bias, C},
         {"gate_bias", &y->gate_bias, F}, {"up_bias", &y->up_bias, F}, {"down_bias", &y->down_bias, C}};
@@ -145,10 +173,13 @@ static int parse_model(model_object *self, PyObject *scalars, PyObject *layers, 
     if ((size_t)PyList_Size(layers) != m->n_layers)
         return invalid("%zd layers are given; the spec has %zu", PyList_Size(layers), m->n_layers);
     self->layers = PyMem_Calloc(m->n_layers, sizeof *self->layers);
-    if (!self->layers) return PyErr_NoMemory(), -1;
+    self->experts = PyMem_Calloc(m->n_layers * m->n_experts + 1, sizeof *self->experts);
+    if (!self->layers || !self->experts) return PyErr_NoMemory(), -1;
     m->layer = self->layers;
     for (size_t l = 0; l < m->n_layers; l++)
-        if (parse_layer(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->keep)) return -1;
+        if (parse_layer(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->keep)
+            || parse_experts(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->experts + l * m->n_experts, self->keep))
+            return -1;
     return 0;
 }
 
@@ -181,6 +212,7 @@ static void model_dealloc(model_object *self) {
     pool_free(self->pool);
     PyMem_Free(self->layers);
     PyMem_Free(self->ropes);
+    PyMem_Free(self->experts);
     Py_XDECREF(self->keep);
     Py_XDECREF(self->module);
     type->tp_free(self);

@@ -12,6 +12,7 @@ typedef struct {
     spec spec;
     layer_spec *layers;
     rope_table *ropes;
+    expert *experts; /* (n_layers, n_experts) */
 } model_object;
 
 /* Raises and returns NULL if obj is no Model of this module. */

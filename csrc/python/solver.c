@@ -1,0 +1,179 @@
+#include "solver.h"
+#include "convert.h"
+#include "../svd_krylov.h"
+#include "../svd_power.h"
+
+const char py_svd_krylov_doc[] =
+    "svd_krylov(op, shape, k, block, tol, max_applications, seed, max_basis, callback=None) -> dict\n\n"
+    "op.apply(V (n, cols)) -> (n, rows) and op.apply_t(U (n, rows)) -> (n, cols) in this core's real type.\n"
+    "callback(applications, worst_residual, sigma) after every step; what it raises ends the run.\n"
+    "The dict: U (k, rows), S (k,), V (k, cols), residuals (k, 2), applications, certificate_applications,\n"
+    "history [(applications, worst_residual, sigma)], next_sigma, stop.";
+const char py_svd_power_doc[] =
+    "svd_power(op, shape, k, oversample, iterations, seed, callback=None) -> dict, as svd_krylov returns it";
+
+typedef struct {
+    PyObject *op, *callback, *history;
+    size_t rows, cols;
+    PyThreadState *thread; /* while the core runs without the GIL */
+} session;
+
+/* Called with the GIL. 0, or -1 with an exception. */
+static int call_operator(const session *s, const char *name, size_t n, const real *in, size_t from, real *out, size_t to) {
+    npy_intp dims[] = {(npy_intp)n, (npy_intp)from};
+    int bad = -1;
+    PyObject *x = PyArray_SimpleNew(2, dims, NPY_REAL), *result = NULL;
+    PyArrayObject *y = NULL;
+    if (x) {
+        memcpy(PyArray_DATA((PyArrayObject *)x), in, n * from * sizeof *in);
+        result = PyObject_CallMethod(s->op, name, "O", x);
+    }
+    if (result) y = get_rows(result, "what the operator returns", to);
+    if (y && (size_t)PyArray_DIM(y, 0) != n)
+        invalid("the operator's %s returned %zd rows for %zu vectors", name, (Py_ssize_t)PyArray_DIM(y, 0), n);
+    else if (y) {
+        memcpy(out, PyArray_DATA(y), n * to * sizeof *out);
+        bad = PyErr_CheckSignals();
+    }
+    Py_XDECREF(x);
+    Py_XDECREF(y);
+    Py_XDECREF(result);
+    return bad;
+}
+
+static ps_code multiply(session *s, const char *name, size_t n, const real *in, size_t from, real *out, size_t to, ps_status *st) {
+    PyEval_RestoreThread(s->thread);
+    int bad = call_operator(s, name, n, in, from, out, to);
+    s->thread = PyEval_SaveThread();
+    return bad ? ps_fail(st, PS_ERR_CALLBACK, "the operator's %s failed", name) : PS_OK;
+}
+
+static ps_code apply(void *ctx, size_t n, const real *V, real *U, ps_status *st) {
+    session *s = ctx;
+    return multiply(s, "apply", n, V, s->cols, U, s->rows, st);
+}
+
+static ps_code apply_t(void *ctx, size_t n, const real *U, real *V, ps_status *st) {
+    session *s = ctx;
+    return multiply(s, "apply_t", n, U, s->rows, V, s->cols, st);
+}
+
+/* Appends (applications, worst, sigma) to the history and calls the callback with it. Called with the GIL. */
+static int tell(session *s, size_t applications, double worst, size_t n, const double *sigma) {
+    npy_intp dims[] = {(npy_intp)n};
+    PyObject *values = PyArray_SimpleNew(1, dims, NPY_FLOAT64), *entry = NULL, *answer = NULL;
+    int bad = -1;
+    if (values) {
+        memcpy(PyArray_DATA((PyArrayObject *)values), sigma, n * sizeof *sigma);
+        entry = Py_BuildValue("ndO", (Py_ssize_t)applications, worst, values);
+    }
+    if (entry && !PyList_Append(s->history, entry)) {
+        answer = s->callback == Py_None ? Py_NewRef(Py_None) : PyObject_CallObject(s->callback, entry);
+        bad = answer ? PyErr_CheckSignals() : -1;
+    }
+    Py_XDECREF(values);
+    Py_XDECREF(entry);
+    Py_XDECREF(answer);
+    return bad;
+}
+
+static ps_code report(void *ctx, size_t applications, double worst, size_t n, const double *sigma, ps_status *st) {
+    session *s = ctx;
+    PyEval_RestoreThread(s->thread);
+    int bad = tell(s, applications, worst, n, sigma);
+    s->thread = PyEval_SaveThread();
+    return bad ? ps_fail(st, PS_ERR_CALLBACK, "the callback failed") : PS_OK;
+}
+
+typedef struct {
+    PyArrayObject *U, *V, *sigma, *residuals;
+} arrays;
+
+static PyArrayObject *new_array(size_t rows, size_t cols, int nd, int type) {
+    npy_intp dims[] = {(npy_intp)rows, (npy_intp)cols};
+    return (PyArrayObject *)PyArray_SimpleNew(nd, dims, type);
+}
+
+static int arrays_make(arrays *a, size_t k, const session *s, svd_result *out) {
+    if (k < 1 || k > (s->rows < s->cols ? s->rows : s->cols))
+        return invalid("k = %zu, but an operator of %zu x %zu has 1 to %zu singular triplets", k, s->rows, s->cols,
+                       s->rows < s->cols ? s->rows : s->cols);
+    if (!(a->U = new_array(k, s->rows, 2, NPY_REAL)) || !(a->V = new_array(k, s->cols, 2, NPY_REAL))
+        || !(a->sigma = new_array(k, 0, 1, NPY_FLOAT64)) || !(a->residuals = new_array(k, 2, 2, NPY_FLOAT64)))
+        return -1;
+    out->U = PyArray_DATA(a->U);
+    out->V = PyArray_DATA(a->V);
+    out->sigma = PyArray_DATA(a->sigma);
+    out->residuals = PyArray_DATA(a->residuals);
+    return 0;
+}
+
+static PyObject *result_dict(const arrays *a, const svd_result *r, const session *s) {
+    static const char *const stops[] = {[SVD_CERTIFIED] = "certified", [SVD_MAX_APPLICATIONS] = "max_applications",
+                                        [SVD_PRECISION] = "precision", [SVD_FIXED] = "fixed"};
+    return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V, "residuals", a->residuals,
+                         "applications", (Py_ssize_t)r->applications, "certificate_applications",
+                         (Py_ssize_t)r->certificate_applications, "history", s->history, "next_sigma", r->next_sigma,
+                         "stop", stops[r->stop]);
+}
+
+/* Exactly one of the two sets of options is given. */
+static PyObject *solve(PyObject *module, session *s, size_t k, const krylov_options *krylov, const power_options *power) {
+    arrays a = {0};
+    svd_result r = {0};
+    ps_status st = {0};
+    PyObject *dict = NULL;
+    linop J = {.rows = s->rows, .cols = s->cols, .apply = apply, .apply_t = apply_t, .ctx = s};
+    svd_observer observer = {report, s};
+    const blas *b = module_blas(module);
+    if (!b || arrays_make(&a, k, s, &r) || !(s->history = PyList_New(0))) goto done;
+    s->thread = PyEval_SaveThread();
+    ps_code code = krylov ? svd_krylov(b, &J, krylov, &observer, &r, &st) : svd_power(b, &J, power, &observer, &r, &st);
+    PyEval_RestoreThread(s->thread);
+    dict = code ? raise_status(&st) : result_dict(&a, &r, s);
+done:
+    Py_XDECREF(a.U);
+    Py_XDECREF(a.V);
+    Py_XDECREF(a.sigma);
+    Py_XDECREF(a.residuals);
+    Py_XDECREF(s->history);
+    return dict;
+}
+
+/* Every count is at least 0, so that it may become a size_t. */
+static int counts(size_t n, const Py_ssize_t *values, const char *const *names) {
+    for (size_t i = 0; i < n; i++)
+        if (values[i] < 0) return invalid("%s must not be negative, got %zd", names[i], values[i]);
+    return 0;
+}
+
+PyObject *py_svd_krylov(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"op", "shape", "k", "block", "tol", "max_applications", "seed", "max_basis", "callback", NULL};
+    static const char *const count_names[] = {"rows", "cols", "k", "block", "max_applications", "max_basis"};
+    Py_ssize_t n[6];
+    unsigned long long seed;
+    krylov_options o = {0};
+    session s = {.callback = Py_None};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nndnKn|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &o.tol, &n[4],
+                                     &seed, &n[5], &s.callback)
+        || counts(6, n, count_names))
+        return NULL;
+    s.rows = (size_t)n[0], s.cols = (size_t)n[1];
+    o.k = (size_t)n[2], o.block = (size_t)n[3], o.max_applications = (size_t)n[4], o.max_basis = (size_t)n[5], o.seed = seed;
+    return solve(module, &s, o.k, &o, NULL);
+}
+
+PyObject *py_svd_power(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"op", "shape", "k", "oversample", "iterations", "seed", "callback", NULL};
+    static const char *const count_names[] = {"rows", "cols", "k", "oversample", "iterations"};
+    Py_ssize_t n[5];
+    unsigned long long seed;
+    power_options o = {0};
+    session s = {.callback = Py_None};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nnnK|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &n[4], &seed, &s.callback)
+        || counts(5, n, count_names))
+        return NULL;
+    s.rows = (size_t)n[0], s.cols = (size_t)n[1];
+    o.k = (size_t)n[2], o.oversample = (size_t)n[3], o.iterations = (size_t)n[4], o.seed = seed;
+    return solve(module, &s, o.k, NULL, &o);
+}

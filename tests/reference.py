@@ -1,0 +1,251 @@
+"""The transformer block of csrc/spec.h once more, in float64 NumPy, written for reading: no cache, no packing, no
+speed. It takes what `powersteer.spec.Spec.to_core` gives the C core, `(spec, layers, top)`, and shares no code with it.
+
+Every function works on arrays with any leading dimensions and on complex numbers, and uses only analytic operations
+(x * x, never |x|). That gives exact derivatives for nothing: with v = i h e_j added at the source,
+F(v) = F(0) + i h J e_j + O(h^2), so J = Im F / h without any cancellation, for h as small as we like. The columns of
+a Jacobian are a leading dimension of one forward pass.
+
+Alphabet: T tokens, C d_model, NH query heads, NKV key/value heads, HS head_dim, G = NH / NKV, F d_ff."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import erf
+
+SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
+STEP = 1e-30  # of the complex-step derivative: the error is O(STEP^2)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """spec: the scalars of csrc/spec.h; layers: one dict of tensors a layer; top: embedding, head, final norm."""
+
+    spec: dict
+    layers: list
+    top: dict
+
+
+@dataclass(frozen=True)
+class Steer:
+    """`vector` (..., C) is added to the activation at (layer, site); positions None: at every one."""
+
+    layer: int
+    site: str
+    vector: np.ndarray
+    positions: object = None
+
+
+def matrix(w):
+    """A stored weight as float64 (out, in). uint16 holds bfloat16 bits, the upper half of a float32's;
+    (groups, rows, in) are the rows of an interleaved matrix."""
+    w = np.asarray(w)
+    if w.dtype == np.uint16:
+        w = (w.astype(np.uint32) << 16).view(np.float32)
+    return w.astype(np.float64).reshape(-1, w.shape[-1])
+
+
+def linear(x, w, bias=None):
+    """x (..., in) -> (..., out)"""
+    y = x @ matrix(w).T
+    return y if bias is None else y + bias
+
+
+def norm(kind, eps, x, weights):
+    """x (..., n): x / sqrt(mean x^2 + eps), or (x - mean) / sqrt(var + eps); times gain, plus bias. None: identity."""
+    if weights is None:
+        return x
+    gain, bias = weights
+    if kind == "layer":
+        x = x - x.mean(-1, keepdims=True)
+    y = x / np.sqrt((x * x).mean(-1, keepdims=True) + eps)
+    if gain is not None:
+        y = y * gain
+    return y if bias is None else y + bias
+
+
+def heads(x, n):
+    """(..., T, n*HS) -> (..., n, T, HS)"""
+    return np.swapaxes(x.reshape(*x.shape[:-1], n, -1), -2, -3)
+
+
+def head_norm(m, x, weights):
+    """qk-norm of x (..., n, T, HS): "head" over each head alone, "full" over all n*HS numbers of a position."""
+    n, T, HS = x.shape[-3:]
+    kind, eps, (gain, bias) = m["norm"], m["norm_eps"], weights
+    if m["qk_norm"] == "full":
+        rows = np.swapaxes(x, -2, -3).reshape(*x.shape[:-3], T, n * HS)
+        return heads(norm(kind, eps, rows, weights), n)
+    gain = 1.0 if gain is None else np.reshape(gain, (n, 1, HS))
+    bias = 0.0 if bias is None else np.reshape(bias, (n, 1, HS))
+    return norm(kind, eps, x, (None, None)) * gain + bias
+
+
+def rotate(m, table, x):
+    """Rotary embedding of x (..., n, T, HS): pair i of a head turns by pos * inv_freq_i. The angle is rounded to
+    float32, as transformers computes it; cosine and sine of it are float64."""
+    inv_freq, scale = table
+    pos = np.arange(x.shape[-2], dtype=np.float32)
+    angle = (pos[:, None] * np.asarray(inv_freq, dtype=np.float32)).astype(np.float64)  # (T, rope_dim/2)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    dim = m["rope_dim"]
+    half = m["rope_style"] == "half"
+    first, second = (slice(0, dim // 2), slice(dim // 2, dim)) if half else (slice(0, dim, 2), slice(1, dim, 2))
+    a, b = x[..., first], x[..., second]
+    y = x.copy()
+    y[..., first], y[..., second] = a * cos - b * sin, b * cos + a * sin
+    return y
+
+
+def softcap(c, x):
+    return c * np.tanh(x / c) if c else x
+
+
+def attention(m, layer, x):
+    """x (..., T, C) -> (..., T, C): causal, grouped heads, within the layer's window."""
+    T, NH, NKV = x.shape[-2], m["n_heads"], m["n_kv_heads"]
+    q = heads(linear(x, layer["q"], layer.get("q_bias")), NH)
+    k = heads(linear(x, layer["k"], layer.get("k_bias")), NKV)
+    v = heads(linear(x, layer["v"], layer.get("v_bias")), NKV)
+    if m["qk_norm"] != "none":
+        q, k = head_norm(m, q, layer["q_norm"]), head_norm(m, k, layer["k_norm"])
+    if layer["rope"] >= 0:
+        table = m["rope"][layer["rope"]]
+        q, k = rotate(m, table, q), rotate(m, table, k)
+    k, v = np.repeat(k, NH // NKV, axis=-3), np.repeat(v, NH // NKV, axis=-3)  # query head h reads group h // G
+    scores = softcap(m["attn_softcap"], layer["attn_scale"] * (q @ np.swapaxes(k, -1, -2)))
+    i, j = np.arange(T)[:, None], np.arange(T)
+    seen = (j <= i) & ((layer["window"] == 0) | (j > i - layer["window"]))
+    top = np.where(seen, scores.real, -np.inf).max(-1, keepdims=True)  # a constant: it cancels
+    weights = np.where(seen, np.exp(np.where(seen, scores - top, 0)), 0)
+    out = (weights / weights.sum(-1, keepdims=True)) @ v  # (..., NH, T, HS)
+    out = np.swapaxes(out, -2, -3)
+    return linear(out.reshape(*out.shape[:-2], -1), layer["o"], layer.get("o_bias"))
+
+
+ACTIVATIONS = {
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu": lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.where(x.real > 0, x, 0),
+    "relu2": lambda x: np.where(x.real > 0, x * x, 0),
+}
+
+
+def mlp(m, layer, x):
+    """x (..., T, C) -> (..., T, C): down(act(gate x) * up x), or down(act(up x))."""
+    act = ACTIVATIONS[m["act"]]
+    hidden = linear(x, layer["up"], layer.get("up_bias"))
+    hidden = act(linear(x, layer["gate"], layer.get("gate_bias"))) * hidden if m["gated"] else act(hidden)
+    return linear(hidden, layer["down"], layer.get("down_bias"))
+
+
+def mixture(m, layer, x):
+    """x (..., T, C) -> (..., T, C): the top_k experts by router probability, weighted by it (norm_topk: by its share
+    among them). The choice is made by the real part: a derivative keeps it fixed."""
+    r = linear(x, layer["router"])
+    p = softmax(r)
+    order = np.argsort(-p.real, axis=-1, kind="stable")
+    chosen = np.argsort(order, axis=-1) < m["top_k"]  # (..., T, E)
+    share = np.where(chosen, p, 0)
+    if m["norm_topk"]:
+        share = share / share.sum(-1, keepdims=True)
+    return sum(share[..., e : e + 1] * mlp(m, weights, x) for e, weights in enumerate(layer["experts"]))
+
+
+def forward(twin, tokens, steer=()):
+    """tokens (T,) ints -> logits (..., T, n_vocab), {(layer, site): (..., T, C)}. An activation is recorded after
+    the vectors added to it. A parallel block has no resid_mid."""
+    m, top, acts = twin.spec, twin.top, {}
+    s = m["resid_scale"]
+
+    def visit(index, site, x):
+        for v in steer:
+            if (v.layer, v.site) == (index, site):
+                here = np.zeros((len(tokens), 1))
+                here[slice(None) if v.positions is None else v.positions] = 1
+                x = x + here * np.asarray(v.vector)[..., None, :]
+        acts[index, site] = x
+        return x
+
+    def normed(x, weights):
+        return norm(m["norm"], m["norm_eps"], x, weights)
+
+    x = matrix(top["embed"])[tokens] * m["embed_scale"]
+    if top.get("pos_embed") is not None:
+        x = x + matrix(top["pos_embed"])[: len(tokens)]
+    for index, layer in enumerate(twin.layers):
+        x = visit(index, "resid_pre", x)
+        inner = normed(x, layer.get("norm1"))
+        a = visit(index, "attn_out", s * normed(attention(m, layer, inner), layer.get("post1")))
+        if m["parallel"]:
+            inner = normed(x, layer["norm2"]) if layer.get("norm2") is not None else inner
+        else:
+            x = visit(index, "resid_mid", x + a)
+            inner = normed(x, layer.get("norm2"))
+        d = visit(index, "down_proj", (mixture if "router" in layer else mlp)(m, layer, inner))
+        b = visit(index, "mlp_out", s * normed(d, layer.get("post2")))
+        x = visit(index, "resid_post", x + a + b if m["parallel"] else x + b)
+    logits = m["logit_scale"] * linear(normed(x, top.get("final_norm")), top["head"], top.get("head_bias"))
+    return softcap(m["logit_softcap"], logits), acts
+
+
+def softmax(x):
+    e = np.exp(x - x.real.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def target_value(twin, tokens, target, steer=()):
+    """The activation at target = (layer, site), or for "logits" and "next_token" the logits: (..., T, width)."""
+    logits, acts = forward(twin, tokens, steer)
+    return logits if isinstance(target, str) else acts[target]
+
+
+def jacobian(twin, prompts, source, target, source_positions=None, target_positions=None, mean=False, steer=()):
+    """Dense d target / d v, v (C,) being added at source = (layer, site): (m, C).
+
+    Rows are stacked: prompt by prompt, target position by target position; with mean, one averaged block a prompt.
+    source_positions, target_positions: a list of positions a prompt; None: all of them, the last one for logits and
+    next_token. For "next_token" the rows at a position are D (dlogits - 1 p' dlogits), p = softmax, D = diag sqrt p."""
+    C = twin.spec["d_model"]
+    blocks = []
+    for i, tokens in enumerate(prompts):
+        here = None if source_positions is None else source_positions[i]
+        if target_positions is not None:
+            there = target_positions[i]
+        else:
+            there = [len(tokens) - 1] if isinstance(target, str) else np.arange(len(tokens))
+        probe = Steer(*source, 1j * STEP * np.eye(C), here)
+        value = target_value(twin, tokens, target, [*steer, probe])
+        value = np.broadcast_to(value, (C, *value.shape[-2:]))[:, there]  # (C, n, width); a column each
+        J = value.imag / STEP
+        if target == "next_token":
+            p = softmax(value.real)
+            J = np.sqrt(p) * (J - (p * J).sum(-1, keepdims=True))
+        if mean:
+            J = J.mean(1, keepdims=True)
+        blocks.append(J.reshape(C, -1).T)
+    return np.concatenate(blocks)
+
+
+def greedy(twin, tokens, n, steer=()):
+    """n greedy tokens after `tokens`, each from a whole new forward pass: what a KV cache must reproduce."""
+    tokens = list(tokens)
+    for _ in range(n):
+        tokens.append(int(forward(twin, tokens, steer)[0][-1].argmax()))
+    return tokens[-n:]
+
+
+def sampling(logits, temperature, top_k=0, top_p=1.0):
+    """Next-token probabilities (n_vocab,): the top_k largest, of these the fewest whose probability reaches top_p,
+    at the given temperature, renormalised."""
+    p = softmax(np.asarray(logits, dtype=np.float64) / temperature)
+    order = np.argsort(-p, kind="stable")
+    kept = order[: top_k or len(p)]
+    before = np.concatenate([[0], np.cumsum(p[kept])[:-1]]) / p[kept].sum()  # mass of the larger ones
+    kept = kept[before < top_p]
+    out = np.zeros_like(p)
+    out[kept] = p[kept] / p[kept].sum()
+    return out
