@@ -1,0 +1,254 @@
+"""The Jacobian between two sites of a model, as a linear operator with a transpose.
+
+    F(v) = target activation at the target positions, v (d,) being added to the source activation at every source position
+    J    = dF/dv at v = 0                                                                                   (m, d)
+
+m = (target positions of all prompts) x width, width = d, or n_vocab for the targets "logits" and "next_token"; with
+reduce="mean" m = prompts x width. Nothing is formed: a product sweeps the layers between source and target once for a
+whole block of vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput
+from .sites import Site
+from .svd import Progress, SVDResult, svd
+from .vectors import SteeringVector
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+__all__ = ["Jacobian", "LinearMap", "Subject"]
+
+Array = NDArray[Any]
+_BLOCKS = (1, 2, 4, 8)
+_GEMM_ROWS = 128  # rows a thread needs for its products to run at full speed
+
+
+class CoreJacobian(Protocol):
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def base(self) -> Array: ...
+    @property
+    def source_norm(self) -> float: ...
+    @property
+    def rows_per_vector(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def apply(self, V: Array, /) -> Array: ...
+    def apply_t(self, U: Array, /) -> Array: ...
+
+
+class LinearMap:
+    """A real matrix known by its products. Subclasses give shape, dtype, apply and apply_t."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    __array_ufunc__ = None  # `array @ J` comes here
+
+    def apply(self, V: Array) -> Array:
+        """J on every row: (n, shape[1]) -> (n, shape[0]), both of `dtype`."""
+        raise NotImplementedError
+
+    def apply_t(self, U: Array) -> Array:
+        """J' on every row: (n, shape[0]) -> (n, shape[1]), both of `dtype`."""
+        raise NotImplementedError
+
+    @property
+    def T(self) -> LinearMap:
+        return Transpose(self)
+
+    def __matmul__(self, x: Any) -> Array:
+        """J @ v: (shape[1],) -> (shape[0],), or J @ V on columns: (shape[1], n) -> (shape[0], n), in `dtype`."""
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiu":
+            raise InvalidInput(f"J @ x: x has dtype {x.dtype}; J is real, and so must x be (use x.real and x.imag)")
+        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
+            raise InvalidInput(
+                f"J @ x: J has shape {self.shape}, x has shape {x.shape}; x must be ({self.shape[1]},) or ({self.shape[1]}, n)"
+            )
+        rows = np.ascontiguousarray(np.atleast_2d(x.T), dtype=self.dtype)
+        y = self.apply(rows)
+        return y[0] if x.ndim == 1 else y.T
+
+    def __rmatmul__(self, x: Any) -> Array:
+        """u @ J = J' u, U @ J on rows."""
+        return (self.T @ np.asarray(x).T).T
+
+    def dense(self) -> Array:
+        """The matrix itself, `shape`, by min(shape) applications."""
+        m, d = self.shape
+        if m < d:
+            return self.apply_t(np.eye(m, dtype=self.dtype))
+        return np.ascontiguousarray(self.apply(np.eye(d, dtype=self.dtype)).T)
+
+    def aslinearoperator(self) -> LinearOperator:
+        """This map for SciPy, with block products."""
+        from scipy.sparse.linalg import LinearOperator
+
+        def forward(x: Array) -> Array:
+            return self @ x
+
+        def back(x: Array) -> Array:
+            return self.T @ x
+
+        return LinearOperator(self.shape, matvec=forward, rmatvec=back, matmat=forward, rmatmat=back, dtype=self.dtype)  # type: ignore[call-arg]
+
+
+class Transpose(LinearMap):
+    """J' of a map; its own transpose is that map again."""
+
+    def __init__(self, of: LinearMap) -> None:
+        self._of = of
+        self.shape, self.dtype = of.shape[::-1], of.dtype
+
+    def apply(self, V: Array) -> Array:
+        return self._of.apply_t(V)
+
+    def apply_t(self, U: Array) -> Array:
+        return self._of.apply(U)
+
+    @property
+    def T(self) -> LinearMap:
+        return self._of
+
+    def __repr__(self) -> str:
+        return f"{self._of!r}.T"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a Jacobian is a Jacobian of."""
+
+    source: Site
+    target: Site | str  # "logits" | "next_token"
+    reduce: str  # "stack" | "mean"
+    prompts: tuple[str, ...]  # as text, as far as it is known
+    prompt_tokens: tuple[NDArray[np.int32], ...]
+    source_positions: tuple[NDArray[np.int32], ...]  # by prompt
+    target_positions: tuple[NDArray[np.int32], ...]
+    steering: tuple[str, ...]  # interventions at the point of linearisation
+    model: Mapping[str, Any]  # its identity
+
+
+class Jacobian(LinearMap):
+    """J of one or several prompts, made by `Model.jacobian`.
+
+    `J @ v`, `J @ V`, `J.T @ u`, `u @ J`, `J.dense()`, `J.aslinearoperator()`, `J.svd(k)`. Immutable, and usable from
+    several threads. The attributes of `J.subject` say what it is of; `prompt_tokens`, `positions` (the target's) and
+    `source_positions` hold one array a prompt.
+    """
+
+    def __init__(self, core: CoreJacobian, dtype: np.dtype[Any], threads: int, subject: Subject) -> None:
+        self._core, self.dtype, self._threads, self.subject = core, dtype, threads, subject
+        self.shape = core.shape
+
+    def apply(self, V: Array) -> Array:
+        return self._core.apply(V)
+
+    def apply_t(self, U: Array) -> Array:
+        return self._core.apply_t(U)
+
+    @property
+    def source(self) -> Site:
+        return self.subject.source
+
+    @property
+    def target(self) -> Site | str:
+        return self.subject.target
+
+    @property
+    def prompt_tokens(self) -> tuple[NDArray[np.int32], ...]:
+        return self.subject.prompt_tokens
+
+    @property
+    def positions(self) -> tuple[NDArray[np.int32], ...]:
+        return self.subject.target_positions
+
+    @property
+    def source_positions(self) -> tuple[NDArray[np.int32], ...]:
+        return self.subject.source_positions
+
+    @property
+    def source_norm(self) -> float:
+        """Mean 2-norm of the source activation over the source positions of all prompts, steering included."""
+        return self._core.source_norm
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the linearisation holds."""
+        return self._core.nbytes
+
+    @property
+    def base(self) -> Array:
+        """F(0), (m,): activations, logits, or for "next_token" the probabilities. F(v) is about base + J @ v, except
+        for "next_token", whose rows are weighted."""
+        base = self._core.base
+        if self.subject.reduce == "stack":
+            return base
+        rows = base.reshape(sum(map(len, self.positions)), -1)
+        ends = np.cumsum([len(p) for p in self.positions])
+        return np.concatenate([part.mean(0) for part in np.split(rows, ends[:-1])])
+
+    def block(self) -> int:
+        """Vectors a step of the SVD takes at a time: the fewest that fill a matrix product for every thread. Fewer
+        vectors need fewer applications, so no more than that."""
+        needed = _GEMM_ROWS * self._threads
+        return next((b for b in _BLOCKS if b * self._core.rows_per_vector >= needed), _BLOCKS[-1])
+
+    def svd(
+        self,
+        k: int = 12,
+        method: str = "krylov",
+        tol: float = 1e-3,
+        max_applications: int | None = None,
+        seed: int = 0,
+        iterations: int = 5,
+        oversample: int = 0,
+        block: int | None = None,
+        progress: bool | Progress = False,
+    ) -> SVDResult:
+        """The k leading singular triplets, as `powersteer.svd`; their `vectors` are steering vectors at the source."""
+        result = svd(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
+        return replace(result, provenance=self._provenance(), make_vectors=self._vectors)
+
+    def _provenance(self) -> dict[str, Any]:
+        """What a vector of this Jacobian says about where it comes from."""
+        s = self.subject
+        return {
+            "layer": s.source.layer,
+            "site": s.source.name,
+            "site_norm": self.source_norm,
+            "model": s.model["name"],
+            "model_type": s.model["model_type"],
+            "weights": s.model["weights"],
+            "target": s.target,
+            "prompts": s.prompts,
+            "prompt_tokens": s.prompt_tokens,
+            "source_positions": s.source_positions,
+            "target_positions": s.target_positions,
+            "reduce": s.reduce,
+            "steering": s.steering,
+        }
+
+    def _vectors(self, result: SVDResult) -> list[SteeringVector]:
+        shared = SteeringVector(result.Vh[0], method=result.method, seed=result.seed, **self._provenance())
+        return [
+            replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
+            for i, (v, sigma, residual) in enumerate(zip(result.Vh, result.S, result.residuals, strict=True))
+        ]
+
+    def __repr__(self) -> str:
+        target = self.target if isinstance(self.target, str) else str(self.target)
+        steered = f", steered by {len(self.subject.steering)}" if self.subject.steering else ""
+        n = len(self.prompt_tokens)
+        return f"Jacobian({self.source} -> {target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"

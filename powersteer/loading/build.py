@@ -1,0 +1,295 @@
+"""From facts and named tensors to a Spec: every tensor is found, of the right shape, used, and none is left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadCheckpoint, UnsupportedModel
+from ..spec import Array, Layer, Norm, Spec
+from .checkpoint import Stored, check_finite
+from .config import rope_settings
+from .family import Facts, Family, Linear, NormAt, value_of
+from .rope import RopeTable, rope_table
+
+__all__ = ["Source", "build_spec", "fingerprint"]
+
+# Names of activations in transformers → ours. "gelu_fast", "gelu_accurate" and "gelu_new" spell the same formula.
+_ACTS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+
+
+@dataclass
+class Source:
+    """The tensors a model is built from, and which of them it used."""
+
+    tensors: Mapping[str, Stored]
+    where: str
+    finite: bool  # check every weight; vectors always are
+    used: dict[str, str] = field(default_factory=dict)  # name → name without prefix
+    copies: set[str] = field(default_factory=set)  # tensors that repeat another
+    prefix: str = ""
+
+    def matrix(self, name: str, shape: tuple[int, ...], prefix: str | None = None) -> Array:
+        """A weight as stored. Raises BadCheckpoint if it is missing, misshapen or, if that is checked, not finite."""
+        tensor = self._take(name, shape, self.prefix if prefix is None else prefix)
+        array = tensor.view()
+        if self.finite:
+            check_finite(tensor, array)
+        return array
+
+    def vector(self, name: str, shape: tuple[int, ...], prefix: str | None = None) -> Array:
+        """A small tensor, widened to float32 or float64."""
+        tensor = self._take(name, shape, self.prefix if prefix is None else prefix)
+        array = tensor.view()
+        check_finite(tensor, array)
+        if tensor.dtype == "BF16":
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return array.astype(np.float64 if tensor.dtype == "F64" else np.float32)
+
+    def _take(self, name: str, shape: tuple[int, ...], prefix: str) -> Stored:
+        tensor = self.tensors.get(prefix + name)
+        if tensor is None:
+            raise BadCheckpoint(
+                f"there is no tensor {prefix + name!r} in {self.where}, which its config asks for; "
+                "the download is incomplete or the config belongs to another model"
+            )
+        if tensor.shape != shape:
+            raise BadCheckpoint(
+                f"tensor {prefix + name!r} in {tensor.where} has shape {tensor.shape} where the config says {shape}; "
+                "one of them belongs to another model"
+            )
+        self.used[tensor.name] = name
+        return tensor
+
+
+def build_spec(
+    config: Mapping[str, Any], family: Family, facts: Facts, source: Source, where: str
+) -> tuple[Spec, tuple[str, ...]]:
+    """The model, and notes on what is narrower than its config says. where: names the config in messages."""
+    f = facts
+    if f.act not in _ACTS:
+        raise UnsupportedModel(
+            f"{where} has the activation {f.act!r}; supported are {', '.join(_ACTS)}. Use transformers for this model"
+        )
+    source.prefix = _find_prefix(family, source)
+    embed = source.matrix(family.embed + ".weight", (f.n_vocab, f.d_model))
+    pos_embed = source.matrix(family.pos_embed + ".weight", (f.n_ctx, f.d_model)) if family.pos_embed else None
+    final_norm = _norm(family, NormAt(family.final_norm, "final"), family.final_norm, f.d_model, 1, source)
+    head, head_bias = _head(family, f, source, embed)
+    layers = tuple(_layer(family, f, source, i, where) for i in range(f.n_layers))
+    _refuse_extra(family, source)
+    tables = _rope_tables(config, family, f, where)
+    n_ctx, notes = _context(f.n_ctx, tables)
+    spec = Spec(
+        n_layers=f.n_layers,
+        d_model=f.d_model,
+        n_vocab=f.n_vocab,
+        n_heads=f.n_heads,
+        n_kv_heads=f.n_kv_heads,
+        head_dim=f.head_dim,
+        d_ff=f.d_ff,
+        n_ctx=n_ctx,
+        norm=family.norm,
+        norm_eps=float(f.norm_eps),
+        qk_norm=value_of(family.qk_norm, f),
+        parallel=bool(value_of(family.parallel, f)),
+        gated=family.gated,
+        act=_ACTS[f.act],
+        rope_style=family.rope_style,
+        rope_dim=2 * len(tables[0].inv_freq) if tables else 0,
+        attn_softcap=float(family.attn_softcap(f) or 0.0),
+        logit_softcap=float(family.logit_softcap(f) or 0.0),
+        embed_scale=float(family.embed_scale(f)),
+        resid_scale=float(family.resid_scale(f)),
+        logit_scale=float(family.logit_scale(f)),
+        rope=tuple((table.inv_freq, table.scale) for table in tables),
+        layers=layers,
+        embed=embed,
+        pos_embed=pos_embed,
+        final_norm=final_norm,
+        head=head,
+        head_bias=head_bias,
+    )
+    return spec, notes
+
+
+def fingerprint(source: Source, model_type: str) -> str:
+    """A hash of the weights that were used: names, dtypes, shapes and 256 bytes from the middle of each.
+
+    Not every byte, so that it costs no pass over the file; the same however the checkpoint is split into files.
+    """
+    digest = sha256(model_type.encode())
+    for name, short in sorted(source.used.items(), key=lambda item: item[1]):
+        tensor, array = source.tensors[name], source.tensors[name].view()
+        middle = array.size // 2
+        sample = array.flat[middle : middle + 256 // array.itemsize]
+        digest.update(f"{short}\0{tensor.dtype}\0{tensor.shape}\0".encode() + sample.tobytes())
+    return digest.hexdigest()
+
+
+# ---- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def _find_prefix(family: Family, source: Source) -> str:
+    for prefix in family.prefixes:
+        if prefix + family.embed + ".weight" in source.tensors:
+            return prefix
+    return family.prefixes[0]
+
+
+def _head(family: Family, f: Facts, source: Source, embed: Array) -> tuple[Array, Array | None]:
+    """The matrix from the last hidden state to logits: its own, or the embedding again."""
+    path = next((path for path in family.head if path + ".weight" in source.tensors), family.head[0])
+    bias = source.vector(path + ".bias", (f.n_vocab,), prefix="") if family.head_bias else None
+    if f.tied and path + ".weight" not in source.tensors:
+        return embed, bias
+    head = source.matrix(path + ".weight", (f.n_vocab, f.d_model), prefix="")
+    source.used[path + ".weight"] = family.head[0] + ".weight"
+    if not f.tied:
+        return head, bias
+    if not _same(head, embed):
+        raise BadCheckpoint(
+            f"{source.where} holds {path}.weight, which differs from the embedding that the config ties it to "
+            "(tie_word_embeddings); set that to false to use it, or remove the tensor"
+        )
+    del source.used[path + ".weight"]
+    source.copies.add(path + ".weight")
+    return embed, bias
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Whether two matrices have the same bits, compared in pieces."""
+    if a.dtype != b.dtype:
+        return False
+    if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
+        return True
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    step = max(1, (1 << 20) // max(1, a.shape[1]))
+    return all(np.array_equal(a[i : i + step].view(bits), b[i : i + step].view(bits)) for i in range(0, len(a), step))
+
+
+def _layer(family: Family, f: Facts, source: Source, i: int, where: str) -> Layer:
+    prefix = family.layer.format(i=i)
+    slots: dict[str, Any] = {}
+    for linear in family.linears:
+        slots.update(_linear(linear, prefix + linear.path, f, source))
+    heads = {"q_norm": f.n_heads, "k_norm": f.n_kv_heads}
+    for at in family.norms:
+        if value_of(at.when, f):
+            width = f.d_model if at.slot not in heads else heads[at.slot] * f.head_dim
+            slots[at.slot] = _norm(family, at, prefix + at.path, width, heads.get(at.slot, 1), source)
+    layer_type = _layer_type(family, f, i, where)
+    return Layer(
+        window=f.window if layer_type == "sliding_attention" else 0,
+        rope=family.rope_index(f, i, layer_type),
+        attn_scale=float(family.attn_scale(f, i)),
+        **slots,
+    )
+
+
+def _layer_type(family: Family, f: Facts, i: int, where: str) -> str:
+    if f.layer_types is None:
+        return "sliding_attention" if family.sliding(f, i) else "full_attention"
+    layer_type: str = f.layer_types[i]
+    if layer_type not in ("full_attention", "sliding_attention"):
+        raise UnsupportedModel(
+            f"{where} gives layer {i} the type {layer_type!r}; supported are full_attention and sliding_attention. "
+            "Use transformers for this model"
+        )
+    if layer_type == "sliding_attention" and f.window is None:
+        raise BadCheckpoint(f"{where} makes layer {i} a sliding_attention without a window in use; correct it")
+    return layer_type
+
+
+def _linear(linear: Linear, path: str, f: Facts, source: Source) -> dict[str, Array]:
+    """The slots of one projection, views of its weight, and their biases."""
+    q, kv = f.n_heads * f.head_dim, f.n_kv_heads * f.head_dim
+    n_out = {"q": q, "k": kv, "v": kv, "o": f.d_model, "gate": f.d_ff, "up": f.d_ff, "down": f.d_model}
+    n_in = {"o": q, "down": f.d_ff}.get(linear.slots[0], f.d_model)
+    sizes = [n_out[slot] for slot in linear.slots]
+    shape = (n_in, sum(sizes)) if linear.transposed else (sum(sizes), n_in)
+    weight = source.matrix(path + ".weight", shape)
+    if linear.transposed:
+        weight = weight.T
+    slots = dict(zip(linear.slots, _split(linear, weight, sizes, f.head_dim), strict=True))
+    if value_of(linear.bias, f):
+        bias = source.vector(path + ".bias", (sum(sizes),))
+        parts = _split(linear, bias, sizes, f.head_dim)
+        slots.update({slot + "_bias": part.reshape(-1) for slot, part in zip(linear.slots, parts, strict=True)})
+    return slots
+
+
+def _split(linear: Linear, array: Array, sizes: list[int], head_dim: int) -> list[Array]:
+    if linear.layout == "heads":  # (heads * slots * HS, ...): each slot's rows are a group a head
+        groups = array.reshape(-1, len(sizes), head_dim, *array.shape[1:])
+        return [groups[:, j] for j in range(len(sizes))]
+    starts = np.cumsum([0, *sizes])
+    return [array[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, source: Source) -> Norm:
+    """A norm of `width` numbers, for `heads` heads at once."""
+
+    def part(name: str) -> Array:
+        if at.layout == "listed":
+            return np.concatenate([source.vector(f"{path}.norms.{h}.{name}", (width // heads,)) for h in range(heads)])
+        if at.layout == "shared":
+            return np.tile(source.vector(f"{path}.{name}", (width // heads,)), heads)
+        if at.layout == "per_head":
+            return source.vector(f"{path}.{name}", (heads, width // heads)).reshape(-1)
+        return source.vector(f"{path}.{name}", (width,))
+
+    gain = part("weight")
+    if family.norm_one_plus:
+        gain = 1 + gain.astype(np.float64)
+    with_bias = family.norm_bias if at.bias is None else at.bias
+    return Norm(gain, part("bias") if with_bias else None)
+
+
+def _refuse_extra(family: Family, source: Source) -> None:
+    for name, tensor in source.tensors.items():
+        short = name.removeprefix(source.prefix)
+        if name not in source.used and name not in source.copies and not re.fullmatch(family.not_weights, short):
+            raise BadCheckpoint(
+                f"tensor {name!r} in {tensor.where} is no part of a {family.model_type} model as its config describes "
+                "it; the config belongs to another model, or the tensor should be removed"
+            )
+
+
+# ---- positions -------------------------------------------------------------------------------------------------------
+
+
+def _rope_tables(config: Mapping[str, Any], family: Family, f: Facts, where: str) -> list[RopeTable]:
+    if family.rope is None:
+        return []
+    return [
+        rope_table(values, name, f.head_dim, f.n_ctx, f.original_positions, family.rope.round_up)
+        for values, name in rope_settings(config, family.rope, where)
+    ]
+
+
+def _context(n_ctx: int, tables: list[RopeTable]) -> tuple[int, tuple[str, ...]]:
+    """The context within which one rotary table holds, and a note if that is not all of it."""
+    limit = min([n_ctx, *(table.max_positions for table in tables if table.max_positions is not None)])
+    if limit == n_ctx:
+        return n_ctx, ()
+    return limit, (
+        f"context is {limit} tokens of the {n_ctx} that the config names: beyond, its rotary frequencies change",
+    )

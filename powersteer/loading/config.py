@@ -1,0 +1,230 @@
+"""config.json as facts: every key is read, known to change nothing, or refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import BadCheckpoint, UnsupportedModel
+from .families import FAMILIES
+from .family import REFUSED, REQUIRED, Facts, Family, Key, RopeKeys, value_of
+
+__all__ = ["family_of", "read_facts", "rope_settings", "HARMLESS", "ONLY"]
+
+# Keys any config may have that do not change what the model computes from tokens to logits.
+HARMLESS: Mapping[str, str] = {
+    "where the file comes from": (
+        "architectures model_type transformers_version _name_or_path name_or_path _commit_hash auto_map "
+        "transformers.js_config dtype torch_dtype"
+    ),
+    "training only": (
+        "initializer_range attention_dropout hidden_dropout classifier_dropout resid_pdrop embd_pdrop attn_pdrop "
+        "residual_dropout embedding_dropout pretraining_tp gradient_checkpointing use_bfloat16"
+    ),
+    "what a call returns, or how it is run": (
+        "use_cache output_attentions output_hidden_states output_scores return_dict return_dict_in_generate "
+        "use_return_dict torchscript is_decoder chunk_size_feed_forward attn_implementation _attn_implementation "
+        "_attn_implementation_autoset _attn_implementation_internal _experts_implementation_internal tf_legacy_loss "
+        "tie_last_hidden_states"
+    ),
+    "heads and tasks other than the next token": (
+        "id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params"
+    ),
+    "token ids, read with the tokenizer": (
+        "bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class prefix"
+    ),
+    "defaults of a text generator; ours are arguments": (
+        "max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k "
+        "top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size "
+        "bad_words_ids num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values "
+        "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens epsilon_cutoff eta_cutoff "
+        "encoder_repetition_penalty assistant_confidence_threshold assistant_lookbehind target_lookbehind "
+        "num_assistant_tokens num_assistant_tokens_schedule"
+    ),
+}
+# Keys any config may have that would change it, at the values where they do not.
+ONLY: Mapping[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "tie_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "per_layer_config": ({}, None),
+    "quantization_config": (None,),
+    "compression_config": (None,),
+}
+_REMEDIES = {
+    "quantization_config": "load an unquantised checkpoint of this model",
+    "compression_config": "load an uncompressed checkpoint of this model",
+}
+
+ROPE_SCALING, ROPE_PARAMETERS = "rope_scaling", "rope_parameters"
+
+
+def family_of(config: Mapping[str, Any], where: str) -> Family:
+    """The family a config belongs to. Raises UnsupportedModel if it is none of ours, BadCheckpoint if it says none."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise BadCheckpoint(f"{where} has no model_type; is it the config of a transformers model?")
+    if model_type not in FAMILIES:
+        hint = "; of this model only the text part can be loaded" if "text_config" in config else ""
+        raise UnsupportedModel(
+            f"{where} has model_type {model_type!r}, a family that is not supported{hint}; "
+            f"supported are {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[model_type]
+
+
+def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Facts:
+    """The facts of a config. Raises UnsupportedModel for a key or value that is not understood, BadCheckpoint for
+    one that is missing or of the wrong type; the message names key, value and file."""
+    _refuse_unknown(config, family, where)
+    facts = Facts(layer_types=None, window=None, original_positions=None)
+    for name, key in family.keys.items():
+        setattr(facts, key.fact, _read(config, name, key, facts, where))
+    for fact, function in family.derived.items():
+        setattr(facts, fact, function(facts))
+    if facts.n_heads % facts.n_kv_heads:
+        raise BadCheckpoint(
+            f"{where}: {facts.n_heads} heads cannot share {facts.n_kv_heads} keys and values; correct it"
+        )
+    if facts.head_dim < 1:
+        raise BadCheckpoint(f"{where}: {facts.n_heads} heads do not fit in {facts.d_model} dimensions; correct it")
+    for name, key in family.keys.items():
+        value = getattr(facts, key.fact)
+        if key.kind in ("words", "flags") and value is not None and len(value) != facts.n_layers:
+            raise BadCheckpoint(f"{where} lists {len(value)} {name} for {facts.n_layers} layers; correct it")
+    return facts
+
+
+def _refuse_unknown(config: Mapping[str, Any], family: Family, where: str) -> None:
+    allowed = {**ONLY, **family.only}
+    known = {*family.keys, *allowed, *_rope_keys(family.rope)}
+    for reasons in (HARMLESS, family.ignored):
+        known.update(key for keys in reasons.values() for key in keys.split())
+    for key, value in config.items():
+        if key not in known:
+            raise UnsupportedModel(
+                f"{where} has the key {key!r} = {_short(value)}, unknown for model_type {family.model_type!r}: it may "
+                "change what the model computes. If you know that it does not, remove it from the config"
+            )
+        if key in allowed and value not in allowed[key]:
+            remedy = _REMEDIES.get(key, "use transformers for this model")
+            raise UnsupportedModel(
+                f"{where} has {key!r} = {_short(value)}, which is not supported "
+                f"(only {' or '.join(_short(one) for one in allowed[key])}); {remedy}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- plain keys ------------------------------------------------------------------------------------------------------
+
+
+def _read(config: Mapping[str, Any], name: str, key: Key, facts: Facts, where: str) -> Any:
+    if name not in config:
+        if key.default is REQUIRED:
+            raise BadCheckpoint(f"{where} has no {name!r}, and no other value can be assumed for it; add it")
+        return value_of(key.default, facts)
+    value = config[name]
+    if value is None:
+        if key.null is not REFUSED:
+            return value_of(key.null, facts)
+        if callable(key.default):
+            return key.default(facts)
+    if not _KINDS[key.kind](value):
+        raise BadCheckpoint(f"{where} has {name!r} = {_short(value)} where {_NEEDED[key.kind]} is needed; correct it")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "size": lambda value: type(value) is int and 0 < value < 2**31,
+    "count": lambda value: type(value) is int and 0 <= value < 2**31,
+    "number": _is_number,
+    "flag": lambda value: isinstance(value, bool),
+    "word": lambda value: isinstance(value, str),
+    "words": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "flags": lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
+}
+_NEEDED = {
+    "size": "a positive integer",
+    "count": "an integer, 0 or more,",
+    "number": "a positive number",
+    "flag": "true or false",
+    "word": "a name",
+    "words": "a list of names",
+    "flags": "a list of 0 and 1",
+}
+
+# ---- rotary keys -----------------------------------------------------------------------------------------------------
+
+
+def _rope_keys(rope: RopeKeys | None) -> set[str]:
+    if rope is None:
+        return set()
+    thetas = {key for key, _ in rope.by_type.values()} or {rope.theta_key}
+    return {ROPE_SCALING, ROPE_PARAMETERS, rope.partial_key, *thetas}
+
+
+def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list[tuple[dict[str, Any], str]]:
+    """The rotary dictionaries of a config, complete, each with its name for messages: one, or one a layer type.
+
+    Old configs have rope_theta and rope_scaling, new ones rope_parameters; partial_rotary_factor is beside or inside.
+    """
+    old, new = config.get(ROPE_SCALING) or {}, config.get(ROPE_PARAMETERS) or {}
+    for name, value in ((ROPE_SCALING, old), (ROPE_PARAMETERS, new)):
+        if not isinstance(value, dict):
+            raise BadCheckpoint(f"{where} has {name!r} = {_short(value)} where an object is needed; correct it")
+    if not rope.by_type:
+        if old and new and old != new:
+            raise BadCheckpoint(f"{where} has rope_scaling and rope_parameters, and they differ; remove one")
+        name = f"{where}: {ROPE_SCALING if old else ROPE_PARAMETERS}"
+        return [_complete(config, rope, old or new, rope.theta_key, rope.theta, name)]
+    if unknown := sorted(new.keys() - rope.by_type.keys()):
+        raise UnsupportedModel(f"{where}: rope_parameters has the key {unknown[0]!r}, no layer type; remove it")
+    settings = []
+    for layer_type, (theta_key, theta) in rope.by_type.items():
+        values = new.get(layer_type) or {}
+        if layer_type == "full_attention" and old:  # the old key only ever meant these layers
+            if values and values != old:
+                raise BadCheckpoint(f"{where} has rope_scaling and rope_parameters, and they differ; remove one")
+            values = old
+        name = f"{where}: rope parameters of {layer_type}"
+        settings.append(_complete(config, rope, values, theta_key, theta, name))
+    return settings
+
+
+def _complete(
+    config: Mapping[str, Any], rope: RopeKeys, given: Any, theta_key: str, theta: float, name: str
+) -> tuple[dict[str, Any], str]:
+    if not isinstance(given, dict):
+        raise BadCheckpoint(f"{name} is {_short(given)} where an object is needed; correct it")
+    values = {key: value for key, value in given.items() if value is not None}
+    if "type" in values and values.setdefault("rope_type", values["type"]) != values["type"]:
+        raise BadCheckpoint(f"{name} has type and rope_type, and they differ; remove one")
+    partial = 1.0 if rope.partial is None else rope.partial
+    for key, outer, default in (("rope_theta", theta_key, theta), ("partial_rotary_factor", rope.partial_key, partial)):
+        beside = config.get(outer)
+        if beside is not None and values.setdefault(key, beside) != beside:
+            raise BadCheckpoint(f"{name} has {key} = {values[key]!r}, and beside it {outer} = {beside!r}; remove one")
+        values.setdefault(key, default)
+    if rope.partial is None and values["partial_rotary_factor"] != 1:
+        raise UnsupportedModel(
+            f"{name} turns a part of a head (partial_rotary_factor = {values['partial_rotary_factor']!r}), "
+            "which this family does not do; correct the config"
+        )
+    kind = values.setdefault("rope_type", "default")
+    if rope.kinds is not None:
+        if not isinstance(kind, str) or kind not in rope.kinds:
+            raise UnsupportedModel(f"{name} names the rotary kind {kind!r}; this family has {', '.join(rope.kinds)}")
+        values["rope_type"] = rope.kinds[kind]
+        values.pop("type", None)
+    return values, name

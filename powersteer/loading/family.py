@@ -1,0 +1,115 @@
+"""What a checkpoint family is made of: the columns of the table in families.py.
+
+A family says which config keys it reads, which it can only honour at one value, where its tensors are, and how its
+block differs from the plainest one. A value that depends on the config is a function of the facts read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+__all__ = ["Facts", "Family", "Key", "Linear", "NormAt", "RopeKeys", "REQUIRED", "REFUSED", "value_of"]
+
+Facts = SimpleNamespace  # fact name → value
+REQUIRED: Any = object()
+REFUSED: Any = object()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A config key that means something: it sets a fact.
+
+    default: what transformers assumes if the key is missing. null: what it takes null for; unless said, a default
+    that is a function stands in for it and any other key refuses it. Functions are given the facts read so far.
+    """
+
+    fact: str
+    kind: str  # "size": integer > 0 | "count": >= 0 | "number": > 0 | "flag" | "word" | "words", "flags": one a layer
+    default: Any = REQUIRED
+    null: Any = REFUSED
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A projection of a layer, `<layer>.<path>.weight`: one slot of the block, or several fused along the output.
+
+    Stored (out, in), or (in, out) if transposed. layout "rows": the slots follow each other; "heads": they alternate
+    head by head.
+    """
+
+    path: str
+    slots: tuple[str, ...]
+    bias: bool | Callable[[Facts], bool] = False
+    layout: str = "rows"
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class NormAt:
+    """A norm of a layer, `<layer>.<path>.weight`.
+
+    layout "vector": as it is used; "shared": (HS), one for every head; "per_head": (heads, HS);
+    "listed": one module `<path>.norms.<head>` a head.
+    """
+
+    path: str
+    slot: str
+    layout: str = "vector"
+    when: bool | Callable[[Facts], bool] = True
+    bias: bool | None = None  # None: as the family's other norms
+
+
+@dataclass(frozen=True)
+class RopeKeys:
+    """How a config spells its rotary settings. Either one table, or one a layer type."""
+
+    theta: float = 10_000.0
+    theta_key: str = "rope_theta"
+    partial: float | None = None  # part of a head that turns if the config does not say; None: always the whole
+    partial_key: str = "partial_rotary_factor"
+    round_up: bool = False  # a part of an odd number of dimensions is rounded up to an even one
+    by_type: Mapping[str, tuple[str, float]] = field(default_factory=dict)  # layer type → theta key and default
+    kinds: Mapping[str, str] | None = None  # the kinds it may name, and what each is read as; None: any, as named
+
+
+@dataclass(frozen=True)
+class Family:
+    model_type: str
+    keys: Mapping[str, Key]
+    linears: tuple[Linear, ...]
+    norms: tuple[NormAt, ...]
+    layer: str  # prefix of a layer's tensors, with {i}
+    embed: str
+    final_norm: str
+    pos_embed: str | None = None
+    head: tuple[str, ...] = ("lm_head",)  # names it goes by
+    head_bias: bool = False
+    prefixes: tuple[str, ...] = ("model.", "")  # of everything but the head
+    not_weights: str = r"(.*\.)?rotary_emb\.inv_freq"  # tensors in old files that are no parameters
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # key → the values it may have here
+    ignored: Mapping[str, str] = field(default_factory=dict)  # reason → keys that do not change what is computed
+    derived: Mapping[str, Callable[[Facts], Any]] = field(default_factory=dict)  # facts set or overridden at the end
+    norm: str = "rms"
+    norm_bias: bool = False
+    norm_one_plus: bool = False  # stored gains are offsets from 1
+    qk_norm: str | Callable[[Facts], str] = "none"
+    gated: bool = True
+    parallel: bool | Callable[[Facts], bool] = False
+    rope: RopeKeys | None = RopeKeys()
+    rope_style: str = "half"
+    rope_index: Callable[[Facts, int, str], int] = lambda f, i, layer_type: 0
+    sliding: Callable[[Facts, int], bool] = lambda f, i: False  # of a layer if the config lists no layer types
+    attn_scale: Callable[[Facts, int], float] = lambda f, i: f.head_dim**-0.5
+    attn_softcap: Callable[[Facts], float | None] = lambda f: None
+    logit_softcap: Callable[[Facts], float | None] = lambda f: None
+    embed_scale: Callable[[Facts], float] = lambda f: 1.0
+    resid_scale: Callable[[Facts], float] = lambda f: 1.0
+    logit_scale: Callable[[Facts], float] = lambda f: 1.0
+
+
+def value_of(value: Any, facts: Facts) -> Any:
+    """A column's value for a config: itself, or what its function makes of the facts."""
+    return value(facts) if callable(value) else value

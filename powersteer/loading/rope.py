@@ -1,0 +1,211 @@
+"""Inverse frequencies of rotary embeddings, for each kind that configs name.
+
+    angle(position, i) = position * inv_freq[i],    i < dim / 2
+
+transformers computes these tables in float32, and a model was trained and is judged with those very numbers, so they
+are reproduced operation by operation: each float32 result below is the float64 one rounded, which is what a correctly
+rounded float32 operation gives. PyTorch divides scalar / tensor as reciprocal(tensor) * scalar; so does `_over`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BadCheckpoint, UnsupportedModel
+
+__all__ = ["RopeTable", "rope_table", "ROPE_KINDS"]
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RopeTable:
+    inv_freq: NDArray[np.float64]  # (dim/2,), float32 values
+    scale: float  # multiplies cos and sin
+    max_positions: int | None = None  # beyond these the kind would use another table; None: no limit
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What a kind reads: its dictionary, and the facts about the model."""
+
+    values: Mapping[str, Any]
+    where: str
+    dim: int  # dimensions of a head that turn
+    max_positions: int
+    original_positions: int | None
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.values.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise BadCheckpoint(f"{self.where} has {key} = {value!r} where a positive number is needed; correct it")
+        return value
+
+    def powers(self) -> F32:
+        """theta ** (2i / dim), in float32 as PyTorch's scalar ** tensor."""
+        exponents = np.arange(0, self.dim, 2, dtype=np.float32) / np.float32(self.dim)
+        theta = np.float64(np.float32(self.theta()))
+        return (theta ** exponents.astype(np.float64)).astype(np.float32)
+
+    def theta(self) -> float:
+        theta = self.number("rope_theta")
+        if theta <= 1:
+            raise BadCheckpoint(f"{self.where} has rope_theta = {theta!r}, which must exceed 1; correct it")
+        return theta
+
+    def original(self) -> float:
+        if self.original_positions is not None:
+            return self.original_positions
+        return self.number("original_max_position_embeddings", self.max_positions)
+
+
+def _over(scalar: float, tensor: F32) -> F32:
+    return (np.float32(1) / tensor) * np.float32(scalar)
+
+
+def _default(s: _Setting) -> RopeTable:
+    return _table(_over(1.0, s.powers()))
+
+
+def _linear(s: _Setting) -> RopeTable:
+    return _table(_over(1.0, s.powers()) / np.float32(s.number("factor")))
+
+
+def _dynamic(s: _Setting) -> RopeTable:
+    """NTK scaling changes theta only beyond max_position_embeddings; up to there it is the default."""
+    s.number("factor")
+    return _table(_over(1.0, s.powers()), max_positions=s.max_positions)
+
+
+def _llama3(s: _Setting) -> RopeTable:
+    inv_freq = _over(1.0, s.powers())
+    factor, low, high = s.number("factor"), s.number("low_freq_factor"), s.number("high_freq_factor")
+    original = s.original()
+    if high <= low:
+        raise BadCheckpoint(f"{s.where} has high_freq_factor {high} not above low_freq_factor {low}; correct it")
+    wavelength = _over(2 * math.pi, inv_freq)
+    scaled = np.where(wavelength > np.float32(original / low), inv_freq / np.float32(factor), inv_freq)
+    smooth = (_over(original, wavelength) - np.float32(low)) / np.float32(high - low)
+    blend = (1 - smooth) * scaled / np.float32(factor) + smooth * scaled
+    medium = ~(wavelength < np.float32(original / high)) & ~(wavelength > np.float32(original / low))
+    return _table(np.where(medium, blend, scaled))
+
+
+def _yarn(s: _Setting) -> RopeTable:
+    original, theta = s.original(), s.theta()
+    factor = s.number("factor", s.max_positions / original)
+    powers = s.powers()
+    far = _over(1.0, powers)  # extrapolated
+    near = _over(1.0, np.float32(factor) * powers)  # interpolated
+
+    def correction(rotations: float) -> float:
+        return s.dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = correction(s.number("beta_fast", 32)), correction(s.number("beta_slow", 1))
+    if s.values.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, s.dim - 1)
+    if low == high:
+        high += 0.001
+    ramp = (np.arange(len(powers), dtype=np.float32) - np.float32(low)) / np.float32(high - low)
+    keep = 1 - np.clip(ramp, np.float32(0), np.float32(1))
+    return _table(near * (1 - keep) + far * keep, s.number("attention_factor", _yarn_scale(s, factor)))
+
+
+def _yarn_scale(s: _Setting, factor: float) -> float:
+    if s.values.get("mscale") and s.values.get("mscale_all_dim"):
+        return _mscale(factor, s.number("mscale")) / _mscale(factor, s.number("mscale_all_dim"))
+    return _mscale(factor, 1)
+
+
+def _mscale(factor: float, mscale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def _longrope(s: _Setting) -> RopeTable:
+    """Two tables, one for sequences up to the original length and one for longer ones: the first, with its limit."""
+    original = s.original()
+    factors = s.values.get("short_factor")
+    if not isinstance(factors, list) or len(factors) != s.dim // 2:
+        raise BadCheckpoint(f"{s.where} needs a short_factor list of {s.dim // 2} numbers; correct it")
+    if not all(type(value) in (int, float) and math.isfinite(value) and value > 0 for value in factors):
+        raise BadCheckpoint(f"{s.where} has a short_factor that is not all positive numbers; correct it")
+    factor = s.number("factor", s.max_positions / original)
+    scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    inv_freq = _over(1.0, np.array(factors, np.float32) * s.powers())
+    return _table(inv_freq, s.number("attention_factor", scale), max_positions=int(original))
+
+
+def _table(inv_freq: F32, scale: float = 1.0, max_positions: int | None = None) -> RopeTable:
+    if inv_freq.dtype != np.float32:
+        raise TypeError(f"a rotary table was computed in {inv_freq.dtype}")
+    return RopeTable(inv_freq.astype(np.float64), float(scale), max_positions)
+
+
+_Kind = Callable[[_Setting], RopeTable]
+_COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
+_LENGTHS = frozenset({"factor", "original_max_position_embeddings"})
+
+# kind → (its table, the keys it reads beyond the common ones)
+ROPE_KINDS: dict[str, tuple[_Kind, frozenset[str]]] = {
+    "default": (_default, frozenset()),
+    "linear": (_linear, frozenset({"factor"})),
+    "dynamic": (_dynamic, _LENGTHS),
+    "llama3": (_llama3, _LENGTHS | {"low_freq_factor", "high_freq_factor"}),
+    "yarn": (
+        _yarn,
+        _LENGTHS | {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
+    ),
+    "longrope": (_longrope, _LENGTHS | {"attention_factor", "short_factor", "long_factor"}),
+}
+
+
+def rope_table(
+    values: Mapping[str, Any],
+    where: str,
+    head_dim: int,
+    max_positions: int,
+    original_positions: int | None = None,
+    round_up: bool = False,
+) -> RopeTable:
+    """The table of one dictionary of rotary settings, complete with rope_theta and partial_rotary_factor.
+
+    where: names the dictionary in errors. original_positions: overrides the dictionary's own original length.
+    round_up: an odd number of dimensions that turn means the next even one.
+    Raises UnsupportedModel for an unknown kind or key, BadCheckpoint for values that make no sense.
+    """
+    kind = values.get("rope_type", values.get("type", "default"))
+    if not isinstance(kind, str) or kind not in ROPE_KINDS:
+        raise UnsupportedModel(
+            f"{where} names the rotary kind {kind!r}; supported are {', '.join(ROPE_KINDS)}. Use transformers instead"
+        )
+    compute, keys = ROPE_KINDS[kind]
+    if unknown := sorted(values.keys() - _COMMON - keys):
+        raise UnsupportedModel(
+            f"{where} has the key {unknown[0]!r} = {values[unknown[0]]!r}, which the rotary kind {kind!r} does not "
+            "have; if it does not change the model, remove it"
+        )
+    setting = _Setting(values, where, 0, max_positions, original_positions)
+    dim = int(head_dim * setting.number("partial_rotary_factor", 1.0))
+    turning = dim + dim % 2 if round_up else dim
+    if turning < 2 or turning % 2 or turning > head_dim:
+        raise UnsupportedModel(
+            f"{where} turns {dim} of {head_dim} dimensions of a head; an even number from 2 to {head_dim} is needed"
+        )
+    try:
+        with np.errstate(all="ignore"):
+            table = compute(_Setting(values, where, dim, max_positions, original_positions))
+        sound = bool(np.isfinite(table.inv_freq).all()) and math.isfinite(table.scale)
+    except ArithmeticError:
+        sound = False
+    if not sound:
+        raise BadCheckpoint(f"{where} = {dict(values)!r} gives no finite rotary table; correct its numbers")
+    return table

@@ -1,0 +1,399 @@
+"""A model: weights that are never changed, and views of them with interventions attached."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import _blas, _core32, _core64
+from .errors import InvalidInput
+from .generation import Generation, Row, Sampling, Stops, Stream, decode_rows, row_seeds
+from .jacobian import Jacobian, Subject
+from .positions import Positions, prompt_positions
+from .prompts import Ids, Prompt, Prompts, encode, split, token_ids
+from .sites import SITES, Site, SiteLike, parse_site, precedes, resolve_site
+from .spec import Spec
+from .steering import Intervention, Steering, core_steering, make_interventions
+from .vectors import SteeringVector
+
+if TYPE_CHECKING:
+    from .loading import Checkpoint
+    from .tokens import Tokenizer
+
+__all__ = ["Model", "from_transformers", "load", "model_from_checkpoint"]
+
+Array = NDArray[Any]
+
+_CORES = {np.dtype(np.float32): _core32, np.dtype(np.float64): _core64}
+_LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by identity
+
+
+def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike = None, threads: int | None = None) -> Model:
+    """Load a checkpoint from a folder, or by hub id from the Hugging Face cache.
+
+    dtype: of the arithmetic, float32 (also for None) or float64; weights stay as they are stored, mapped from the
+    file. threads: of the one pool that works on this model; None: one a physical core that this process may use.
+
+    Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key), InvalidInput.
+    """
+    from .loading import load_checkpoint
+
+    _core_of(dtype)  # before any work
+    return model_from_checkpoint(load_checkpoint(path_or_hub_id), dtype, threads)
+
+
+def from_transformers(hf_model: Any, tokenizer: Any = None, dtype: DTypeLike = None, threads: int | None = None) -> Model:
+    """Take over a transformers model, sharing its CPU memory where it can. Later changes of the PyTorch weights may or
+    may not show. tokenizer: of transformers or `tokenizers`; None: prompts are token ids. Else as `load`."""
+    from .loading import spec_from_transformers
+
+    return model_from_checkpoint(spec_from_transformers(hf_model, tokenizer), dtype, threads)
+
+
+def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike = None, threads: int | None = None) -> Model:
+    """The model of a checkpoint that is read already. dtype, threads: as for `load`."""
+    core = _core_of(dtype)
+    if threads is None:
+        threads = _blas.default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InvalidInput(f"threads is {threads!r}; it must be an integer >= 1")
+    real = np.dtype(np.float32 if core is _core32 else np.float64)
+    return Model(_Loaded(core, core.Model(*checkpoint.spec.to_core(real), threads), real, checkpoint))
+
+
+def _core_of(dtype: DTypeLike) -> Any:
+    try:
+        return _CORES[np.dtype(np.float32 if dtype is None else dtype)]
+    except (KeyError, TypeError):
+        raise InvalidInput(
+            f"dtype is {dtype!r}; powersteer computes in float32 or float64 (weights stay as they are stored)"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What every view of a model shares."""
+
+    module: Any  # _core32 | _core64
+    core: Any  # its Model
+    real: np.dtype[Any]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """A language model, or a steered view of one. Immutable; safe to use from several threads at once.
+
+    `model(prompt)`, `run_with_cache`, `generate`, `jacobian`; `steered(vectors)` is another view of the same weights.
+    A prompt is a text, a chat (list of messages) or token ids; where a method takes one it also takes a list of them
+    and then returns a list, computed as one batch without padding. Made by `load` and `from_transformers`.
+    """
+
+    _loaded: _Loaded
+    _steering: tuple[Intervention, ...] = ()
+
+    @property
+    def spec(self) -> Spec:
+        """What the model is made of: sizes, block table, weights."""
+        return self._loaded.checkpoint.spec
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """A copy of config.json."""
+        return cast(dict[str, Any], json.loads(json.dumps(self._loaded.checkpoint.config)))
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self._loaded.checkpoint.tokenizer
+
+    @property
+    def name(self) -> str:
+        return cast(str, self._loaded.checkpoint.identity["name"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """name, model_type, sizes, and under "weights" a fingerprint of the weights."""
+        return dict(self._loaded.checkpoint.identity)
+
+    @property
+    def n_layers(self) -> int:
+        return self.spec.n_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.spec.d_model
+
+    @property
+    def n_vocab(self) -> int:
+        return self.spec.n_vocab
+
+    @property
+    def n_ctx(self) -> int:
+        """Longest sequence, in tokens."""
+        return self.spec.n_ctx
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the arithmetic and of every result."""
+        return self._loaded.real
+
+    @property
+    def threads(self) -> int:
+        return cast(int, self._loaded.core.threads)
+
+    @property
+    def steering(self) -> tuple[str, ...]:
+        """The interventions of this view, described; empty for the model itself."""
+        return tuple(map(str, self._steering))
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Token ids at which generation stops by default."""
+        return frozenset(self._loaded.checkpoint.eos_ids)
+
+    def __repr__(self) -> str:
+        steered = f", steered by {len(self._steering)}" if self._steering else ""
+        return (
+            f"Model({self.name!r}, {self.n_layers} layers, d_model {self.d_model}, n_vocab {self.n_vocab}, "
+            f"{self.dtype}, {self.threads} threads{steered})"
+        )
+
+    # ---- prompts
+
+    def tokens(self, prompt: Prompts, **template: Any) -> Any:
+        """The token ids that a prompt stands for, int32 (T,), BOS exactly once; token ids come back as they are.
+        A list of prompts gives a list. template: variables of the chat template (`enable_thinking`, `tools`, ...)."""
+        prompts, several = split(prompt)
+        tokens = [encode(p, self.tokenizer, self.n_vocab, **template) for p in prompts]
+        return tokens if several else tokens[0]
+
+    def to_str_tokens(self, prompt: Prompts) -> Any:
+        """The text of every token of a prompt, as a list; for a list of prompts a list of them."""
+        prompts, several = split(prompt)
+        tokenizer = self._need_tokenizer("show tokens as text")
+        texts = [tokenizer.to_str_tokens(encode(p, tokenizer, self.n_vocab)) for p in prompts]
+        return texts if several else texts[0]
+
+    def _need_tokenizer(self, purpose: str) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InvalidInput(f"cannot {purpose}: {self.name!r} came without a tokenizer; give token ids")
+        return self.tokenizer
+
+    def _read(self, prompt: Prompts) -> tuple[list[Prompt], list[Ids], bool]:
+        """(prompts, their tokens, several?), none longer than the context."""
+        prompts, several = split(prompt)
+        tokens = [encode(p, self.tokenizer, self.n_vocab) for p in prompts]
+        for i, t in enumerate(tokens):
+            if len(t) > self.n_ctx:
+                which = f"prompt {i}" if several else "the prompt"
+                raise InvalidInput(f"{which} has {len(t)} tokens; the context of {self.name!r} has {self.n_ctx}; shorten it")
+        return prompts, tokens, several
+
+    # ---- forward
+
+    def __call__(self, prompt: Prompts) -> Any:
+        """Logits (T, n_vocab) of a prompt; for a list of prompts a list."""
+        _, tokens, several = self._read(prompt)
+        logits, _ = self._forward(tokens, [])
+        return logits if several else logits[0]
+
+    def run_with_cache(self, prompt: Prompts, sites: SiteLike | Iterable[SiteLike] | None = None) -> Any:
+        """(logits (T, n_vocab), {(layer, site): activation (T, d)}); for a list of prompts a list of each.
+
+        sites: "blocks.3.hook_mlp_out", (5, "resid_post"), ...; None: every one. Steering is in the activations.
+        """
+        _, tokens, several = self._read(prompt)
+        wanted = self._sites(sites)
+        logits, acts = self._forward(tokens, wanted)
+        caches = [dict(zip(map(tuple, wanted), one, strict=True)) for one in acts]
+        return (logits, caches) if several else (logits[0], caches[0])
+
+    def _forward(self, tokens: list[Ids], sites: Sequence[Site]) -> tuple[list[Array], list[list[Array]]]:
+        lengths = [len(t) for t in tokens]
+        steer = core_steering(self._steering, lengths, lengths)
+        result = self._loaded.core.forward(tokens, steer, [(s.layer, s.index) for s in sites], "all")
+        return cast(tuple[list[Array], list[list[Array]]], result)
+
+    def _sites(self, sites: SiteLike | Iterable[SiteLike] | None) -> list[Site]:
+        if sites is None:
+            names = [name for name in SITES if not (name == "resid_mid" and self.spec.parallel)]
+            return [Site(layer, name) for layer in range(self.n_layers) for name in names]
+        if isinstance(sites, (str, Site)) or (isinstance(sites, tuple) and len(sites) == 2 and isinstance(sites[0], int)):
+            sites = [cast(SiteLike, sites)]
+        return list(dict.fromkeys(parse_site(s, **self._site_rules) for s in cast(Iterable[SiteLike], sites)))
+
+    @property
+    def _site_rules(self) -> dict[str, Any]:
+        return {"n_layers": self.n_layers, "parallel": self.spec.parallel, "post_norms": self.spec.post_norms}
+
+    # ---- steering
+
+    def steered(self, vectors: Steering, positions: Positions = None) -> Model:
+        """A view of this model that adds each vector at its site, on top of what this view adds already.
+
+        positions: None or "all" (prompt and generated), "prompt", "generated", a slice, an integer or integers; absolute,
+        negative ones from the prompt's end (see powersteer.positions). Raises InvalidInput for a vector that does not
+        fit; warns with ProvenanceWarning about one that was made with another model.
+        """
+        return replace(self, _steering=self._steering + self._interventions(vectors, positions))
+
+    def _interventions(self, vectors: Steering, positions: Positions = None) -> tuple[Intervention, ...]:
+        return make_interventions(vectors, positions, self.spec, self.dtype, self.identity["weights"])
+
+    # ---- generation
+
+    def generate(
+        self,
+        prompt: Prompts,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | Sequence[int] = 0,
+        stop: None | str | int | Iterable[str | int] = None,
+        stream: bool = False,
+        steer: None | Steering | Sequence[Steering | None] = None,
+    ) -> Any:
+        """Continue a prompt: a Generation; for a list of prompts a list, decoded as one batch.
+
+        temperature 0 is greedy; else tokens are drawn from the `top_k` likeliest (0: all), of these the fewest whose
+        probability reaches `top_p`. Row i of a batch draws from the stream `seed + i`, or `seed[i]`, whatever its
+        company: alone with that seed it says the same.
+        stop: texts and token ids that end a row; None: the model's end tokens; []: none. Only what is listed stops, so
+        add `*model.end_tokens` to keep those. The text ends before the stop, the tokens include it.
+        stream: an iterator over pieces of text instead, of a list of prompts over (row, piece); its `result` is the
+        Generation (see powersteer.generation.Stream).
+        steer: vectors at every position, on top of this view's: one or several; for a list of prompts one item a row,
+        each a vector, a list of vectors or None, or a single vector for every row.
+
+        Raises InvalidInput if prompt and new tokens do not fit the context, and for arguments out of range.
+        """
+        _, tokens, several = self._read(prompt)
+        sampling = Sampling(temperature, top_k, top_p)
+        totals = self._totals(tokens, max_new_tokens)
+        seeds = row_seeds(seed, len(tokens))
+        by_row = self._row_steering(steer, len(tokens), several)
+        lengths = [len(t) for t in tokens]
+        core_steer = core_steering(self._steering, lengths, totals)
+        for i, extra in enumerate(by_row):
+            core_steer += core_steering(extra, lengths, totals, row=i)
+        if stream:
+            self._need_tokenizer("stream text")
+        stops = self._stops(stop)
+        rows = [
+            Row(t, max_new_tokens, stops, self.tokenizer, int(seeds[i]), self.steering + tuple(map(str, by_row[i])))
+            for i, t in enumerate(tokens)
+        ]
+        decoder = self._loaded.module.Decoder(
+            self._loaded.core, tokens, np.array(totals, dtype=np.int32), core_steer,
+            float(sampling.temperature), sampling.top_k, float(sampling.top_p), seeds,
+        )  # fmt: skip
+        pieces = decode_rows(decoder, rows)
+        del decoder  # the pieces alone hold it, so that a forgotten stream frees it
+        result: Stream[Any] = Stream(pieces if several else (piece for _, piece in pieces), rows, several)
+        if stream:
+            return result
+        for _ in result:
+            pass
+        return result.result
+
+    def _totals(self, tokens: list[Ids], max_new_tokens: int) -> list[int]:
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 1:
+            raise InvalidInput(f"max_new_tokens is {max_new_tokens!r}; it must be an integer >= 1")
+        for t in tokens:
+            if len(t) + max_new_tokens > self.n_ctx:
+                raise InvalidInput(
+                    f"a prompt of {len(t)} tokens and {max_new_tokens} new ones do not fit the context of {self.n_ctx}; "
+                    f"shorten the prompt or set max_new_tokens to at most {self.n_ctx - len(t)}"
+                )
+        return [len(t) + int(max_new_tokens) for t in tokens]
+
+    def _row_steering(self, steer: Any, n: int, several: bool) -> list[tuple[Intervention, ...]]:
+        if steer is None:
+            return [()] * n
+        if isinstance(steer, SteeringVector) or not several:
+            return [self._interventions(steer)] * n
+        if not isinstance(steer, (list, tuple)) or len(steer) != n:
+            raise InvalidInput(f"steer must have one item for each of the {n} prompts: a vector, a list of vectors or None")
+        return [() if item is None else self._interventions(item) for item in steer]
+
+    def _stops(self, stop: None | str | int | Iterable[str | int]) -> Stops:
+        if stop is None:
+            return Stops(self.end_tokens)
+        items = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop)
+        strings = [item for item in items if isinstance(item, str)]
+        ids = [item for item in items if not isinstance(item, str)]
+        if "" in strings:
+            raise InvalidInput("a stop string is empty; stop=[] stops at nothing")
+        if strings:
+            special = self._need_tokenizer("stop at a text").special_tokens
+            ids += [special[s] for s in strings if s in special]  # never part of a text, so recognised by id
+        return Stops(frozenset(token_ids(ids, self.n_vocab).tolist() if ids else ()), tuple(strings))
+
+    # ---- derivatives
+
+    def jacobian(
+        self,
+        prompts: Prompts,
+        source: int | SiteLike,
+        target: int | SiteLike,
+        source_site: str | None = None,
+        target_site: str | None = None,
+        positions: Positions = _LAST_TWO,
+        source_positions: Positions = None,
+        reduce: str = "stack",
+    ) -> Jacobian:
+        """The Jacobian of the target site with respect to one vector added to the source site, at this view's steering.
+
+        source, target: layers, with the sites beside them ("mlp_out" if None), or whole sites
+        ("blocks.3.hook_resid_post"). target "logits": the logits; "next_token": sqrt(p) (dlogits - p' dlogits), whose
+        squared length is twice the KL divergence of the next token (not the published method's target).
+        positions: rows of the target in every prompt, by default the last two, for "logits" and "next_token" the last.
+        source_positions: where the vector is added; None: everywhere. Both ascending, in the forms of `steered`.
+        reduce: "stack" the rows of all positions, or take their "mean" in every prompt. Prompts are stacked.
+
+        Raises InvalidInput if the source does not come before the target in the computation.
+        """
+        given, tokens, _ = self._read(prompts)
+        start = resolve_site(source, source_site, **self._site_rules)
+        end = self._target(start, target, target_site)
+        if isinstance(end, str) and positions is _LAST_TWO:
+            positions = slice(-1, None)
+        if reduce not in ("stack", "mean"):
+            raise InvalidInput(f"reduce is {reduce!r}; it must be 'stack' or 'mean'")
+        if reduce == "mean" and end == "next_token":
+            raise InvalidInput("reduce='mean' does not go with target='next_token': rows of different distributions have no mean")
+        lengths = [len(t) for t in tokens]
+        rows_in = tuple(prompt_positions(source_positions, n) for n in lengths)
+        rows_out = tuple(prompt_positions(positions, n) for n in lengths)
+        core = self._loaded.module.Jacobian(
+            self._loaded.core, tokens, core_steering(self._steering, lengths, lengths), (start.layer, start.index),
+            end if isinstance(end, str) else (end.layer, end.index), list(rows_in), list(rows_out), reduce == "mean",
+        )  # fmt: skip
+        texts = tuple(self._text(p, t) for p, t in zip(given, tokens, strict=True))
+        subject = Subject(
+            start, end, reduce, texts, tuple(tokens), rows_in, rows_out, self.steering,
+            self.identity,
+        )  # fmt: skip
+        return Jacobian(core, self.dtype, self.threads, subject)
+
+    def _target(self, source: Site, target: int | SiteLike, name: str | None) -> Site | str:
+        if isinstance(target, str) and target in ("logits", "next_token"):
+            if name is not None:
+                raise InvalidInput(f"target {target!r} has no site, but target_site is {name!r}; leave it out")
+            return target
+        end = resolve_site(target, name, **self._site_rules)
+        if not precedes(source, end, self.spec.parallel):
+            raise InvalidInput(f"the source {source} does not come before the target {end} in the model's computation; swap them?")
+        return end
+
+    def _text(self, prompt: Prompt, tokens: Ids) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        return "" if self.tokenizer is None else "".join(self.tokenizer.to_str_tokens(tokens))

@@ -1,0 +1,375 @@
+"""Steering vectors: a unit direction at a site of a layer, how far to go along it, and where it came from."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import operator
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._version import __version__
+from .controlvector import read_control_vector, write_control_vector
+from .errors import InvalidInput, NotFound
+from .files import write_bytes
+from .sites import Site, parse_site
+
+__all__ = ["ProvenanceWarning", "SteeringVector"]
+
+FORMAT = "powersteer-vector-1"  # the one key of the safetensors metadata: several would be written in random order
+_UNIT_TOLERANCE = 1e-4
+
+
+class ProvenanceWarning(UserWarning):
+    """A vector is used on another model than the one it was made with."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringVector:
+    """What is added at a site: `scale * direction`. Immutable; arithmetic gives new vectors.
+
+    `4 * v`, `v / 2` and `-v` change the scale, `v.relative(0.35)` sets it, `v + w` and `v - w` join two vectors of the
+    same site. `np.asarray(v)` is `v.vector`. `SteeringVector.from_array` makes one from any array.
+    Raises InvalidInput for a field of the wrong kind, a direction that is not a finite unit vector, a scale of NaN.
+    """
+
+    direction: NDArray[Any]  # (d,), unit length, float32 or float64, read-only
+    layer: int
+    site: str
+    scale: float = 1.0
+    site_norm: float | None = None  # mean 2-norm of the site's activation over the source positions of its prompts
+    method: str = "given"  # "krylov", "power", "dense", "sum", ...
+    model: str | None = None  # name
+    model_type: str | None = None  # of config.json
+    weights: str | None = None  # fingerprint of the model's weights
+    target: tuple[int, str] | str | None = None  # (layer, site), "logits" or "next_token"
+    prompts: tuple[str, ...] = ()
+    prompt_tokens: tuple[tuple[int, ...], ...] = ()
+    source_positions: tuple[tuple[int, ...], ...] = ()  # by prompt
+    target_positions: tuple[tuple[int, ...], ...] = ()
+    reduce: str | None = None  # over target positions: "stack" | "mean"
+    steering: tuple[str, ...] = ()  # interventions that were there at the point of linearisation
+    rank: int | None = None  # 0 is the largest singular value
+    sigma: float | None = None
+    residual: float | None = None  # the larger of |Jv - sigma u| and |J'u - sigma v|, over sigma_1
+    seed: int | None = None
+    version: str = __version__  # of the powersteer that made it
+
+    # NumPy leaves `array * v` to this class, which refuses it, instead of building an array of objects
+    __array_ufunc__ = None
+
+    def __post_init__(self) -> None:
+        for name, (convert, needed) in _FIELDS.items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, convert(value))
+            except InvalidInput:
+                raise
+            except (TypeError, ValueError, OverflowError):
+                raise InvalidInput(f"steering vector: {name} is {str(value)[:80]!r}; it must be {needed}") from None
+
+    @classmethod
+    def from_array(cls, vector: Any, layer: int | str, site: str | None = None, **provenance: Any) -> SteeringVector:
+        """The vector that adds exactly `vector` (d,) at `site` of `layer`: its scale is the array's 2-norm.
+
+        layer and site may also be one name: `from_array(v, "blocks.3.hook_mlp_out")`. provenance: other fields.
+        """
+        place = parse_site(layer) if isinstance(layer, str) and site is None else parse_site((layer, site))  # type: ignore[arg-type]
+        array = _real_array(vector)
+        norm = float(np.linalg.norm(array.astype(np.float64)))
+        if array.ndim != 1 or not (math.isfinite(norm) and norm > 0):
+            raise InvalidInput(f"a steering vector needs a finite array (d,) that is not zero; got shape {array.shape}, norm {norm}")
+        direction = (array.astype(np.float64) / norm).astype(array.dtype)
+        return cls(direction, place.layer, place.name, scale=norm, **provenance)
+
+    @property
+    def vector(self) -> NDArray[Any]:
+        """scale * direction (d,): what is added."""
+        return self.direction * self.direction.dtype.type(self.scale)
+
+    @property
+    def place(self) -> Site:
+        return Site(self.layer, self.site)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Every field but the direction, ready for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "direction"}
+
+    def relative(self, fraction: float) -> SteeringVector:
+        """This direction at `fraction` times the site's mean activation norm on the vector's own prompts. The sign of
+        the present scale is kept, its size is not: `(-v).relative(0.35)` points against `v.relative(0.35)`."""
+        if self.site_norm is None:
+            raise InvalidInput(
+                "this vector does not know its site's activation norm: multiply it by an absolute scale, or set the "
+                "norm with dataclasses.replace(vec, site_norm=...)"
+            )
+        return replace(self, scale=math.copysign(1.0, self.scale) * _factor(fraction) * self.site_norm)
+
+    def __mul__(self, factor: float) -> SteeringVector:
+        if not isinstance(factor, numbers.Real):
+            return NotImplemented
+        return replace(self, scale=self.scale * _factor(factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> SteeringVector:
+        if not isinstance(divisor, numbers.Real):
+            return NotImplemented
+        if divisor == 0:
+            raise InvalidInput("a steering vector cannot be divided by 0")
+        return replace(self, scale=self.scale / _factor(divisor))
+
+    def __neg__(self) -> SteeringVector:
+        return replace(self, scale=-self.scale)
+
+    def __add__(self, other: SteeringVector) -> SteeringVector:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        if self.place != other.place or len(self.direction) != len(other.direction):
+            raise InvalidInput(
+                f"vectors at {self.place} ({len(self.direction)}) and {other.place} ({len(other.direction)}) do not add "
+                "up to one vector; steer with both: model.steered([a, b])"
+            )
+        common = {name: value for name, value in self.provenance.items() if getattr(other, name) == value}
+        kept = ("site_norm", "model", "model_type", "weights")
+        return self.from_array(
+            np.add(self.vector, other.vector), self.layer, self.site,
+            method="sum", **{name: common[name] for name in kept if name in common},
+        )  # fmt: skip
+
+    def __sub__(self, other: SteeringVector) -> SteeringVector:
+        return self + -other if isinstance(other, SteeringVector) else NotImplemented
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.vector if dtype is None else self.vector.astype(dtype)
+
+    def __len__(self) -> int:
+        return len(self.direction)
+
+    def __repr__(self) -> str:
+        facts = [f"{self.scale:.4g} × {self.place}", f"d={len(self.direction)}"]
+        if self.rank is not None:
+            facts.append(f"rank {self.rank}")
+        if self.sigma is not None:
+            facts.append(f"sigma {self.sigma:.4g}")
+        if self.target is not None:
+            facts.append(f"target {self.target if isinstance(self.target, str) else Site(*self.target)}")
+        return f"SteeringVector({', '.join(facts)}, {self.method})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file: the direction, and every other field as JSON in its metadata. All or nothing."""
+        from safetensors.numpy import save
+
+        metadata = {FORMAT: json.dumps(self.provenance, ensure_ascii=False, allow_nan=False)}
+        write_bytes(path, save({"direction": np.ascontiguousarray(self.direction)}, metadata))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SteeringVector:
+        """Read a file that `save` wrote; it comes back bit by bit.
+
+        Raises NotFound, or InvalidInput for a file that is damaged, of another kind, or contradicts itself.
+        """
+        direction, metadata = _read_safetensors(Path(path))
+        if FORMAT not in metadata:
+            raise InvalidInput(
+                f"{str(path)!r} is no powersteer vector (its metadata have no {FORMAT!r}); "
+                "SteeringVector.from_array makes one from an array"
+            )
+        return cls(direction, **_read_fields(metadata[FORMAT], str(path)))
+
+    def to_gguf(self, path: str | os.PathLike[str], model_hint: str | None = None) -> None:
+        """Write a GGUF control vector, which llama.cpp adds to a block's output at every position.
+
+        model_hint: the model_type that other tools check; by default that of the vector's model. The vector must stand
+        where adding it equals adding it to the output of a block N >= 1: resid_post and mlp_out of layer N, resid_pre
+        of layer N + 1. Raises InvalidInput for any other.
+        """
+        block = _gguf_block(self.place)
+        hint = self.model_type if model_hint is None else model_hint
+        if not hint:
+            raise InvalidInput("the vector does not name its model's type; give it: to_gguf(path, model_hint='llama')")
+        if not self.vector.any():
+            raise InvalidInput("the vector is zero; there is nothing to export")
+        write_control_vector(path, {block: self.vector}, {
+            "general.architecture": "controlvector",
+            "controlvector.model_hint": hint,
+            "controlvector.layer_count": 1,
+            "powersteer.vector": json.dumps(self.provenance, ensure_ascii=False, allow_nan=False),
+        })  # fmt: skip
+
+    @classmethod
+    def from_gguf(cls, path: str | os.PathLike[str], layer: int | None = None) -> SteeringVector:
+        """Read a GGUF control vector, ours or another tool's. layer: which, where the file has several.
+
+        direction.N is read as what llama.cpp does with it, a vector at resid_post of layer N; a file that `to_gguf`
+        wrote gives back its own site and provenance. Raises NotFound or InvalidInput.
+        """
+        file = read_control_vector(path)
+        if layer is None and len(file.directions) > 1:
+            raise InvalidInput(f"{str(path)!r} has vectors for the layers {sorted(file.directions)}; choose one: layer=...")
+        block = next(iter(file.directions)) if layer is None else layer
+        if block not in file.directions:
+            raise InvalidInput(f"{str(path)!r} has no vector for layer {layer!r}, only for {sorted(file.directions)}")
+        own = file.fields.get("powersteer.vector")
+        if not isinstance(own, str):
+            hint = file.fields.get("controlvector.model_hint")
+            return cls.from_array(
+                file.directions[block], block, "resid_post", method="gguf", model_type=hint if isinstance(hint, str) else None
+            )
+        found = cls.from_array(file.directions[block], block, "resid_post")
+        known = cls(found.direction, **_read_fields(own, str(path)))
+        if _gguf_block(known.place) != block:
+            raise InvalidInput(f"{str(path)!r} contradicts itself: direction.{block} is said to be at {known.place}")
+        sign = math.copysign(1.0, known.scale)
+        return replace(known, direction=sign * found.direction, scale=sign * found.scale)
+
+
+def _gguf_block(place: Site) -> int:
+    """The block to whose output llama.cpp must add what is added at `place`."""
+    if place.name not in ("resid_post", "mlp_out", "resid_pre"):
+        raise InvalidInput(
+            f"a control vector is added to a block's output, and adding at {place} is not the same: what comes after it "
+            "in the block sees the vector; export resid_post, mlp_out or resid_pre"
+        )
+    block = place.layer - 1 if place.name == "resid_pre" else place.layer
+    if block < 1:
+        raise InvalidInput(
+            f"{place} is at or before the output of block 0, which llama.cpp cannot steer (direction.N has N >= 1); "
+            "use a later layer"
+        )
+    return block
+
+
+def _read_safetensors(path: Path) -> tuple[NDArray[Any], dict[str, str]]:
+    """(direction, metadata) of a file with that one tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise NotFound(f"there is no file {str(path)!r}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if list(file.keys()) != ["direction"]:
+                raise InvalidInput(f"{str(path)!r} is no powersteer vector: it holds {sorted(file.keys())[:5]}, not 'direction'")
+            if (dtype := file.get_slice("direction").get_dtype()) not in ("F32", "F64"):
+                raise InvalidInput(f"{str(path)!r}: the direction has dtype {dtype}; F32 or F64 is needed")
+            return file.get_tensor("direction"), file.metadata() or {}
+    except (SafetensorError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {str(path)!r} as safetensors: {error}") from None
+
+
+def _read_fields(text: str, path: str) -> dict[str, Any]:
+    """The JSON of `provenance`. Unknown names and NaN are refused here, the values by SteeringVector."""
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"it holds {constant}")
+
+    try:
+        values = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path!r}: its provenance is not JSON: {error}") from None
+    if not isinstance(values, dict) or not values.keys() <= _FIELDS.keys() - {"direction"}:
+        unknown = sorted(values.keys() - _FIELDS.keys())[:5] if isinstance(values, dict) else type(values).__name__
+        raise InvalidInput(f"{path!r}: its provenance has fields this version ({__version__}) does not know: {unknown}")
+    if not {"layer", "site"} <= values.keys():
+        raise InvalidInput(f"{path!r}: its provenance lacks the layer or the site")
+    return values
+
+
+def _factor(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise InvalidInput(f"a steering vector cannot be scaled by {number}; give a finite number")
+    return number
+
+
+def _real_array(value: Any) -> NDArray[Any]:
+    """A copy in float32 or float64 of an array of real numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise InvalidInput(f"a steering vector needs real numbers; got an array of {array.dtype}")
+    return np.array(array, dtype=np.float32 if array.dtype.itemsize <= 4 and array.dtype.kind == "f" else np.float64)
+
+
+def _direction(value: Any) -> NDArray[Any]:
+    array = _real_array(value)
+    if array.ndim != 1 or not abs(float(np.linalg.norm(array.astype(np.float64))) - 1) < _UNIT_TOLERANCE:
+        raise ValueError
+    array.flags.writeable = False
+    return array
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, (str, bool)) or not math.isfinite(number := float(value)):
+        raise ValueError
+    return number
+
+
+def _natural(value: Any) -> int:
+    if isinstance(value, bool) or (number := operator.index(value)) < 0:
+        raise ValueError
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode("utf-8")  # a lone surrogate could not be written
+    return value
+
+
+def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+def _tuple_of(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def converted(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, (str, bytes, dict)):
+            raise TypeError
+        return tuple(convert(item) for item in value)
+
+    return converted
+
+
+def _site(value: Any) -> str:
+    return parse_site((0, _text(value))).name
+
+
+def _target(value: Any) -> tuple[int, str] | str | None:
+    if value is None or value in ("logits", "next_token"):
+        return value  # type: ignore[no-any-return]
+    layer, site = value
+    return (_natural(layer), _site(site))
+
+
+# every field: how it is read, and what it must be
+_FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "direction": (_direction, "a finite array (d,) of length 1; SteeringVector.from_array takes any length"),
+    "layer": (_natural, "an integer >= 0"),
+    "site": (_site, "the name of a site"),
+    "scale": (_finite, "a finite number"),
+    "site_norm": (_optional(_finite), "a finite number or None"),
+    "method": (_text, "text"),
+    "model": (_optional(_text), "text or None"),
+    "model_type": (_optional(_text), "text or None"),
+    "weights": (_optional(_text), "text or None"),
+    "target": (_target, "(layer, site), 'logits', 'next_token' or None"),
+    "prompts": (_tuple_of(_text), "texts"),
+    "prompt_tokens": (_tuple_of(_tuple_of(_natural)), "rows of token ids"),
+    "source_positions": (_tuple_of(_tuple_of(_natural)), "rows of positions"),
+    "target_positions": (_tuple_of(_tuple_of(_natural)), "rows of positions"),
+    "reduce": (_optional(_text), "text or None"),
+    "steering": (_tuple_of(_text), "texts"),
+    "rank": (_optional(_natural), "an integer >= 0 or None"),
+    "sigma": (_optional(_finite), "a finite number or None"),
+    "residual": (_optional(_finite), "a finite number or None"),
+    "seed": (_optional(_natural), "an integer >= 0 or None"),
+    "version": (_text, "text"),
+}
