@@ -61,6 +61,8 @@ typedef struct {
 typedef struct {
     const double *inv_freq; /* (rope_dim / 2), rounded to float32 as transformers stores it */
     double scale;           /* multiplies cos and sin (attention factor of yarn, longrope) */
+    const double *long_inv_freq; /* (rope_dim / 2) for sequences of more than long_after tokens; NULL: none */
+    size_t long_after;
 } rope_table;
 
 typedef struct {

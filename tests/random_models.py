@@ -26,6 +26,9 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
     def vector(n, around=0.0):
         return (around + 0.3 * rng.normal(size=n)).astype(real)
 
+    def freqs():
+        return np.float32(rng.uniform(0.01, 1, rope_dim // 2)).astype(np.float64)
+
     def norm_of(n):
         return vector(n, 1.0), vector(n) if norm == "layer" else None
 
@@ -56,7 +59,7 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             "parallel": parallel, "gated": gated, "act": act, "rope_style": rope_style, "rope_dim": rope_dim,
             "attn_softcap": softcap, "logit_softcap": softcap, "embed_scale": 1 + 0.5 * scale, "resid_scale": scale,
             "logit_scale": 1 - 0.2 * scale,
-            "rope": [(np.float32(rng.uniform(0.01, 1, rope_dim // 2)).astype(np.float64), 1 + 0.1 * t) for t in range(ropes)]}
+            "rope": [(freqs(), 1 + 0.1 * t, freqs(), 4) if t else (freqs(), 1.0) for t in range(ropes)]}
     if n_experts:
         spec |= {"n_experts": n_experts, "top_k": top_k, "d_expert": d_ff, "norm_topk": norm_topk}
     top = {"embed": matrix(n_vocab, d_model) if stored == "bfloat16" else matrix(n_vocab, d_model) * 2,

@@ -86,7 +86,9 @@ def head_norm(m, x, weights):
 def rotate(m, table, x):
     """Rotary embedding of x (..., n, T, HS): pair i of a head turns by pos * inv_freq_i. The angle is rounded to
     float32, as transformers computes it; cosine and sine of it are float64."""
-    inv_freq, scale = table
+    inv_freq, scale, *switch = table
+    if switch and x.shape[-2] > switch[1]:  # frequencies of a long sequence (longrope)
+        inv_freq = switch[0]
     pos = np.arange(x.shape[-2], dtype=np.float32)
     angle = (pos[:, None] * np.asarray(inv_freq, dtype=np.float32)).astype(np.float64)  # (T, rope_dim/2)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)

@@ -72,21 +72,30 @@ static int parse_scalars(spec *m, PyObject *dict) {
     return 0;
 }
 
+static int get_frequencies(model_object *self, PyObject *obj, const double **out) {
+    PyArrayObject *a = (PyArrayObject *)obj;
+    if (!PyArray_Check(obj) || PyArray_TYPE(a) != NPY_FLOAT64 || PyArray_NDIM(a) != 1 || !PyArray_ISCARRAY_RO(a)
+        || (size_t)PyArray_DIM(a, 0) != self->spec.rope_dim / 2)
+        return invalid("a rope table must hold a contiguous float64 array of rope_dim/2 = %zu numbers", self->spec.rope_dim / 2);
+    *out = PyArray_DATA(a);
+    return PyList_Append(self->keep, obj);
+}
+
+/* (inv_freq, scale), or with other frequencies for long sequences (inv_freq, scale, long_inv_freq, long_after) */
 static int parse_ropes(model_object *self, PyObject *list) {
     Py_ssize_t n = list && PyList_Check(list) ? PyList_Size(list) : -1;
-    if (n < 0) return invalid("'rope' must be a list of (inv_freq, scale)");
+    if (n < 0) return invalid("'rope' must be a list of tuples");
     self->ropes = PyMem_New(rope_table, n ? n : 1);
     if (!self->ropes) return PyErr_NoMemory(), -1;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *array;
-        double scale;
-        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "O!d", &PyArray_Type, &array, &scale)) return -1;
-        PyArrayObject *a = (PyArrayObject *)array;
-        if (PyArray_TYPE(a) != NPY_FLOAT64 || PyArray_NDIM(a) != 1 || !PyArray_ISCARRAY_RO(a)
-            || (size_t)PyArray_DIM(a, 0) != self->spec.rope_dim / 2)
-            return invalid("rope[%zd] must hold a contiguous float64 array of rope_dim/2 = %zu numbers", i, self->spec.rope_dim / 2);
-        self->ropes[i] = (rope_table){PyArray_DATA(a), scale};
-        if (PyList_Append(self->keep, array)) return -1;
+        rope_table *t = &self->ropes[i];
+        PyObject *inv_freq, *after = NULL;
+        Py_ssize_t long_after = 0;
+        *t = (rope_table){0};
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "Od|On", &inv_freq, &t->scale, &after, &long_after)) return -1;
+        if (get_frequencies(self, inv_freq, &t->inv_freq) || (after && get_frequencies(self, after, &t->long_inv_freq))) return -1;
+        if (after && long_after < 1) return invalid("rope[%zd] switches after %zd tokens", i, long_after);
+        t->long_after = (size_t)long_after;
     }
     self->spec.n_rope = (size_t)n;
     self->spec.rope = self->ropes;
