@@ -9,8 +9,10 @@ ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capa
     for (size_t s = 0; s < n_seq; s++)
         if (capacity[s] > m->n_ctx)
             return ps_fail(st, PS_ERR_VALUE, "sequence %zu may reach %zu tokens; the model's context is %zu", s, capacity[s], m->n_ctx);
-    arena_slice table[] = {SLICE(d->streams, n_seq), SLICE(d->next, n_seq), SLICE(d->logits, n_seq, m->n_vocab),
-                           SLICE(d->work, m->n_vocab)};
+    size_t total = 0; /* n_ctx and so each capacity fit in an int */
+    for (size_t s = 0; s < n_seq; s++) total += capacity[s];
+    arena_slice table[] = {SLICE(d->streams, n_seq), SLICE(d->next, n_seq), SLICE(d->history, total),
+                           SLICE(d->logits, n_seq, m->n_vocab), SLICE(d->work, m->n_vocab)};
     if (arena_make(&d->memory, table, COUNT(table), st)) return st->code;
     memset(d->logits, 0, n_seq * m->n_vocab * sizeof(real));
     for (size_t s = 0; s < n_seq; s++) {
@@ -43,6 +45,13 @@ static ps_code choose(decoder *d, const runtime *rt, const batch *b, real *x, ps
     return st->code;
 }
 
+/* Whether a sequence that grows from `from` to `to` tokens passes a change of a rotary table. */
+static int rotation_changes(const spec *m, size_t from, size_t to) {
+    for (size_t t = 0; t < m->n_rope; t++)
+        if (m->rope[t].long_inv_freq && from <= m->rope[t].long_after && to > m->rope[t].long_after) return 1;
+    return 0;
+}
+
 /* Sequences id[0..n) take tokens[i][0..length[i]). */
 static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, const int *const *tokens, const size_t *length,
                     const size_t *start, const visits *v, ps_status *st) {
@@ -51,7 +60,7 @@ static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, cons
     real *x;
     for (size_t i = 0; i < n; i++) {
         size_t s = (size_t)id[i];
-        if (length[i] > d->cache.capacity[s] - d->cache.length[s])
+        if (length[i] > d->cache.capacity[s] - start[i])
             return ps_fail(st, PS_ERR_VALUE, "sequence %zu is full: it has its %zu tokens", s, d->cache.capacity[s]);
     }
     if (batch_make(&b, d->m, n, tokens, length, start, id, st)) goto done;
@@ -59,7 +68,7 @@ static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, cons
     if (arena_make(&memory, table, COUNT(table), st)) goto done;
     forward_plan plan = {.visits = v, .cache = &d->cache, .n_layers = d->m->n_layers, .first_taped = d->m->n_layers};
     if (forward_stream(rt, d->m, &b, &plan, x, st) || choose(d, rt, &b, x, st)) goto done;
-    for (size_t i = 0; i < n; i++) d->cache.length[id[i]] += length[i];
+    for (size_t i = 0; i < n; i++) d->cache.length[id[i]] = start[i] + length[i];
 done:
     arena_free(&memory);
     batch_free(&b);
@@ -69,13 +78,13 @@ done:
 typedef struct {
     const int **tokens;
     size_t *length, *start;
-    int *id, *last;
+    int *id;
     arena memory;
 } feeding;
 
 static ps_code feeding_make(feeding *f, size_t n, ps_status *st) {
     *f = (feeding){0};
-    arena_slice table[] = {SLICE(f->tokens, n), SLICE(f->length, n), SLICE(f->start, n), SLICE(f->id, n), SLICE(f->last, n)};
+    arena_slice table[] = {SLICE(f->tokens, n), SLICE(f->length, n), SLICE(f->start, n), SLICE(f->id, n)};
     return arena_make(&f->memory, table, COUNT(table), st);
 }
 
@@ -86,6 +95,8 @@ ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, c
     for (size_t s = 0; s < d->n_seq; s++) {
         f.id[s] = (int)s;
         f.start[s] = 0;
+        if (length[s] <= d->cache.capacity[s])
+            memcpy(d->history + d->cache.offset[s], tokens[s], length[s] * sizeof *d->history);
     }
     feed(d, rt, d->n_seq, f.id, tokens, length, f.start, v, st);
     arena_free(&f.memory);
@@ -97,12 +108,15 @@ ps_code decoder_step(decoder *d, const runtime *rt, const visits *v, ps_status *
     size_t n = 0;
     if (feeding_make(&f, d->n_seq, st)) return st->code;
     for (size_t s = 0; s < d->n_seq; s++) {
+        size_t length = d->cache.length[s];
+        int *history = d->history + d->cache.offset[s];
         if (d->next[s] < 0) continue;
+        if (length < d->cache.capacity[s]) history[length] = d->next[s]; /* feed refuses a full one */
+        int again = rotation_changes(d->m, length, length + 1);
         f.id[n] = (int)s;
-        f.last[n] = d->next[s];
-        f.tokens[n] = &f.last[n];
-        f.length[n] = 1;
-        f.start[n] = d->cache.length[s];
+        f.start[n] = again ? 0 : length;
+        f.length[n] = length + 1 - f.start[n];
+        f.tokens[n] = history + f.start[n];
         n++;
     }
     if (n) feed(d, rt, n, f.id, f.tokens, f.length, f.start, v, st);

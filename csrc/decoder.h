@@ -1,5 +1,7 @@
 /* Generation: several prompts continued together, one token each a step, through a KV cache. Each sequence has its own
- * random stream and its own interventions (by sequence number), so company does not change what it says. */
+ * random stream and its own interventions (by sequence number), so company does not change what it says. Where a rotary
+ * table changes with the length (longrope), a sequence that grows past the change is run again from its start: the cache
+ * never changes the result. */
 #ifndef PS_DECODER_H
 #define PS_DECODER_H
 #include "cache.h"
@@ -13,6 +15,7 @@ typedef struct {
     sampling how;
     rng *streams;        /* (n_seq) */
     int *next;           /* (n_seq) token to feed; -1: stopped */
+    int *history;        /* tokens in the cache, at cache.offset[s] */
     real *logits;        /* (n_seq, n_vocab) of the last step */
     candidate *work;     /* (n_vocab) */
     arena memory;
