@@ -175,11 +175,12 @@ ps_code block_forward(const runtime *rt, const spec *m, size_t layer, const batc
     if (m->parallel) rows_add(rt, n * C, s->attn, x);
     rows_add(rt, n * C, s->mlp, x);
     visit_site(v, layer, SITE_RESID_POST, b, C, x);
+    if (runtime_poll(rt, st)) return st->code;
     for (size_t r = 0; r < n; r++)
         if (!vec_finite(C, x + r * C))
             return ps_fail(st, PS_ERR_NONFINITE, "the output of layer %zu at position %d is not finite: NaN or infinity in "
                            "the weights or the steering vector, or activations beyond the range of this dtype", layer, b->pos[r]);
-    return runtime_poll(rt, st);
+    return PS_OK;
 }
 
 /* ---- jvp ---- */

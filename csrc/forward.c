@@ -75,6 +75,7 @@ ps_code head_forward(const runtime *rt, const spec *m, size_t n, real *x, const 
         cap_task_ctx c = {m, t->slope, logits};
         pool_run(rt->pool, n, cap_row, &c);
     }
+    if (runtime_poll(rt, st)) return st->code;
     for (size_t i = 0; i < n; i++)
         if (!vec_finite(m->n_vocab, logits + i * m->n_vocab))
             return ps_fail(st, PS_ERR_NONFINITE, "the logits are not finite: NaN or infinity in the head's weights, or "

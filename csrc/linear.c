@@ -143,8 +143,14 @@ static void run_grid(product *p, size_t N, pool_task task) {
     pool_run(p->rt->pool, p->rows * p->cols, task, p);
 }
 
+static int stopped(const runtime *rt) {
+    ps_status st = {0};
+    return runtime_poll(rt, &st) != PS_OK;
+}
+
 void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight *W, const real *bias,
             real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
+    if (stopped(rt)) return;
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
     if (is_skinny(W, M)) {
@@ -157,6 +163,7 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
 
 void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
               real *X, size_t ldx, real *scratch, size_t scratch_stride) {
+    if (stopped(rt)) return;
     product p = {.rt = rt, .M = M, .ld_in = ldy, .ld_out = ldx, .in = Y, .out = X, .beta = beta,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
     run_grid(&p, W->n_in, linear_t_task);

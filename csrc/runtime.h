@@ -7,7 +7,9 @@
 typedef struct {
     const blas *blas;
     pool *pool;
-    ps_code (*poll)(void *ctx, ps_status *st); /* non-zero: stop. Called on the caller's thread between operations */
+    /* Non-zero: stop. Called on the caller's thread between operations; once it has said stop it goes on saying so.
+     * A product that finds it so is left undone, and whoever can return an error next asks again. */
+    ps_code (*poll)(void *ctx, ps_status *st);
     void *poll_ctx;
 } runtime;
 

@@ -46,17 +46,19 @@ static double now(void) {
 static ps_code poll_signals(void *ctx, ps_status *st) {
     core_call *c = ctx;
     double t = now();
-    if (t - c->last < 0.02) return PS_OK;
-    c->last = t;
-    PyEval_RestoreThread(c->thread);
-    int stop = PyErr_CheckSignals();
-    c->thread = PyEval_SaveThread();
-    return stop ? ps_fail(st, PS_ERR_INTERRUPTED, "interrupted") : PS_OK;
+    if (!c->stopped && t - c->last >= 0.02) {
+        c->last = t;
+        PyEval_RestoreThread(c->thread);
+        c->stopped = PyErr_CheckSignals();
+        c->thread = PyEval_SaveThread();
+    }
+    return c->stopped ? ps_fail(st, PS_ERR_INTERRUPTED, "interrupted") : PS_OK;
 }
 
 void core_begin(core_call *c, const blas *b, pool *p) {
     c->rt = (runtime){b, p, poll_signals, c};
     c->last = now();
+    c->stopped = 0;
     c->thread = PyEval_SaveThread();
 }
 

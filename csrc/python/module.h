@@ -23,6 +23,7 @@ typedef struct {
     runtime rt;
     PyThreadState *thread;
     double last;
+    int stopped; /* an exception is set; the call is winding up */
 } core_call;
 
 void core_begin(core_call *c, const blas *b, pool *p); /* releases the GIL; c must not move until core_end */
