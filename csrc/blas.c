@@ -26,8 +26,6 @@ enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* CBLAS's numbers */
 
 typedef void gemm_fn(int order, int ta, int tb, int M, int N, int K, real alpha, const real *A, int lda, const real *B,
                      int ldb, real beta, real *C, int ldc);
-typedef real dot_fn(int n, const real *x, int incx, const real *y, int incy);
-typedef void axpy_fn(int n, real alpha, const real *x, int incx, real *y, int incy);
 /* Fortran; the last argument is the hidden length of jobz, which compilers pass and ignore */
 typedef void gesdd_fn(const char *jobz, const int *m, const int *n, double *A, const int *lda, double *s, double *U,
                       const int *ldu, double *Vt, const int *ldvt, double *work, const int *lwork, int *iwork, int *info,
@@ -38,8 +36,6 @@ typedef void threads_fn(int n);
 struct blas {
     void *library;
     gemm_fn *gemm;
-    dot_fn *dot;
-    axpy_fn *axpy;
     gesdd_fn *dgesdd;
     const char *config, *corename;
 };
@@ -91,22 +87,24 @@ static ps_code bind(blas *b, const char *path, const char *prefix, ps_status *st
     const struct {
         const char *name;
         void *slot;
-    } needed[] = {{CBLAS("gemm"), &b->gemm}, {CBLAS("dot"), &b->dot}, {CBLAS("axpy"), &b->axpy},
+    } needed[] = {{CBLAS("gemm"), &b->gemm},
                   {"dgesdd_", &b->dgesdd}, {"openblas_set_num_threads", &set_num_threads}};
     for (size_t i = 0; i < COUNT(needed); i++) {
         void *found;
         find(b, prefix, needed[i].name, needed[i].slot);
         memcpy(&found, needed[i].slot, sizeof found);
         if (!found)
-            return ps_fail(st, PS_ERR_SYSTEM, "the library %.140s lacks %s%s: it is not an OpenBLAS with the prefix \"%s\"",
-                           path, prefix, needed[i].name, prefix);
+            return ps_fail(st, PS_ERR_SYSTEM,
+                           "the library %.140s lacks %s%s: it is not an OpenBLAS with the prefix \"%s\"", path, prefix,
+                           needed[i].name, prefix);
     }
     find(b, prefix, "openblas_get_config", &config);
     find(b, prefix, "openblas_get_corename", &corename);
     b->config = config ? config() : "";
     b->corename = corename ? corename() : "";
     if (strstr(b->config, "USE64BITINT"))
-        return ps_fail(st, PS_ERR_SYSTEM, "the library %.140s takes 64-bit integers; one with 32-bit integers is needed", path);
+        return ps_fail(st, PS_ERR_SYSTEM,
+                       "the library %.140s takes 64-bit integers; one with 32-bit integers is needed", path);
     set_num_threads(1);
     return PS_OK;
 }
@@ -162,18 +160,6 @@ void gemm(const blas *b, char ta, char tb, size_t M, size_t N, size_t K, real al
                         A + (at ? k * lda + i : i * lda + k), (int)lda, B + (bt ? j * ldb + k : k * ldb + j), (int)ldb,
                         k ? 1 : beta, C + i * ldc + j, (int)ldc);
             }
-}
-
-real dot(const blas *b, size_t n, const real *x, const real *y) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i += PS_BLAS_MAX)
-        sum += (double)b->dot((int)(n - i < PS_BLAS_MAX ? n - i : PS_BLAS_MAX), x + i, 1, y + i, 1);
-    return (real)sum;
-}
-
-void axpy(const blas *b, size_t n, real alpha, const real *x, real *y) {
-    for (size_t i = 0; i < n; i += PS_BLAS_MAX)
-        b->axpy((int)(n - i < PS_BLAS_MAX ? n - i : PS_BLAS_MAX), alpha, x + i, 1, y + i, 1);
 }
 
 ps_code small_svd(const blas *b, size_t m, size_t n, double *A, double *U, double *s, double *Vt, ps_status *st) {

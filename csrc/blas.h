@@ -19,8 +19,6 @@ const char *blas_corename(const blas *b); /* the kernel set in use, "" if unknow
 /* C = alpha op(A) op(B) + beta C with op(A): (M,K), op(B): (K,N). ta/tb: 'n' or 't' (A is then stored (K,M)). */
 void gemm(const blas *b, char ta, char tb, size_t M, size_t N, size_t K, real alpha, const real *A, size_t lda,
           const real *B, size_t ldb, real beta, real *C, size_t ldc);
-real dot(const blas *b, size_t n, const real *x, const real *y);
-void axpy(const blas *b, size_t n, real alpha, const real *x, real *y); /* y += alpha x */
 
 /* Thin SVD of a small matrix in double: A(m,n) row-major, destroyed; r = min(m,n);
  * U (m,r), s (r) descending, Vt (r,n), row-major. PS_ERR_NONFINITE if it does not converge. */

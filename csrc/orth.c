@@ -39,8 +39,8 @@ static void project(const blas *b, const real *Q, size_t n, real *Y, size_t m, s
 }
 
 /* One row against the n of Q, until a pass takes little away: 1 and the row normalised, or 0 if it is dependent. */
-static int settle(const blas *b, const real *Q, size_t n, real *y, size_t len, double length, double scale, double *coef,
-                  real *work) {
+static int settle(const blas *b, const real *Q, size_t n, real *y, size_t len, double length, double scale,
+                  double *coef, real *work) {
     double drop = DROP * (double)REAL_EPS * (scale > length ? scale / length : 1), before = norm2(len, y);
     for (int pass = 0; pass < PASSES && before > drop; pass++) {
         project(b, Q, n, y, 1, len, &length, coef, 0, work);
@@ -67,7 +67,8 @@ size_t orth(const blas *b, real *Q, size_t n, size_t m, size_t len, double scale
     project(b, Q, n, Y, m, len, length, coef, ldc, work);
     for (size_t j = 0; j < m; j++) {
         if (j > r) memmove(Y + r * len, Y + j * len, len * sizeof *Y);
-        if (length[j * ldc] > 0 && settle(b, Q, n + r, Y + r * len, len, length[j * ldc], scale, coef + j * ldc, work)) r++;
+        double size = length[j * ldc];
+        if (size > 0 && settle(b, Q, n + r, Y + r * len, len, size, scale, coef + j * ldc, work)) r++;
     }
     return r;
 }

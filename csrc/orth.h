@@ -13,7 +13,7 @@
  * that is mere noise but larger than that is kept: it is orthonormal to the rest like any other, which is all that is
  * promised, and dropping it would break the relation below by more than rounding does.
  *
- * Lengths are computed in double and survive any scale of the input; NaN or infinity in a row is the caller's to refuse. */
+ * Lengths are computed in double and survive any scale of the input. NaN and infinity are the caller's to refuse. */
 #ifndef PS_ORTH_H
 #define PS_ORTH_H
 #include "blas.h"

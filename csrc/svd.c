@@ -2,7 +2,8 @@
 #include <string.h>
 #include "orth.h"
 
-ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma, ps_status *st) {
+ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma,
+                   ps_status *st) {
     return o && o->report ? o->report(o->ctx, applications, worst, n, sigma, st) : PS_OK;
 }
 
@@ -15,7 +16,8 @@ ps_code svd_multiply(svd_operator *a, int transposed, size_t n, const real *X, r
     for (size_t j = 0; j < n; j++) {
         double size = norm2(len, Y + j * len);
         if (!isfinite(size))
-            return ps_fail(st, PS_ERR_NONFINITE, "the operator's %s returned NaN or infinity (application %zu, vector %zu of %zu)",
+            return ps_fail(st, PS_ERR_NONFINITE,
+                           "the operator's %s returned NaN or infinity (application %zu, vector %zu of %zu)",
                            t ? "apply_t" : "apply", a->applications + j + 1, j + 1, n);
         if (size > 0 && a->unit == 0) { /* clamped so that the inverse exists; all products so far were zero */
             int exponent = ilogb(size);

@@ -32,7 +32,8 @@ typedef struct {
     void *ctx;
 } svd_observer;
 
-ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma, ps_status *st);
+ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma,
+                   ps_status *st);
 
 /* The operator A = J / unit, or J' / unit if flipped. unit is a power of two near the length of the first product that
  * is not zero, so that an operator of any scale is solved as if it had entries near 1. */

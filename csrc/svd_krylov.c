@@ -37,15 +37,17 @@ size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block) {
 
 /* ---- Ritz triplets and their certificate ---- */
 
-/* out (m, n_v) = factor_i q_i or, for U, out (m, n_u) = factor_i p_i;  factor NULL: 1 */
+/* out (m, n_v) = -factor_i q_i or, for U, out (m, n_u) = -factor_i p_i;  factor NULL: plainly q_i, p_i */
 static void right_rows(const krylov *s, size_t m, const double *factor, real *out) {
     for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < s->n_v; j++) out[i * s->n_v + j] = (real)((factor ? -factor[i] : 1) * s->Q[i * s->n_v + j]);
+        for (size_t j = 0; j < s->n_v; j++)
+            out[i * s->n_v + j] = (real)((factor ? -factor[i] : 1) * s->Q[i * s->n_v + j]);
 }
 
 static void left_rows(const krylov *s, size_t m, const double *factor, real *out) {
     for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < s->n_u; j++) out[i * s->n_u + j] = (real)((factor ? -factor[i] : 1) * s->P[j * s->n_ritz + i]);
+        for (size_t j = 0; j < s->n_u; j++)
+            out[i * s->n_u + j] = (real)((factor ? -factor[i] : 1) * s->P[j * s->n_ritz + i]);
 }
 
 static double over(double residual, double sigma1) { return residual == 0 ? 0 : residual / sigma1; }
@@ -349,14 +351,18 @@ static void extract(krylov *s, svd_result *out) {
 static ps_code check_options(const linop *J, const krylov_options *o, ps_status *st) {
     size_t full = min2(J->rows, J->cols);
     if (o->k < 1 || o->k > full)
-        return ps_fail(st, PS_ERR_VALUE, "k = %zu, but an operator of %zu x %zu has 1 to %zu singular triplets", o->k, J->rows, J->cols, full);
+        return ps_fail(st, PS_ERR_VALUE, "k = %zu, but an operator of %zu x %zu has 1 to %zu singular triplets", o->k,
+                       J->rows, J->cols, full);
     if (o->block < 1) return ps_fail(st, PS_ERR_VALUE, "block must be at least 1");
-    if (!(o->tol > 0) || !isfinite(o->tol)) return ps_fail(st, PS_ERR_VALUE, "tol must be a positive number, not %g", o->tol);
+    if (!(o->tol > 0) || !isfinite(o->tol))
+        return ps_fail(st, PS_ERR_VALUE, "tol must be a positive number, not %g", o->tol);
     if (o->max_applications / 2 < o->k)
-        return ps_fail(st, PS_ERR_VALUE, "max_applications = %zu is not enough for k = %zu triplets: 2 k is the least", o->max_applications, o->k);
+        return ps_fail(st, PS_ERR_VALUE, "max_applications = %zu is not enough for k = %zu triplets: 2 k is the least",
+                       o->max_applications, o->k);
     size_t least = krylov_min_basis(J->rows, J->cols, o->k, o->block);
     if (o->max_basis < least)
-        return ps_fail(st, PS_ERR_VALUE, "max_basis = %zu is too small: k = %zu with block = %zu needs %zu", o->max_basis, o->k, o->block, least);
+        return ps_fail(st, PS_ERR_VALUE, "max_basis = %zu is too small: k = %zu with block = %zu needs %zu",
+                       o->max_basis, o->k, o->block, least);
     return PS_OK;
 }
 
@@ -371,9 +377,10 @@ ps_code svd_krylov(const blas *b, const linop *J, const krylov_options *o, const
     s.max_pool = min2(cols, s.k + 2 * s.block);
     size_t n = s.max_basis, w = s.max_pool, all = n + w, big = max2(n, max2(w, s.k));
     arena_slice table[] = {
-        SLICE(s.V, all, cols), SLICE(s.AV, n, rows), SLICE(s.U, n, rows), SLICE(s.AtU, n, cols), SLICE(s.B, n, n), SLICE(s.R, n, w),
-        SLICE(s.P, n, n), SLICE(s.Q, n, n), SLICE(s.sigma, n), SLICE(s.residual, s.k, 2), SLICE(s.coef, s.block, all + 1),
-        SLICE(s.copy, big, big), SLICE(s.left, big, big), SLICE(s.turn, big, big), SLICE(s.weight, big), SLICE(s.before, s.k),
+        SLICE(s.V, all, cols), SLICE(s.AV, n, rows), SLICE(s.U, n, rows), SLICE(s.AtU, n, cols),
+        SLICE(s.B, n, n), SLICE(s.R, n, w), SLICE(s.P, n, n), SLICE(s.Q, n, n), SLICE(s.sigma, n),
+        SLICE(s.residual, s.k, 2), SLICE(s.coef, s.block, all + 1), SLICE(s.copy, big, big),
+        SLICE(s.left, big, big), SLICE(s.turn, big, big), SLICE(s.weight, big), SLICE(s.before, s.k),
         SLICE(s.work, all, max2(SVD_PANEL, s.block)), SLICE(s.x, big, big), SLICE(s.y, big, big)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
     ps_code code = solve(&s, &out->stop, st);

@@ -10,7 +10,7 @@ typedef struct {
     svd_operator A;
     rng g;
     size_t rows, cols, k, p;
-    real *V, *Y, *Z, *Q;               /* (p, cols), Y = A V (p, rows), Z = A'Y or A'U (p, cols), Q (p, rows) of Y = C Q */
+    real *V, *Y, *Z, *Q;               /* (p, cols), Y = A V (p, rows), Z = A'Y or A'U (p, cols), Y = C Q (p, rows) */
     double *coef, *C, *P, *sigma, *Wt; /* C (p, p) = P diag(sigma) Wt */
     double *residual, *seen;           /* (p, 2), (k) */
     real *work, *x, *y;
@@ -27,7 +27,7 @@ static void orthonormal(power *s, real *X, size_t len) {
     }
 }
 
-/* x (m, p) = factor_i P_i' or, of Wt, factor_i W_i';  factor NULL: 1, else its negative */
+/* x (m, p) = -factor_i P_i' or, if left, -factor_i W_i';  factor NULL: plainly P_i', W_i' */
 static void rows_of(const power *s, int left, size_t m, const double *factor, real *x) {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < s->p; j++)
@@ -74,7 +74,7 @@ static ps_code iterate(power *s, ps_status *st) {
     return tell(s, st);
 }
 
-/* The last Rayleigh-Ritz, U and V, and their certificate: k applications of J' that the algorithm itself does not need. */
+/* The last Rayleigh-Ritz, and the certificate: k applications of J' that the algorithm itself does not need. */
 static ps_code finish(power *s, svd_result *out, ps_status *st) {
     ps_code code = ritz(s, st);
     if (code) return code;
@@ -105,8 +105,9 @@ static ps_code finish(power *s, svd_result *out, ps_status *st) {
 static ps_code check_options(const linop *J, const power_options *o, ps_status *st) {
     size_t full = J->rows < J->cols ? J->rows : J->cols;
     if (o->k < 1 || o->k > full || o->oversample > full - o->k)
-        return ps_fail(st, PS_ERR_VALUE, "k = %zu with oversample = %zu, but an operator of %zu x %zu has %zu singular triplets",
-                       o->k, o->oversample, J->rows, J->cols, full);
+        return ps_fail(st, PS_ERR_VALUE,
+                       "k = %zu with oversample = %zu, but an operator of %zu x %zu has %zu singular triplets", o->k,
+                       o->oversample, J->rows, J->cols, full);
     if (o->iterations < 1) return ps_fail(st, PS_ERR_VALUE, "iterations must be at least 1");
     return PS_OK;
 }
@@ -120,9 +121,9 @@ ps_code svd_power(const blas *b, const linop *J, const power_options *o, const s
                .k = o->k, .p = o->k + o->oversample};
     size_t p = s.p, panel = SVD_PANEL > p ? SVD_PANEL : p;
     arena_slice table[] = {
-        SLICE(s.V, p, s.cols), SLICE(s.Y, p, s.rows), SLICE(s.Z, p, s.cols), SLICE(s.Q, p, s.rows), SLICE(s.coef, p + 2, p + 1),
-        SLICE(s.C, p, p), SLICE(s.P, p, p), SLICE(s.Wt, p, p), SLICE(s.sigma, p), SLICE(s.residual, p, 2), SLICE(s.seen, p),
-        SLICE(s.work, p, panel), SLICE(s.x, p, p), SLICE(s.y, p, p)};
+        SLICE(s.V, p, s.cols), SLICE(s.Y, p, s.rows), SLICE(s.Z, p, s.cols), SLICE(s.Q, p, s.rows),
+        SLICE(s.coef, p + 2, p + 1), SLICE(s.C, p, p), SLICE(s.P, p, p), SLICE(s.Wt, p, p), SLICE(s.sigma, p),
+        SLICE(s.residual, p, 2), SLICE(s.seen, p), SLICE(s.work, p, panel), SLICE(s.x, p, p), SLICE(s.y, p, p)};
     if ((code = arena_make(&memory, table, COUNT(table), st))) return code;
     rng_normal(&s.g, p * s.cols, s.V);
     orthonormal(&s, s.V, s.cols);

@@ -1,9 +1,9 @@
 """powersteer: the directions a language model is sensitive to between any two layers, and steering with them, on a CPU.
 
-    model = powersteer.load("path/or/hub-id")
-    J = model.jacobian("Once upon a time", source=1, target=4)
-    vec = J.svd(k=12).vectors[0]
-    print(model.steered(vec.relative(0.5)).generate("Once upon a time").text)
+model = powersteer.load("path/or/hub-id")
+J = model.jacobian("Once upon a time", source=1, target=4)
+vec = J.svd(k=12).vectors[0]
+print(model.steered(vec.relative(0.5)).generate("Once upon a time").text)
 """
 
 from . import errors

@@ -110,7 +110,7 @@ def _environment() -> Any:
     class Generation(ext.Extension):
         """{% generation %} marks what an assistant says, for training; here it is only its content."""
 
-        tags = {"generation"}  # noqa: RUF012  (so in the base class)
+        tags = {"generation"}
 
         def parse(self, parser: Any) -> Any:
             lineno = next(parser.stream).lineno

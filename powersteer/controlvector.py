@@ -53,7 +53,9 @@ def write_control_vector(
     head = b"GGUF" + struct.pack("<IQQ", 3, len(directions), len(fields))
     for key, value in fields.items():
         head += _text(key)
-        head += struct.pack("<II", _UINT32, value) if isinstance(value, int) else struct.pack("<I", _STRING) + _text(value)
+        head += (
+            struct.pack("<II", _UINT32, value) if isinstance(value, int) else struct.pack("<I", _STRING) + _text(value)
+        )
     head += infos
     write_bytes(path, head + bytes(-len(head) % _ALIGNMENT) + data)
 

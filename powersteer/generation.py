@@ -6,6 +6,7 @@ Text comes a little behind the tokens: half a character, and what could be the b
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,17 +47,18 @@ class Sampling:
     top_p: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        if not 0 <= _number("temperature", self.temperature) < math.inf:
             raise InvalidInput(f"temperature is {self.temperature}; it must be finite and >= 0, 0 for greedy")
         if _integer("top_k", self.top_k) < 0:
             raise InvalidInput(f"top_k is {self.top_k}; it must be >= 0, 0 for every token")
-        if not 0 < self.top_p <= 1:
+        if not 0 < _number("top_p", self.top_p) <= 1:
             raise InvalidInput(f"top_p is {self.top_p}; it must lie in (0, 1], 1 for every token")
 
 
-def row_seeds(seed: int | Sequence[int], n: int) -> NDArray[np.uint64]:
+def row_seeds(seed: int | Sequence[int] | NDArray[np.integer[Any]], n: int) -> NDArray[np.uint64]:
     """(n,) seeds of the rows of a batch: seed, seed + 1, ... (mod 2^64), or the n given ones."""
-    if isinstance(seed, Sequence) and not isinstance(seed, str):
+    if np.ndim(seed) == 1:
+        seed = list(seed)  # type: ignore[arg-type]
         if len(seed) != n:
             raise InvalidInput(f"{len(seed)} seeds for {n} prompts; give one seed, or one a prompt")
         seeds = [_seed(s) for s in seed]
@@ -69,6 +71,12 @@ def _seed(value: Any) -> int:
     if not 0 <= _integer("seed", value) < 2**64:
         raise InvalidInput(f"seed is {value}; it must lie in 0 to 2^64 - 1")
     return int(value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise InvalidInput(f"{name} is {value!r}; it must be a number")
 
 
 def _integer(name: str, value: Any) -> int:
@@ -132,7 +140,13 @@ class Row:
         seed: int,
         steering: tuple[str, ...],
     ) -> None:
-        self.prompt, self.max_new_tokens, self.stops, self.seed, self.steering = prompt, max_new_tokens, stops, seed, steering
+        self.prompt, self.max_new_tokens, self.stops, self.seed, self.steering = (
+            prompt,
+            max_new_tokens,
+            stops,
+            seed,
+            steering,
+        )
         self.reader = None if tokenizer is None else TextReader(tokenizer, prompt[-_CONTEXT:].tolist())
         self.tokens: list[int] = []
         self.said = ""
@@ -196,8 +210,9 @@ class Stream(Generic[Piece]):
     """Pieces of text while they are generated: of one prompt text, of several (row, text). Joined they are the text of
     `result`. It may be left early: `close()`, or forgetting it, frees the cache."""
 
-    def __init__(self, pieces: Iterator[Piece], rows: Sequence[Row], many: bool) -> None:
-        self._pieces, self._rows, self._many = pieces, rows, many
+    def __init__(self, pieces: Iterator[Piece], rows: Sequence[Row], several: bool) -> None:
+        self._pieces: Iterator[Piece] = pieces
+        self._rows, self._several = rows, several
 
     def __iter__(self) -> Stream[Piece]:
         return self
@@ -214,4 +229,4 @@ class Stream(Generic[Piece]):
         if not all(row.finish_reason for row in self._rows):
             raise InvalidInput("the generation has not finished: its result comes after the last piece")
         generations = [row.generation() for row in self._rows]
-        return generations if self._many else generations[0]
+        return generations if self._several else generations[0]

@@ -1,6 +1,6 @@
 """The Jacobian between two sites of a model, as a linear operator with a transpose.
 
-    F(v) = target activation at the target positions, v (d,) being added to the source activation at every source position
+    F(v) = target activation at the target positions, v (d,) being added to the source activation at its positions
     J    = dF/dv at v = 0                                                                                   (m, d)
 
 m = (target positions of all prompts) x width, width = d, or n_vocab for the targets "logits" and "next_token"; with
@@ -74,7 +74,8 @@ class LinearMap:
             raise InvalidInput(f"J @ x: x has dtype {x.dtype}; J is real, and so must x be (use x.real and x.imag)")
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise InvalidInput(
-                f"J @ x: J has shape {self.shape}, x has shape {x.shape}; x must be ({self.shape[1]},) or ({self.shape[1]}, n)"
+                f"J @ x: J has shape {self.shape}, x has shape {x.shape}; "
+                f"x must be ({self.shape[1]},) or ({self.shape[1]}, n)"
             )
         rows = np.ascontiguousarray(np.atleast_2d(x.T), dtype=self.dtype)
         y = self.apply(rows)
@@ -101,7 +102,7 @@ class LinearMap:
         def back(x: Array) -> Array:
             return self.T @ x
 
-        return LinearOperator(self.shape, matvec=forward, rmatvec=back, matmat=forward, rmatmat=back, dtype=self.dtype)  # type: ignore[call-arg]
+        return LinearOperator(self.shape, matvec=forward, rmatvec=back, matmat=forward, rmatmat=back, dtype=self.dtype)
 
 
 class Transpose(LinearMap):
@@ -251,4 +252,6 @@ class Jacobian(LinearMap):
         target = self.target if isinstance(self.target, str) else str(self.target)
         steered = f", steered by {len(self.subject.steering)}" if self.subject.steering else ""
         n = len(self.prompt_tokens)
-        return f"Jacobian({self.source} -> {target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"
+        return (
+            f"Jacobian({self.source} -> {target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"
+        )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import _blas, _core32, _core64
 from .errors import InvalidInput
-from .generation import Generation, Row, Sampling, Stops, Stream, decode_rows, row_seeds
+from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
 from .jacobian import Jacobian, Subject
 from .positions import Positions, prompt_positions
 from .prompts import Ids, Prompt, Prompts, encode, split, token_ids
@@ -34,13 +34,14 @@ _CORES = {np.dtype(np.float32): _core32, np.dtype(np.float64): _core64}
 _LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by identity
 
 
-def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike = None, threads: int | None = None) -> Model:
+def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike | None = None, threads: int | None = None) -> Model:
     """Load a checkpoint from a folder, or by hub id from the Hugging Face cache.
 
     dtype: of the arithmetic, float32 (also for None) or float64; weights stay as they are stored, mapped from the
     file. threads: of the one pool that works on this model; None: one a physical core that this process may use.
 
-    Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key), InvalidInput.
+    Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key) and
+    InvalidInput.
     """
     from .loading import load_checkpoint
 
@@ -48,7 +49,9 @@ def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike = None, thread
     return model_from_checkpoint(load_checkpoint(path_or_hub_id), dtype, threads)
 
 
-def from_transformers(hf_model: Any, tokenizer: Any = None, dtype: DTypeLike = None, threads: int | None = None) -> Model:
+def from_transformers(
+    hf_model: Any, tokenizer: Any = None, dtype: DTypeLike | None = None, threads: int | None = None
+) -> Model:
     """Take over a transformers model, sharing its CPU memory where it can. Later changes of the PyTorch weights may or
     may not show. tokenizer: of transformers or `tokenizers`; None: prompts are token ids. Else as `load`."""
     from .loading import spec_from_transformers
@@ -56,18 +59,18 @@ def from_transformers(hf_model: Any, tokenizer: Any = None, dtype: DTypeLike = N
     return model_from_checkpoint(spec_from_transformers(hf_model, tokenizer), dtype, threads)
 
 
-def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike = None, threads: int | None = None) -> Model:
+def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike | None = None, threads: int | None = None) -> Model:
     """The model of a checkpoint that is read already. dtype, threads: as for `load`."""
     core = _core_of(dtype)
     if threads is None:
         threads = _blas.default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
         raise InvalidInput(f"threads is {threads!r}; it must be an integer >= 1")
     real = np.dtype(np.float32 if core is _core32 else np.float64)
-    return Model(_Loaded(core, core.Model(*checkpoint.spec.to_core(real), threads), real, checkpoint))
+    return Model(_Loaded(core, core.Model(*checkpoint.spec.to_core(real), int(threads)), real, checkpoint))
 
 
-def _core_of(dtype: DTypeLike) -> Any:
+def _core_of(dtype: DTypeLike | None) -> Any:
     try:
         return _CORES[np.dtype(np.float32 if dtype is None else dtype)]
     except (KeyError, TypeError):
@@ -106,7 +109,7 @@ class Model:
     @property
     def config(self) -> dict[str, Any]:
         """A copy of config.json."""
-        return cast(dict[str, Any], json.loads(json.dumps(self._loaded.checkpoint.config)))
+        return copy.deepcopy(self._loaded.checkpoint.config)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -192,7 +195,9 @@ class Model:
         for i, t in enumerate(tokens):
             if len(t) > self.n_ctx:
                 which = f"prompt {i}" if several else "the prompt"
-                raise InvalidInput(f"{which} has {len(t)} tokens; the context of {self.name!r} has {self.n_ctx}; shorten it")
+                raise InvalidInput(
+                    f"{which} has {len(t)} tokens; the context of {self.name!r} has {self.n_ctx}; shorten it"
+                )
         return prompts, tokens, several
 
     # ---- forward
@@ -224,8 +229,10 @@ class Model:
         if sites is None:
             names = [name for name in SITES if not (name == "resid_mid" and self.spec.parallel)]
             return [Site(layer, name) for layer in range(self.n_layers) for name in names]
-        if isinstance(sites, (str, Site)) or (isinstance(sites, tuple) and len(sites) == 2 and isinstance(sites[0], int)):
-            sites = [cast(SiteLike, sites)]
+        if isinstance(sites, (str, Site)) or (
+            isinstance(sites, tuple) and len(sites) == 2 and isinstance(sites[0], int)
+        ):
+            sites = [sites]
         return list(dict.fromkeys(parse_site(s, **self._site_rules) for s in cast(Iterable[SiteLike], sites)))
 
     @property
@@ -237,9 +244,10 @@ class Model:
     def steered(self, vectors: Steering, positions: Positions = None) -> Model:
         """A view of this model that adds each vector at its site, on top of what this view adds already.
 
-        positions: None or "all" (prompt and generated), "prompt", "generated", a slice, an integer or integers; absolute,
-        negative ones from the prompt's end (see powersteer.positions). Raises InvalidInput for a vector that does not
-        fit; warns with ProvenanceWarning about one that was made with another model.
+        positions: None or "all" (prompt and generated), "prompt", "generated", a slice, an integer or integers;
+        absolute, negative ones from the prompt's end, an open slice goes on into what is generated (see
+        powersteer.positions). Raises InvalidInput for a vector that does not fit; warns with ProvenanceWarning about
+        one that was made with another model.
         """
         return replace(self, _steering=self._steering + self._interventions(vectors, positions))
 
@@ -295,7 +303,6 @@ class Model:
             float(sampling.temperature), sampling.top_k, float(sampling.top_p), seeds,
         )  # fmt: skip
         pieces = decode_rows(decoder, rows)
-        del decoder  # the pieces alone hold it, so that a forgotten stream frees it
         result: Stream[Any] = Stream(pieces if several else (piece for _, piece in pieces), rows, several)
         if stream:
             return result
@@ -309,8 +316,8 @@ class Model:
         for t in tokens:
             if len(t) + max_new_tokens > self.n_ctx:
                 raise InvalidInput(
-                    f"a prompt of {len(t)} tokens and {max_new_tokens} new ones do not fit the context of {self.n_ctx}; "
-                    f"shorten the prompt or set max_new_tokens to at most {self.n_ctx - len(t)}"
+                    f"a prompt of {len(t)} tokens and {max_new_tokens} new ones do not fit the context of "
+                    f"{self.n_ctx}; shorten the prompt or set max_new_tokens to at most {self.n_ctx - len(t)}"
                 )
         return [len(t) + int(max_new_tokens) for t in tokens]
 
@@ -320,7 +327,9 @@ class Model:
         if isinstance(steer, SteeringVector) or not several:
             return [self._interventions(steer)] * n
         if not isinstance(steer, (list, tuple)) or len(steer) != n:
-            raise InvalidInput(f"steer must have one item for each of the {n} prompts: a vector, a list of vectors or None")
+            raise InvalidInput(
+                f"steer must have one item for each of the {n} prompts: a vector, a list of vectors or None"
+            )
         return [() if item is None else self._interventions(item) for item in steer]
 
     def _stops(self, stop: None | str | int | Iterable[str | int]) -> Stops:
@@ -368,7 +377,9 @@ class Model:
         if reduce not in ("stack", "mean"):
             raise InvalidInput(f"reduce is {reduce!r}; it must be 'stack' or 'mean'")
         if reduce == "mean" and end == "next_token":
-            raise InvalidInput("reduce='mean' does not go with target='next_token': rows of different distributions have no mean")
+            raise InvalidInput(
+                "reduce='mean' does not go with target='next_token': rows of different distributions have no mean"
+            )
         lengths = [len(t) for t in tokens]
         rows_in = tuple(prompt_positions(source_positions, n) for n in lengths)
         rows_out = tuple(prompt_positions(positions, n) for n in lengths)
@@ -390,7 +401,9 @@ class Model:
             return target
         end = resolve_site(target, name, **self._site_rules)
         if not precedes(source, end, self.spec.parallel):
-            raise InvalidInput(f"the source {source} does not come before the target {end} in the model's computation; swap them?")
+            raise InvalidInput(
+                f"the source {source} does not come before the target {end} in the model's computation; swap them?"
+            )
         return end
 
     def _text(self, prompt: Prompt, tokens: Ids) -> str:

@@ -21,11 +21,38 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInput
 
-__all__ = ["Positions", "describe", "prompt_positions", "steering_ranges"]
+__all__ = ["Canonical", "Positions", "canonical", "describe", "prompt_positions", "steering_ranges"]
 
 Positions = str | int | slice | Sequence[int] | NDArray[np.integer[Any]] | None
+Canonical = str | slice | tuple[int, ...] | None
 
 _FORMS = 'None, "all", "prompt", "generated", a slice, an integer or integers'
+
+
+def canonical(positions: Positions) -> Canonical:
+    """The same selection in a form that cannot change: None, "prompt", "generated", a slice or a tuple of integers.
+
+    Raises InvalidInput for what is no selection, whatever the prompt.
+    """
+    if isinstance(positions, str):
+        if positions not in ("all", "prompt", "generated"):
+            raise InvalidInput(f"positions {positions!r} mean nothing: write {_FORMS}")
+        return None if positions == "all" else positions
+    if positions is None:
+        return None
+    if isinstance(positions, slice):
+        parts = (positions.start, positions.stop, positions.step)
+        start, stop, step = (None if part is None else _integer(part, positions) for part in parts)
+        if step is not None and step < 1:
+            raise InvalidInput(f"the slice of positions has step {step}; positions are read forward, from step 1 on")
+        return slice(start, stop, step)
+    if isinstance(positions, np.ndarray) and positions.ndim > 1:
+        raise InvalidInput(f"positions have shape {positions.shape}; one row of integers is needed")
+    several = isinstance(positions, Sequence) or (isinstance(positions, np.ndarray) and positions.ndim == 1)
+    values = tuple(_integer(value, positions) for value in (positions if several else [positions]))  # type: ignore[union-attr]
+    if not values:
+        raise InvalidInput("positions are empty; None selects every position")
+    return values
 
 
 def steering_ranges(positions: Positions, prompt_length: int, total: int) -> NDArray[np.int32]:
@@ -35,87 +62,80 @@ def steering_ranges(positions: Positions, prompt_length: int, total: int) -> NDA
     "generated" selects nothing in a sequence that has no generated part. Any other selection that is empty, and any
     single position outside the sequence, raises InvalidInput: it would be steering that never happens.
     """
-    if isinstance(positions, str):
-        named = {"all": (0, total), "prompt": (0, prompt_length), "generated": (prompt_length, total)}
-        if positions not in named:
-            raise InvalidInput(f"positions {positions!r} mean nothing: write {_FORMS}")
-        start, stop = named[positions]
-        return np.array([[start, stop]] if start < stop else np.empty((0, 2)), dtype=np.int32)
+    positions = canonical(positions)
+    if positions == "generated" and total == prompt_length:
+        return np.empty((0, 2), dtype=np.int32)
     return _ranges(_select(positions, prompt_length, total))
 
 
 def prompt_positions(positions: Positions, prompt_length: int) -> NDArray[np.int32]:
     """The selected positions of a prompt, ascending, int32 (n,), n >= 1. Raises InvalidInput if there are none."""
-    if isinstance(positions, str):
-        if positions == "generated":
-            raise InvalidInput('positions "generated" are not in a prompt: a Jacobian reads the prompt only')
-        if positions not in ("all", "prompt"):
-            raise InvalidInput(f"positions {positions!r} mean nothing: write {_FORMS}")
-        positions = None
+    positions = canonical(positions)
+    if positions == "generated":
+        raise InvalidInput('positions "generated" are not in a prompt: a Jacobian reads the prompt only')
     return _select(positions, prompt_length, prompt_length)
 
 
 def describe(positions: Positions) -> str:
     """Short text for a repr: "all", "prompt", "2:", "[0, 3]"."""
+    positions = canonical(positions)
     if positions is None or isinstance(positions, str):
         return positions or "all"
     if isinstance(positions, slice):
         parts = [positions.start, positions.stop] + ([] if positions.step is None else [positions.step])
         return ":".join("" if part is None else str(part) for part in parts)
-    return str(np.atleast_1d(np.asarray(positions)).tolist())
+    return str(list(positions))
 
 
-def _select(positions: Positions, prompt_length: int, total: int) -> NDArray[np.int32]:
+def _select(positions: Canonical, prompt_length: int, total: int) -> NDArray[np.int32]:
     if positions is None:
         return np.arange(total, dtype=np.int32)
+    if isinstance(positions, str):
+        start, stop = (0, prompt_length) if positions == "prompt" else (prompt_length, total)
+        return np.arange(start, stop, dtype=np.int32)
     if isinstance(positions, slice):
         return _from_slice(positions, prompt_length, total)
     return _from_integers(positions, prompt_length, total)
 
 
 def _from_slice(positions: slice, prompt_length: int, total: int) -> NDArray[np.int32]:
-    def bound(value: object, default: int) -> int:
-        if value is None:
+    def bound(at: int | None, default: int) -> int:
+        if at is None:
             return default
-        at = _integer(value, positions)
         return min(max(at + prompt_length, 0) if at < 0 else at, total)
 
-    step = 1 if positions.step is None else _integer(positions.step, positions)
-    if step < 1:
-        raise InvalidInput(f"the slice {describe(positions)} has step {step}; positions are read forward, from step 1 on")
-    selected = np.arange(bound(positions.start, 0), bound(positions.stop, total), step, dtype=np.int32)
+    selected = np.arange(bound(positions.start, 0), bound(positions.stop, total), positions.step or 1, dtype=np.int32)
     if not len(selected):
         raise InvalidInput(
-            f"positions {describe(positions)} select nothing in a sequence of {total} tokens, {prompt_length} of them prompt"
+            f"positions {describe(positions)} select nothing in a sequence of {total} tokens, "
+            f"{prompt_length} of them prompt"
         )
     return selected
 
 
-def _from_integers(positions: Any, prompt_length: int, total: int) -> NDArray[np.int32]:
-    if isinstance(positions, np.ndarray) and positions.ndim > 1:
-        raise InvalidInput(f"positions have shape {positions.shape}; one row of integers is needed")
-    values = list(positions) if isinstance(positions, (Sequence, np.ndarray)) and np.ndim(positions) else [positions]
-    if not values:
-        raise InvalidInput("positions are empty; None selects every position")
-    selected = []
-    for value in values:
-        at = _integer(value, positions)
+def _from_integers(positions: tuple[int, ...], prompt_length: int, total: int) -> NDArray[np.int32]:
+    selected: dict[int, int] = {}  # absolute -> as it was given
+    for at in positions:
         absolute = at + prompt_length if at < 0 else at
         if not 0 <= absolute < total:
-            raise InvalidInput(f"there is no position {at} in a sequence of {total} tokens, {prompt_length} of them prompt")
-        selected.append(absolute)
-    if len(set(selected)) < len(selected):
-        raise InvalidInput(f"positions {describe(values)} name one position twice in a prompt of {prompt_length} tokens")
+            raise InvalidInput(
+                f"there is no position {at} in a sequence of {total} tokens, {prompt_length} of them prompt"
+            )
+        if absolute in selected:
+            raise InvalidInput(
+                f"positions {selected[absolute]} and {at} are one position twice in a prompt of {prompt_length} tokens"
+            )
+        selected[absolute] = at
     return np.array(sorted(selected), dtype=np.int32)
 
 
 def _integer(value: object, positions: object) -> int:
     if isinstance(value, (bool, np.bool_)):
-        raise InvalidInput(f"positions {positions!r} hold a truth value; give the positions themselves, as np.flatnonzero does")
+        raise InvalidInput(f"positions {positions!r:.80} hold a truth value; np.flatnonzero makes positions of a mask")
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InvalidInput(f"cannot read the positions {positions!r}: write {_FORMS}") from None
+        raise InvalidInput(f"cannot read the positions {positions!r:.80}: write {_FORMS}") from None
 
 
 def _ranges(selected: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -67,13 +67,13 @@ def encode(prompt: Prompt, tokenizer: Tokenizer | None, n_vocab: int, **template
 
 
 def token_ids(ids: Any, n_vocab: int) -> Ids:
-    """The ids as int32 (T,), T >= 1. Raises InvalidInput for what is no id of the vocabulary, naming it and its place."""
+    """The ids as int32 (T,), T >= 1. Raises InvalidInput for what is no id of the vocabulary, naming it and where."""
     if hasattr(ids, "__array__"):
         array = np.asarray(ids)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise InvalidInput(
-                f"token ids have shape {array.shape} and dtype {array.dtype}; integers (T,) are needed. Several prompts "
-                "are a list of such arrays"
+                f"token ids have shape {array.shape} and dtype {array.dtype}; integers (T,) are needed. Several "
+                "prompts are a list of such arrays"
             )
         ids = array.tolist()
     values = [_token_id(value) for value in ids]

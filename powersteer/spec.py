@@ -83,7 +83,8 @@ class Spec:
     embed_scale: float
     resid_scale: float  # multiplies what attention and MLP add
     logit_scale: float
-    rope: tuple[tuple[NDArray[np.float64], float], ...]  # ((rope_dim/2,), scale of cos and sin)
+    # (inv_freq (rope_dim/2,), scale of cos and sin), and if it changes (..., inv_freq of sequences longer than, this)
+    rope: tuple[tuple[NDArray[np.float64], float] | tuple[NDArray[np.float64], float, NDArray[np.float64], int], ...]
     layers: tuple[Layer, ...]
     embed: Array  # (n_vocab, C)
     final_norm: Norm

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidInput
-from .positions import Positions, describe, steering_ranges
+from .positions import Canonical, Positions, canonical, describe, steering_ranges
 from .sites import parse_site
 from .spec import Spec
 from .vectors import ProvenanceWarning, SteeringVector
@@ -25,7 +25,7 @@ _EVERY_POSITION = np.array([[0, np.iinfo(np.int32).max]], dtype=np.int32)
 @dataclass(frozen=True, eq=False)
 class Intervention:
     vector: SteeringVector
-    positions: Positions
+    positions: Canonical
     place: tuple[int, int]  # layer, site number of the core
     array: NDArray[Any]  # (d,) in the core's scalar: what is added
 
@@ -54,10 +54,10 @@ def make_interventions(
                 ProvenanceWarning,
                 stacklevel=4,
             )
-    return tuple(_intervention(vector, positions, spec, real) for vector in several)
+    return tuple(_intervention(vector, canonical(positions), spec, real) for vector in several)
 
 
-def _intervention(vector: SteeringVector, positions: Positions, spec: Spec, real: np.dtype[Any]) -> Intervention:
+def _intervention(vector: SteeringVector, positions: Canonical, spec: Spec, real: np.dtype[Any]) -> Intervention:
     if len(vector) != spec.d_model:
         raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {spec.d_model}")
     site = parse_site(vector.place, n_layers=spec.n_layers, parallel=spec.parallel)

@@ -119,7 +119,8 @@ def svd(
     progress: True for a line on a terminal's stderr, or a callable that gets (applications, worst residual, sigma).
 
     The same arguments and operator give the same bits. Warns ConvergenceWarning if a residual exceeds tol, and says
-    what to raise. InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN or infinity.
+    what to raise. Raises InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN
+    or infinity.
     """
     started = time.perf_counter()
     map_ = _as_map(operator)

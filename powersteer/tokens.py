@@ -225,7 +225,9 @@ def _add_tokens(
 ) -> None:
     """Tokens that the configs name and the tokenizer's own file lacks."""
     listed = config.get("added_tokens_decoder", {})
-    if not isinstance(listed, dict) or not all(key.isdecimal() and _content(one) for key, one in listed.items()):
+    if not isinstance(listed, dict) or not all(
+        key.isdecimal() and isinstance(token, dict) and _content(token) for key, token in listed.items()
+    ):
         raise BadCheckpoint(f"{folder / 'tokenizer_config.json'}: malformed added_tokens_decoder; download it again")
     for key, token in sorted(listed.items(), key=lambda item: int(item[0])):
         flags = {name: bool(token.get(name)) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}

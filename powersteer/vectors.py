@@ -85,14 +85,17 @@ class SteeringVector:
         array = _real_array(vector)
         norm = float(np.linalg.norm(array.astype(np.float64)))
         if array.ndim != 1 or not (math.isfinite(norm) and norm > 0):
-            raise InvalidInput(f"a steering vector needs a finite array (d,) that is not zero; got shape {array.shape}, norm {norm}")
+            raise InvalidInput(
+                f"a steering vector needs a finite array (d,) that is not zero; got shape {array.shape}, norm {norm}"
+            )
         direction = (array.astype(np.float64) / norm).astype(array.dtype)
         return cls(direction, place.layer, place.name, scale=norm, **provenance)
 
     @property
     def vector(self) -> NDArray[Any]:
         """scale * direction (d,): what is added."""
-        return self.direction * self.direction.dtype.type(self.scale)
+        scaled: NDArray[Any] = self.direction * self.direction.dtype.type(self.scale)
+        return scaled
 
     @property
     def place(self) -> Site:
@@ -135,8 +138,8 @@ class SteeringVector:
             return NotImplemented
         if self.place != other.place or len(self.direction) != len(other.direction):
             raise InvalidInput(
-                f"vectors at {self.place} ({len(self.direction)}) and {other.place} ({len(other.direction)}) do not add "
-                "up to one vector; steer with both: model.steered([a, b])"
+                f"vectors at {self.place} ({len(self.direction)}) and {other.place} ({len(other.direction)}) do not "
+                "add up to one vector; steer with both: model.steered([a, b])"
             )
         common = {name: value for name, value in self.provenance.items() if getattr(other, name) == value}
         kept = ("site_norm", "model", "model_type", "weights")
@@ -148,7 +151,7 @@ class SteeringVector:
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + -other if isinstance(other, SteeringVector) else NotImplemented
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self.vector if dtype is None else self.vector.astype(dtype)
 
     def __len__(self) -> int:
@@ -214,7 +217,9 @@ class SteeringVector:
         """
         file = read_control_vector(path)
         if layer is None and len(file.directions) > 1:
-            raise InvalidInput(f"{str(path)!r} has vectors for the layers {sorted(file.directions)}; choose one: layer=...")
+            raise InvalidInput(
+                f"{str(path)!r} has vectors for the layers {sorted(file.directions)}; choose one: layer=..."
+            )
         block = next(iter(file.directions)) if layer is None else layer
         if block not in file.directions:
             raise InvalidInput(f"{str(path)!r} has no vector for layer {layer!r}, only for {sorted(file.directions)}")
@@ -222,7 +227,11 @@ class SteeringVector:
         if not isinstance(own, str):
             hint = file.fields.get("controlvector.model_hint")
             return cls.from_array(
-                file.directions[block], block, "resid_post", method="gguf", model_type=hint if isinstance(hint, str) else None
+                file.directions[block],
+                block,
+                "resid_post",
+                method="gguf",
+                model_type=hint if isinstance(hint, str) else None,
             )
         found = cls.from_array(file.directions[block], block, "resid_post")
         known = cls(found.direction, **_read_fields(own, str(path)))
@@ -236,8 +245,8 @@ def _gguf_block(place: Site) -> int:
     """The block to whose output llama.cpp must add what is added at `place`."""
     if place.name not in ("resid_post", "mlp_out", "resid_pre"):
         raise InvalidInput(
-            f"a control vector is added to a block's output, and adding at {place} is not the same: what comes after it "
-            "in the block sees the vector; export resid_post, mlp_out or resid_pre"
+            f"a control vector is added to a block's output, and adding at {place} is not the same: what comes after "
+            "it in the block sees the vector; export resid_post, mlp_out or resid_pre"
         )
     block = place.layer - 1 if place.name == "resid_pre" else place.layer
     if block < 1:
@@ -257,7 +266,9 @@ def _read_safetensors(path: Path) -> tuple[NDArray[Any], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             if list(file.keys()) != ["direction"]:
-                raise InvalidInput(f"{str(path)!r} is no powersteer vector: it holds {sorted(file.keys())[:5]}, not 'direction'")
+                raise InvalidInput(
+                    f"{str(path)!r} is no powersteer vector: it holds {sorted(file.keys())[:5]}, not 'direction'"
+                )
             if (dtype := file.get_slice("direction").get_dtype()) not in ("F32", "F64"):
                 raise InvalidInput(f"{str(path)!r}: the direction has dtype {dtype}; F32 or F64 is needed")
             return file.get_tensor("direction"), file.metadata() or {}

@@ -45,7 +45,6 @@ class Core:
         self.lib = ctypes.CDLL(str(out))
         self.lib.rng_bits.restype = ctypes.c_uint64
         self.lib.rng_uniform.restype = self.lib.norm2.restype = ctypes.c_double
-        self.lib.dot.restype = self.real
         self.lib.orth.restype = ctypes.c_size_t
         self.lib.blas_config.restype = self.lib.blas_corename.restype = ctypes.c_char_p
 

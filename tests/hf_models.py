@@ -2,15 +2,15 @@
 steered by forward hooks, and the dense Jacobian between two sites by torch.func.
 
 transformers computes parts of a model in float32 whatever the model's dtype (norms, softmax, rotary angles), so
-`model.double()` alone is an oracle of six digits. Inside `exact()` those casts go to float64 instead, except that a
-rotary angle is still rounded to float32: that rounding is part of what a checkpoint means. There the oracle has 13."""
+`model.double()` alone is an oracle of six digits. Inside `exact(name)` those casts go to float64 instead, except that
+a rotary angle is still rounded to float32: that rounding is part of what a checkpoint means. So it has fourteen."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from unittest import mock
 
 import numpy as np
@@ -25,135 +25,165 @@ GEMMA = ("gemma", "gemma2", "gemma3_text")  # gains are stored as gain - 1
 
 # Odd and unequal sizes, so that no two can be confused; epsilons large enough that a wrong one shows.
 SIZES = dict(vocab_size=61, hidden_size=24, intermediate_size=41, num_hidden_layers=3, num_attention_heads=4,
-             max_position_embeddings=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0)
-GPT2 = dict(vocab_size=61, n_embd=20, n_layer=3, n_head=4, n_positions=64, layer_norm_epsilon=3e-3, n_inner=37,
-            attn_implementation="eager", bos_token_id=1, eos_token_id=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+             max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 RMS = dict(SIZES, num_key_value_heads=2, rms_norm_eps=3e-3)
 LAYER = dict(SIZES, layer_norm_eps=3e-3)
 HEAD = dict(RMS, head_dim=10)  # heads wider together than d_model
-YARN = dict(rope_type="yarn", rope_theta=100.0, factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, beta_slow=0.5)
-LLAMA3 = dict(rope_type="llama3", rope_theta=100.0, factor=4.0, low_freq_factor=0.5, high_freq_factor=2.0,
-              original_max_position_embeddings=16)
 
-
-def longrope(pairs, original=16):
-    return dict(rope_type="longrope", rope_theta=100.0, short_factor=[1.0 + 0.25 * i for i in range(pairs)],
-                long_factor=[1.5 + 0.75 * i for i in range(pairs)], original_max_position_embeddings=original)
-
-
-# name -> (config class, its arguments). "family" is the plain case, "family-feature" turns one thing.
-CASES = {
-    "gpt2": ("GPT2Config", GPT2),
-    "gpt2-inverse_layer_scale": ("GPT2Config", dict(GPT2, scale_attn_by_inverse_layer_idx=True)),
-    "gpt2-no_attn_scale": ("GPT2Config", dict(GPT2, scale_attn_weights=False, activation_function="relu")),
-    "gpt2-untied": ("GPT2Config", dict(GPT2, tie_word_embeddings=False, n_inner=None, activation_function="gelu")),
+# family -> (config class, its arguments)
+BASE = {
+    "gpt2": ("GPT2Config", dict(vocab_size=61, n_embd=20, n_layer=3, n_head=4, n_positions=64, n_inner=37,
+                                layer_norm_epsilon=3e-3, bos_token_id=1, eos_token_id=2)),
     "llama": ("LlamaConfig", HEAD),
-    "llama-biases": ("LlamaConfig", dict(RMS, attention_bias=True, mlp_bias=True)),
-    "llama-tied": ("LlamaConfig", dict(RMS, tie_word_embeddings=True, hidden_act="gelu", num_key_value_heads=4)),
-    "llama-linear": ("LlamaConfig", dict(HEAD, rope_parameters=dict(rope_type="linear", factor=2.5, rope_theta=100.0))),
-    "llama-dynamic": ("LlamaConfig", dict(HEAD, rope_parameters=dict(rope_type="dynamic", factor=3.0, rope_theta=100.0))),
-    "llama-llama3": ("LlamaConfig", dict(HEAD, rope_parameters=LLAMA3)),
-    "llama-yarn": ("LlamaConfig", dict(HEAD, rope_parameters=YARN)),
-    "llama-yarn_mscale": ("LlamaConfig", dict(HEAD, rope_parameters=dict(YARN, mscale=1.3, mscale_all_dim=0.7, truncate=False))),
-    "llama-yarn_attention_factor": ("LlamaConfig", dict(HEAD, rope_parameters=dict(YARN, attention_factor=0.8))),
     "mistral": ("MistralConfig", dict(HEAD, sliding_window=5)),
-    "mistral-no_window": ("MistralConfig", dict(RMS, sliding_window=None)),
     "qwen2": ("Qwen2Config", RMS),
-    "qwen2-window": ("Qwen2Config", dict(RMS, use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True)),
     "qwen3": ("Qwen3Config", dict(HEAD, tie_word_embeddings=True)),
-    "qwen3-biases": ("Qwen3Config", dict(HEAD, attention_bias=True)),
-    "qwen3-window": ("Qwen3Config", dict(HEAD, use_sliding_window=True, sliding_window=5, max_window_layers=2)),
     "gpt_neox": ("GPTNeoXConfig", dict(LAYER, num_attention_heads=3, rotary_pct=0.5)),
-    "gpt_neox-sequential": ("GPTNeoXConfig", dict(LAYER, use_parallel_residual=False, rotary_pct=1.0, hidden_act="gelu_new")),
-    "gpt_neox-no_bias": ("GPTNeoXConfig", dict(LAYER, attention_bias=False, tie_word_embeddings=True, hidden_act="relu")),
     "phi": ("PhiConfig", dict(LAYER, num_attention_heads=3, num_key_value_heads=3, partial_rotary_factor=0.5)),
-    "phi-qk_norm": ("PhiConfig", dict(LAYER, num_key_value_heads=2, qk_layernorm=True, partial_rotary_factor=0.4)),
-    "phi3": ("Phi3Config", dict(RMS)),
-    "phi3-window_partial": ("Phi3Config", dict(RMS, sliding_window=5, partial_rotary_factor=0.67, tie_word_embeddings=True)),
-    "phi3-longrope_short": ("Phi3Config", dict(RMS, original_max_position_embeddings=64, rope_parameters=longrope(3, 64))),
-    "phi3-longrope_long": ("Phi3Config", dict(RMS, original_max_position_embeddings=4, rope_parameters=longrope(3, 4))),
+    "phi3": ("Phi3Config", RMS),
     "gemma": ("GemmaConfig", dict(HEAD, num_key_value_heads=1)),
-    "gemma-untied": ("GemmaConfig", dict(HEAD, tie_word_embeddings=False, attention_bias=True)),
     "gemma2": ("Gemma2Config", dict(HEAD, sliding_window=5, attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
                                     query_pre_attn_scalar=7)),
-    "gemma2-no_softcap": ("Gemma2Config", dict(HEAD, sliding_window=5, attn_logit_softcapping=None, final_logit_softcapping=None,
-                                               layer_types=["full_attention", "full_attention", "sliding_attention"])),
-    "gemma3_text": ("Gemma3TextConfig", dict(HEAD, sliding_window=5, query_pre_attn_scalar=7, sliding_window_pattern=3,
-                                             rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=100.0),
-                                                                  sliding_attention=dict(rope_type="default", rope_theta=10.0)))),
-    "gemma3_text-softcap": ("Gemma3TextConfig", dict(HEAD, sliding_window=5, final_logit_softcapping=3.0, attn_logit_softcapping=2.0,
-                                                     layer_types=["full_attention", "sliding_attention", "full_attention"])),
+    "gemma3_text": ("Gemma3TextConfig", dict(HEAD, sliding_window=5, query_pre_attn_scalar=7,
+                                             sliding_window_pattern=3)),
     "olmo2": ("Olmo2Config", RMS),
-    "olmo2-biases": ("Olmo2Config", dict(RMS, attention_bias=True, tie_word_embeddings=True)),
     "smollm3": ("SmolLM3Config", dict(RMS, no_rope_layer_interval=2)),
-    "smollm3-window": ("SmolLM3Config", dict(RMS, no_rope_layers=[1, 0, 0], use_sliding_window=True, sliding_window=5,
-                                             attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
-    "granite": ("GraniteConfig", dict(RMS, embedding_multiplier=2.5, logits_scaling=3.0, residual_multiplier=0.4, attention_multiplier=0.3)),
-    "granite-biases": ("GraniteConfig", dict(RMS, attention_bias=True, mlp_bias=True, residual_multiplier=1.7, tie_word_embeddings=True)),
+    "granite": ("GraniteConfig", dict(RMS, embedding_multiplier=2.5, logits_scaling=3.0, residual_multiplier=0.4,
+                                      attention_multiplier=0.3)),
     "starcoder2": ("Starcoder2Config", dict(SIZES, num_key_value_heads=2, norm_epsilon=3e-3, sliding_window=5)),
-    "starcoder2-no_bias": ("Starcoder2Config", dict(SIZES, num_key_value_heads=2, norm_epsilon=3e-3, use_bias=False, tie_word_embeddings=False)),
     "stablelm": ("StableLmConfig", dict(LAYER, num_key_value_heads=2, partial_rotary_factor=0.67)),
-    "stablelm-parallel": ("StableLmConfig", dict(LAYER, num_key_value_heads=2, use_parallel_residual=True, use_qkv_bias=True,
-                                                 qk_layernorm=True, partial_rotary_factor=0.67)),
-    "stablelm-qk_norm": ("StableLmConfig", dict(LAYER, num_key_value_heads=4, qk_layernorm=True, use_qkv_bias=True, tie_word_embeddings=True)),
     "cohere": ("CohereConfig", dict(LAYER, num_key_value_heads=2, logit_scale=0.25)),
-    "cohere-qk_norm": ("CohereConfig", dict(LAYER, num_key_value_heads=2, use_qk_norm=True, attention_bias=True, tie_word_embeddings=False)),
 }
-CASES = {name: case for name, case in CASES.items() if hasattr(transformers, case[0])}
-FAMILIES = [name for name in CASES if "-" not in name]
+
+
+def rope(kind, **values):
+    return dict(rope_parameters=dict(rope_type=kind, rope_theta=100.0, **values))
+
+
+def longrope(original):
+    return dict(original_max_position_embeddings=original,
+                **rope("longrope", original_max_position_embeddings=original, short_factor=[1.0, 1.25, 1.5],
+                       long_factor=[1.5, 2.25, 3.0]))
+
+
+def yarn(**values):
+    return rope("yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, beta_slow=0.5, **values)
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+TIED, UNTIED = dict(tie_word_embeddings=True), dict(tie_word_embeddings=False)
+
+# "family-feature" -> what it changes
+VARIANTS = {
+    "gpt2-inverse_layer_scale": dict(scale_attn_by_inverse_layer_idx=True),
+    "gpt2-no_attn_scale": dict(scale_attn_weights=False, activation_function="relu"),
+    "gpt2-untied": dict(n_inner=None, activation_function="gelu", **UNTIED),
+    "llama-biases": dict(head_dim=None, attention_bias=True, mlp_bias=True),
+    "llama-tied": dict(head_dim=None, hidden_act="gelu", num_key_value_heads=4, **TIED),
+    "llama-linear": rope("linear", factor=2.5),
+    "llama-dynamic": rope("dynamic", factor=3.0),
+    "llama-llama3": rope("llama3", factor=4.0, low_freq_factor=0.5, high_freq_factor=2.0,
+                         original_max_position_embeddings=16),
+    "llama-yarn": yarn(),
+    "llama-yarn_mscale": yarn(mscale=1.3, mscale_all_dim=0.7, truncate=False),
+    "llama-yarn_attention_factor": yarn(attention_factor=0.8),
+    "mistral-no_window": dict(head_dim=None, sliding_window=None),
+    "qwen2-window": dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, **TIED),
+    "qwen3-biases": dict(attention_bias=True, **UNTIED),
+    "qwen3-window": dict(use_sliding_window=True, sliding_window=5, max_window_layers=2, **UNTIED),
+    "gpt_neox-sequential": dict(use_parallel_residual=False, rotary_pct=1.0, hidden_act="gelu_new"),
+    "gpt_neox-no_bias": dict(attention_bias=False, hidden_act="relu", **TIED),
+    "phi-qk_norm": dict(num_attention_heads=4, num_key_value_heads=2, qk_layernorm=True, partial_rotary_factor=0.4),
+    "phi3-window_partial": dict(sliding_window=5, partial_rotary_factor=0.67, **TIED),
+    "phi3-longrope_short": longrope(64),
+    "phi3-longrope_long": longrope(4),
+    "gemma-untied": dict(num_key_value_heads=2, attention_bias=True, **UNTIED),
+    "gemma2-no_softcap": dict(attn_logit_softcapping=None, final_logit_softcapping=None,
+                              layer_types=[FULL, FULL, SLIDING]),
+    "gemma3_text-softcap": dict(final_logit_softcapping=3.0, attn_logit_softcapping=2.0,
+                                layer_types=[FULL, SLIDING, FULL]),
+    "gemma3_text-two_ropes": dict(rope_parameters={
+        FULL: dict(rope_type="linear", factor=8.0, rope_theta=100.0),
+        SLIDING: dict(rope_type="default", rope_theta=10.0)}),
+    "olmo2-biases": dict(attention_bias=True, **TIED),
+    "smollm3-window": dict(no_rope_layers=[1, 0, 0], use_sliding_window=True, sliding_window=5, attention_bias=True,
+                           mlp_bias=True, **UNTIED),
+    "granite-biases": dict(attention_bias=True, mlp_bias=True, residual_multiplier=1.7, **TIED),
+    "starcoder2-no_bias": dict(sliding_window=None, use_bias=False, **UNTIED),
+    "stablelm-parallel": dict(use_parallel_residual=True, use_qkv_bias=True, qk_layernorm=True),
+    "stablelm-qk_norm": dict(num_key_value_heads=4, qk_layernorm=True, use_qkv_bias=True,
+                             partial_rotary_factor=0.34, **TIED),
+    "cohere-qk_norm": dict(use_qk_norm=True, attention_bias=True, **UNTIED),
+}
+FAMILIES = [name for name in BASE if hasattr(transformers, BASE[name][0])]  # of the installed transformers
+CASES = FAMILIES + [name for name in VARIANTS if name.split("-")[0] in FAMILIES]
+
+
+def config_of(name):
+    config_class, arguments = BASE[name.split("-")[0]]
+    return getattr(transformers, config_class)(**arguments | VARIANTS.get(name, {}))
 
 
 def family_of(hf):
     return hf.config.model_type
 
 
+def is_gain_or_bias_of_a_norm(name):
+    return "norm" in name or ".ln_" in name
+
+
 def fill(hf, seed):
     """Random numbers for every parameter: nothing is 0 or 1, and every term of a block is of order one."""
     g = torch.Generator().manual_seed(seed)
-    offset = 1.0 if family_of(hf) in GEMMA else 0.0
+    around = 0.0 if family_of(hf) in GEMMA else 1.0
     for name, p in hf.named_parameters():
         z = torch.randn(p.shape, generator=g)
-        if "norm" in name or ".ln_" in name:
-            gain = name.endswith("weight")
-            z = 1.0 - offset + 0.3 * z if gain else 0.3 * z
-        elif p.ndim == 2 and "embed" in name or "wte" in name or "wpe" in name:
-            z = 0.7 * z
-        elif p.ndim == 2:
-            fan_in = p.shape[0] if type(hf.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D" else p.shape[1]
-            z = 1.3 * z / fan_in**0.5
-        else:
+        if is_gain_or_bias_of_a_norm(name):
+            z = 0.3 * z + (around if name.endswith("weight") else 0.0)
+        elif p.ndim == 1:
             z = 0.4 * z
+        elif any(word in name for word in ("embed", "wte", "wpe")):
+            z = 0.7 * z
+        else:
+            transposed = type(hf.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"
+            z = 1.3 * z / p.shape[0 if transposed else 1] ** 0.5
         p.data.copy_(z)
 
 
-@lru_cache(maxsize=None)
-def make(name, seed=0):
-    """A transformers model of CASES in float32, in eval mode. Shared: do not change it."""
-    config_class, arguments = CASES[name]
-    config = getattr(transformers, config_class)(**arguments)
-    hf = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().requires_grad_(False)
+def make(name, seed=0, stored="float32"):
+    """A transformers model of CASES in eval mode, its parameters of the given dtype. Shared: do not change it."""
+    return _make(name, seed, stored)
+
+
+@cache
+def _make(name, seed, stored):
+    auto = transformers.AutoModelForCausalLM
+    hf = auto.from_config(config_of(name), attn_implementation="eager").eval().requires_grad_(False)
     fill(hf, seed)
     hf.tie_weights()
     hf.generation_config.update(do_sample=False, eos_token_id=None, bos_token_id=None, pad_token_id=0)
     hf(torch.arange(8)[None])  # rotary tables that depend on the length are made at the first call: here, in float32
+    for p in hf.parameters():
+        p.data = p.data.to(getattr(torch, stored))
     return hf
 
 
-@lru_cache(maxsize=None)
-def make_double(name, seed=0):
-    """The same weights in float64, for use inside exact()."""
-    return copy.deepcopy(make(name, seed)).double()
+@cache
+def _double(name, seed, stored):
+    return copy.deepcopy(_make(name, seed, stored)).double()
 
 
 @contextlib.contextmanager
-def exact():
-    """transformers' casts to float32 become casts to float64; rotary angles stay rounded to float32."""
+def exact(name, seed=0, stored="float32"):
+    """Yields the model of `make` in float64. Inside, transformers' casts to float32 are casts to float64, but rotary
+    angles are still rounded to float32."""
     def of_angle(f):
         return lambda x: f(x.to(FLOAT32).to(torch.float64))
 
+    hf = _double(name, seed, stored)  # made before the casts change: its rotary frequencies are float32 numbers
     with mock.patch.multiple(torch, float32=torch.float64, float=torch.float64), \
          mock.patch.multiple(torch.Tensor, float=torch.Tensor.double, cos=of_angle(COS), sin=of_angle(SIN)):
-        yield
+        yield hf
 
 
 # ---- sites ----
@@ -170,13 +200,14 @@ class Parts:
     down: str = "mlp.down_proj"
 
 
+POST_NORMS = dict(post1="post_attention_layernorm", post2="post_feedforward_layernorm")
 PARTS = {
     "gpt2": Parts(attn="attn", inner="ln_2", down="mlp.c_proj"),
     "gpt_neox": Parts(attn="attention", down="mlp.dense_4h_to_h"),
     "phi": Parts(down="mlp.fc2"),
-    "gemma2": Parts(post1="post_attention_layernorm", inner="pre_feedforward_layernorm", post2="post_feedforward_layernorm"),
-    "gemma3_text": Parts(post1="post_attention_layernorm", inner="pre_feedforward_layernorm", post2="post_feedforward_layernorm"),
-    "olmo2": Parts(post1="post_attention_layernorm", inner="mlp", post2="post_feedforward_layernorm"),
+    "gemma2": Parts(inner="pre_feedforward_layernorm", **POST_NORMS),
+    "gemma3_text": Parts(inner="pre_feedforward_layernorm", **POST_NORMS),
+    "olmo2": Parts(inner="mlp", **POST_NORMS),
     "starcoder2": Parts(down="mlp.c_proj"),
 }
 
@@ -220,14 +251,14 @@ def watch(hf, layer, site, change):
         return x if y is None else x + (y - x * scale) / scale
 
     def before(_, args, kwargs):
-        if args:
-            return (new(args[0]), *args[1:]), kwargs
-        return args, dict(kwargs, hidden_states=new(kwargs["hidden_states"]))
+        return (new(args[0]), *args[1:]), kwargs
 
     def after(_, args, output):
         return (new(output[0]), *output[1:]) if isinstance(output, tuple) else new(output)
 
-    return module.register_forward_pre_hook(before, with_kwargs=True) if is_input else module.register_forward_hook(after)
+    if is_input:
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)
 
 
 @contextlib.contextmanager

@@ -46,17 +46,6 @@ def test_gemm(core, small_core, ta, tb, shape, beta, cut):
     np.testing.assert_allclose(C, expected, rtol=0, atol=200 * np.finfo(c.dtype).eps)
 
 
-def test_dot_and_axpy(core, small_core):
-    g = np.random.default_rng(1)
-    for c in (core, small_core):
-        x, y = g.standard_normal((2, 23)).astype(c.dtype)
-        n = ctypes.c_size_t(23)
-        assert c.lib.dot(c.blas, n, c.pointer(x), c.pointer(y)) == pytest.approx(float(x @ y), rel=1e-5)
-        expected = y + c.dtype.type(0.5) * x
-        c.lib.axpy(c.blas, n, c.real(0.5), c.pointer(x), c.pointer(y))
-        np.testing.assert_allclose(y, expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize("shape", [(5, 5), (3, 8), (8, 3), (1, 1), (0, 3)])
 def test_small_svd(core, shape):
     m, n = shape

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powersteer.errors import InvalidInput
-from powersteer.positions import describe, prompt_positions, steering_ranges
+from powersteer.positions import canonical, describe, prompt_positions, steering_ranges
 
 LENGTHS = st.integers(1, 12)
 BOUNDS = st.none() | st.integers(-15, 25)
@@ -107,8 +107,22 @@ def test_beyond_the_prompt_is_reached_by_generation_only():
 
 @pytest.mark.parametrize(
     ("positions", "text"),
-    [(None, "all"), ("prompt", "prompt"), (slice(-2, None), "-2:"), (slice(1, 9, 2), "1:9:2"), (3, "[3]"), ([0, -1], "[0, -1]"),
+    [(None, "all"), ("prompt", "prompt"), (slice(-2, None), "-2:"), (slice(1, 9, 2), "1:9:2"), (3, "[3]"),
+     ([0, -1], "[0, -1]"),
      (np.array([4, 5]), "[4, 5]")],
 )  # fmt: skip
 def test_description(positions, text):
     assert describe(positions) == text
+
+
+def test_the_canonical_form_cannot_change():
+    given = [0, -1]
+    kept = canonical(given)
+    given.append(2)
+    array = np.array([1, 2])
+    copied = canonical(array)
+    array[:] = 9
+    assert kept == (0, -1) and copied == (1, 2) and canonical(3) == (3,) and canonical("all") is None
+    assert canonical(slice(np.int64(-2), None)) == slice(-2, None)
+    for form in (None, "prompt", "generated", slice(1, 9, 2), (0, 4)):
+        assert canonical(canonical(form)) == canonical(form)

@@ -41,7 +41,15 @@ def full(**changes):
 
 def test_arithmetic_changes_the_scale_only():
     v = SV(unit(), 3, "mlp_out")
-    for w, scale in [(v * 4.0, 4), (4 * v, 4), (v / 2, 0.5), (-v, -1), (np.float32(3) * v, 3), (v * np.float64(-2), -2), (v * 0, 0)]:
+    for w, scale in [
+        (v * 4.0, 4),
+        (4 * v, 4),
+        (v / 2, 0.5),
+        (-v, -1),
+        (np.float32(3) * v, 3),
+        (v * np.float64(-2), -2),
+        (v * 0, 0),
+    ]:
         assert w.scale == scale
         assert w.direction is not None and np.array_equal(w.direction, v.direction)
         np.testing.assert_allclose(w.vector, scale * unit(), rtol=1e-6)
@@ -83,7 +91,13 @@ def test_a_scale_must_be_finite(bad):
 
 @pytest.mark.parametrize("other", ["2", None, np.ones(6), [1.0], 1j])
 def test_only_numbers_scale(other):
-    for act in (lambda: full() * other, lambda: other * full(), lambda: full() / other, lambda: full() + other, lambda: full() - other):
+    for act in (
+        lambda: full() * other,
+        lambda: other * full(),
+        lambda: full() / other,
+        lambda: full() + other,
+        lambda: full() - other,
+    ):
         with pytest.raises(TypeError):
             act()
 
@@ -116,7 +130,8 @@ def test_arrays():
 
 @pytest.mark.parametrize(
     ("array", "message"),
-    [(np.zeros(3), "not zero"), ([1.0, math.nan], "finite"), ([math.inf, 0.0], "finite"), (np.ones((2, 2)), r"\(2, 2\)"),
+    [(np.zeros(3), "not zero"), ([1.0, math.nan], "finite"), ([math.inf, 0.0], "finite"),
+     (np.ones((2, 2)), r"\(2, 2\)"),
      (np.float64(1), "shape"), ([1j], "real"), (["a"], "real"), ([True, False], "real"), ([], "not zero")],
 )  # fmt: skip
 def test_arrays_that_are_no_vector(array, message):
@@ -126,10 +141,14 @@ def test_arrays_that_are_no_vector(array, message):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"direction": 2 * unit()}, {"direction": unit().astype(complex)}, {"direction": np.full(6, np.nan)}, {"direction": unit()[None]},
-     {"layer": -1}, {"layer": 1.0}, {"layer": True}, {"site": "mlp"}, {"site": 3}, {"scale": "4"}, {"scale": None}, {"site_norm": math.nan},
-     {"method": None}, {"model": 3}, {"target": (1, "nowhere")}, {"target": "somewhere"}, {"target": 4}, {"prompts": "text"},
-     {"prompt_tokens": ((1, "a"),)}, {"prompt_tokens": (1,)}, {"rank": -1}, {"rank": 1.5}, {"sigma": math.inf}, {"residual": "small"},
+    [{"direction": 2 * unit()}, {"direction": unit().astype(complex)}, {"direction": np.full(6, np.nan)},
+     {"direction": unit()[None]},
+     {"layer": -1}, {"layer": 1.0}, {"layer": True}, {"site": "mlp"}, {"site": 3}, {"scale": "4"}, {"scale": None},
+     {"site_norm": math.nan},
+     {"method": None}, {"model": 3}, {"target": (1, "nowhere")}, {"target": "somewhere"}, {"target": 4},
+     {"prompts": "text"},
+     {"prompt_tokens": ((1, "a"),)}, {"prompt_tokens": (1,)}, {"rank": -1}, {"rank": 1.5}, {"sigma": math.inf},
+     {"residual": "small"},
      {"seed": -1}, {"source_positions": ((-1,),)}, {"prompts": ("\ud800",)}, {"scale": 10**400}],
 )  # fmt: skip
 def test_fields_of_the_wrong_kind(changes):
@@ -154,16 +173,34 @@ rows = st.lists(st.lists(naturals, max_size=3).map(tuple), max_size=2).map(tuple
 
 @st.composite
 def vectors(draw):
-    target = st.none() | st.sampled_from(["logits", "next_token"]) | st.tuples(naturals, st.sampled_from(["mlp_out", "down_proj"]))
+    def perhaps(strategy):
+        return draw(st.none() | strategy)
+
+    target = st.sampled_from(["logits", "next_token"]) | st.tuples(naturals, st.sampled_from(["mlp_out", "down_proj"]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
     return SV(
-        unit(draw(st.integers(1, 9)), draw(st.integers(0, 99)), draw(st.sampled_from([np.float32, np.float64]))),
-        draw(naturals), draw(st.sampled_from(["resid_pre", "mlp_out", "resid_post"])), draw(finite),
-        site_norm=draw(st.none() | finite), method=draw(texts), model=draw(st.none() | texts), model_type=draw(st.none() | texts),
-        weights=draw(st.none() | texts), target=draw(target), prompts=draw(st.lists(texts, max_size=2)), prompt_tokens=draw(rows),
-        source_positions=draw(rows), target_positions=draw(rows), reduce=draw(st.none() | texts), steering=draw(st.lists(texts, max_size=2)),
-        rank=draw(st.none() | naturals), sigma=draw(st.none() | finite), residual=draw(st.none() | finite),
-        seed=draw(st.none() | st.integers(0, 2**64 - 1)), version=draw(texts),
-    )  # fmt: skip
+        direction=unit(draw(st.integers(1, 9)), draw(st.integers(0, 99)), dtype),
+        layer=draw(naturals),
+        site=draw(st.sampled_from(["resid_pre", "mlp_out", "resid_post"])),
+        scale=draw(finite),
+        site_norm=perhaps(finite),
+        method=draw(texts),
+        model=perhaps(texts),
+        model_type=perhaps(texts),
+        weights=perhaps(texts),
+        target=perhaps(target),
+        prompts=draw(st.lists(texts, max_size=2)),
+        prompt_tokens=draw(rows),
+        source_positions=draw(rows),
+        target_positions=draw(rows),
+        reduce=perhaps(texts),
+        steering=draw(st.lists(texts, max_size=2)),
+        rank=perhaps(naturals),
+        sigma=perhaps(finite),
+        residual=perhaps(finite),
+        seed=perhaps(st.integers(0, 2**64 - 1)),
+        version=draw(texts),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -214,13 +251,19 @@ def test_the_handmade_file_is_a_good_one(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [(dict(tensors={"weight": unit()}), "'weight'"), (dict(tensors={"direction": unit(), "more": unit()}), "more"),
-     (dict(tensors={"direction": unit().astype(np.int32)}), "dtype I32"), (dict(tensors={"direction": unit().astype(np.float16)}), "F16"),
+     (dict(tensors={"direction": unit().astype(np.int32)}), "dtype I32"),
+     (dict(tensors={"direction": unit().astype(np.float16)}), "F16"),
      (dict(tensors={"direction": unit()[None]}), "direction"), (dict(tensors={"direction": 3 * unit()}), "direction"),
-     (dict(tensors={"direction": np.full(3, np.nan, np.float32)}), "direction"), (dict(tensors={"direction": np.zeros(0, np.float32)}), "direction"),
-     (dict(key="powersteer-vector-9"), "no powersteer vector"), (dict(provenance="{"), "not JSON"), (dict(provenance="[]"), "list"),
-     (dict(provenance="[" * 100_000), "not JSON"), (dict(provenance='{"layer": NaN, "site": "mlp_out"}'), "NaN"), (dict(provenance='{"layer": 3}'), "lacks"),
-     (dict(provenance={"scale": 1e400}), "Infinity|finite|NaN|not JSON"), (dict(provenance={"colour": "red"}), "colour"), (dict(provenance={"direction": [1]}), "does not know"),
-     (dict(provenance={"layer": "3"}), "layer"), (dict(provenance={"site": "mlp_in"}), "no site 'mlp_in'"), (dict(provenance={"target": [1, 2, 3]}), "target"),
+     (dict(tensors={"direction": np.full(3, np.nan, np.float32)}), "direction"),
+     (dict(tensors={"direction": np.zeros(0, np.float32)}), "direction"),
+     (dict(key="powersteer-vector-9"), "no powersteer vector"), (dict(provenance="{"), "not JSON"),
+     (dict(provenance="[]"), "list"),
+     (dict(provenance="[" * 100_000), "not JSON"), (dict(provenance='{"layer": NaN, "site": "mlp_out"}'), "NaN"),
+     (dict(provenance='{"layer": 3}'), "lacks"),
+     (dict(provenance={"scale": 1e400}), "Infinity|finite|NaN|not JSON"),
+     (dict(provenance={"colour": "red"}), "colour"), (dict(provenance={"direction": [1]}), "does not know"),
+     (dict(provenance={"layer": "3"}), "layer"), (dict(provenance={"site": "mlp_in"}), "no site 'mlp_in'"),
+     (dict(provenance={"target": [1, 2, 3]}), "target"),
      (dict(provenance={"prompts": [1]}), "prompts")],
 )  # fmt: skip
 def test_files_that_contradict_themselves(tmp_path, change, message):
@@ -255,7 +298,8 @@ def test_mutated_safetensors_are_read_or_refused(folder, data):
 
 
 @pytest.mark.parametrize(
-    ("layer", "site", "block"), [(3, "resid_post", 3), (3, "mlp_out", 3), (1, "mlp_out", 1), (3, "resid_pre", 2), (2, "resid_pre", 1)]
+    ("layer", "site", "block"),
+    [(3, "resid_post", 3), (3, "mlp_out", 3), (1, "mlp_out", 1), (3, "resid_pre", 2), (2, "resid_pre", 1)],
 )
 def test_gguf_holds_what_is_added_to_a_blocks_output(tmp_path, layer, site, block):
     v = full(layer=layer, site=site)
@@ -333,17 +377,22 @@ def test_gguf_agrees_with_the_gguf_library(tmp_path):
     ("blob", "message"),
     [(b"", "header"), (b"GGUF" + bytes(30), "version 0"), (b"GGML" + bytes(30), "begin with GGUF"),
      (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "no tensor"), (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0), "ends early"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60), "ends early"), (b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 2**62), "a text of"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60), "ends early"),
+     (b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 2**62), "a text of"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 8, 2**60), "ends early"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 6, 2**60), "ends early"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 9, 1), "array of value type 9"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sI", 1, b"\xff", 4), "UTF-8"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q6sIQIQ", 6, b"weight", 1, 1, 0, 0), "is this a model"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.0", 1, 1, 0, 0) + bytes(64), "counts from 1"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 2**62, 0, 0), "ends early"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 1, 0, 2**63), "ends early"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.0", 1, 1, 0, 0) + bytes(64),
+     "counts from 1"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 2**62, 0, 0),
+     "ends early"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 1, 0, 2**63),
+     "ends early"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 1, 1, 0), "GGML type 1"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 2, 1, 1, 0), "2 dimensions")],
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 2, 1, 1, 0),
+     "2 dimensions")],
 )  # fmt: skip
 def test_gguf_files_that_are_refused(tmp_path, blob, message):
     (tmp_path / "v.gguf").write_bytes(blob)
@@ -351,8 +400,21 @@ def test_gguf_files_that_are_refused(tmp_path, blob, message):
         SV.from_gguf(tmp_path / "v.gguf")
 
 
+def test_gguf_with_one_layer_twice(tmp_path):
+    write_control_vector(tmp_path / "v.gguf", {1: np.ones(2), 11: np.ones(2)}, {})
+    blob = (tmp_path / "v.gguf").read_bytes()
+    (tmp_path / "v.gguf").write_bytes(blob.replace(b"direction.11", b"direction.01"))
+    with pytest.raises(ps.InvalidInput, match=r"direction\.1 is there twice"):
+        SV.from_gguf(tmp_path / "v.gguf")
+
+
 def test_gguf_with_a_false_provenance(tmp_path):
-    for provenance in ({"layer": 4, "site": "mlp_out"}, {"layer": "x", "site": "mlp_out"}, {"layer": 3}, {"layer": 3, "site": "mlp_out", "scale": "a"}):
+    for provenance in (
+        {"layer": 4, "site": "mlp_out"},
+        {"layer": "x", "site": "mlp_out"},
+        {"layer": 3},
+        {"layer": 3, "site": "mlp_out", "scale": "a"},
+    ):
         fields = {"powersteer.vector": json.dumps(provenance)}
         write_control_vector(tmp_path / "v.gguf", {3: np.ones(4)}, fields)
         with pytest.raises(ps.InvalidInput):

@@ -24,7 +24,9 @@ def byte_tokenizer():
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
     backend.add_special_tokens(["<s>", "</s>"])
-    backend.post_processor = tokenizers.processors.TemplateProcessing(single=["<s>", "$A"], special_tokens=[("<s>", BOS)])
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=["<s>", "$A"], special_tokens=[("<s>", BOS)]
+    )
     return Tokenizer(backend, N_VOCAB, {"bos_token": "<s>", "eos_token": "</s>"}, {"default": TEMPLATE})
 
 
@@ -51,9 +53,14 @@ def tiny(dtype="float64", threads=1, words=True, name="tiny", **table):
     identity = {"name": name, "model_type": "llama", "n_layers": spec.n_layers, "d_model": spec.d_model,
                 "n_vocab": N_VOCAB, "weights": f"{name}:{sorted(table.items())}"}  # fmt: skip
     checkpoint = Checkpoint(
-        spec=spec, tokenizer=byte_tokenizer() if words else None, identity=identity, config={"model_type": "llama", "deep": [1]},
-        path=None, files=(), eos_ids=(EOS,),
-    )  # fmt: skip
+        spec=spec,
+        tokenizer=byte_tokenizer() if words else None,
+        identity=identity,
+        config={"model_type": "llama", "deep": [1]},
+        path=None,
+        files=(),
+        eos_ids=(EOS,),
+    )
     return model_from_checkpoint(checkpoint, dtype, threads), twin
 
 

@@ -19,7 +19,8 @@ typedef struct {
 } session;
 
 /* Called with the GIL. 0, or -1 with an exception. */
-static int call_operator(const session *s, const char *name, size_t n, const real *in, size_t from, real *out, size_t to) {
+static int call_operator(const session *s, const char *name, size_t n, const real *in, size_t from, real *out,
+                         size_t to) {
     npy_intp dims[] = {(npy_intp)n, (npy_intp)from};
     int bad = -1;
     PyObject *x = PyArray_SimpleNew(2, dims, NPY_REAL), *result = NULL;
@@ -41,7 +42,8 @@ static int call_operator(const session *s, const char *name, size_t n, const rea
     return bad;
 }
 
-static ps_code multiply(session *s, const char *name, size_t n, const real *in, size_t from, real *out, size_t to, ps_status *st) {
+static ps_code multiply(session *s, const char *name, size_t n, const real *in, size_t from, real *out, size_t to,
+                        ps_status *st) {
     PyEval_RestoreThread(s->thread);
     int bad = call_operator(s, name, n, in, from, out, to);
     s->thread = PyEval_SaveThread();
@@ -111,10 +113,10 @@ static int arrays_make(arrays *a, size_t k, const session *s, svd_result *out) {
 static PyObject *result_dict(const arrays *a, const svd_result *r, const session *s) {
     static const char *const stops[] = {[SVD_CERTIFIED] = "certified", [SVD_MAX_APPLICATIONS] = "max_applications",
                                         [SVD_PRECISION] = "precision", [SVD_FIXED] = "fixed"};
-    return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V, "residuals", a->residuals,
-                         "applications", (Py_ssize_t)r->applications, "certificate_applications",
-                         (Py_ssize_t)r->certificate_applications, "history", s->history, "next_sigma", r->next_sigma,
-                         "stop", stops[r->stop]);
+    return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V,
+                         "residuals", a->residuals, "applications", (Py_ssize_t)r->applications,
+                         "certificate_applications", (Py_ssize_t)r->certificate_applications, "history", s->history,
+                         "next_sigma", r->next_sigma, "stop", stops[r->stop]);
 }
 
 /* Exactly one of the two sets of options is given. */
@@ -148,7 +150,8 @@ static int counts(size_t n, const Py_ssize_t *values, const char *const *names) 
 }
 
 PyObject *py_svd_krylov(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"op", "shape", "k", "block", "tol", "max_applications", "seed", "max_basis", "callback", NULL};
+    static char *names[] = {"op",   "shape",     "k",        "block", "tol", "max_applications",
+                            "seed", "max_basis", "callback", NULL};
     static const char *const count_names[] = {"rows", "cols", "k", "block", "max_applications", "max_basis"};
     Py_ssize_t n[6];
     unsigned long long seed;
@@ -159,7 +162,8 @@ PyObject *py_svd_krylov(PyObject *module, PyObject *args, PyObject *kwargs) {
         || counts(6, n, count_names))
         return NULL;
     s.rows = (size_t)n[0], s.cols = (size_t)n[1];
-    o.k = (size_t)n[2], o.block = (size_t)n[3], o.max_applications = (size_t)n[4], o.max_basis = (size_t)n[5], o.seed = seed;
+    o.k = (size_t)n[2], o.block = (size_t)n[3], o.max_applications = (size_t)n[4], o.max_basis = (size_t)n[5];
+    o.seed = seed;
     return solve(module, &s, o.k, &o, NULL);
 }
 
@@ -170,7 +174,8 @@ PyObject *py_svd_power(PyObject *module, PyObject *args, PyObject *kwargs) {
     unsigned long long seed;
     power_options o = {0};
     session s = {.callback = Py_None};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nnnK|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &n[4], &seed, &s.callback)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nnnK|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &n[4], &seed,
+                                     &s.callback)
         || counts(5, n, count_names))
         return NULL;
     s.rows = (size_t)n[0], s.cols = (size_t)n[1];

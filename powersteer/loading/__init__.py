@@ -34,7 +34,7 @@ class Checkpoint:
     path: Path | None  # its folder
     files: tuple[Path, ...]  # its weights
     eos_ids: tuple[int, ...]  # tokens that end a generation
-    notes: tuple[str, ...] = ()  # what is narrower here than the config says
+    notes: tuple[str, ...] = ()  # what is missing, and why
 
 
 def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> Checkpoint:
@@ -52,11 +52,13 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> 
     facts = read_facts(config, family, str(folder / "config.json"))
     tensors, files = open_weights(folder)
     source = Source(tensors, str(folder), _checked(check, tensors))
-    spec, notes = build_spec(config, family, facts, source, str(folder / "config.json"))
+    spec = build_spec(config, family, facts, source, str(folder / "config.json"))
+    tokenizer: Tokenizer | None = None
+    notes: tuple[str, ...] = ()
     try:
         tokenizer = Tokenizer.from_folder(folder, spec.n_vocab, family.model_type)
     except NotFound as error:  # prompts of token ids still work
-        tokenizer, notes = None, (*notes, str(error))
+        notes = (str(error),)
     name = str(path) if not Path(path).expanduser().exists() else folder.resolve().name
     return Checkpoint(
         spec=spec,
@@ -85,7 +87,7 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     named = hf_model.named_parameters(remove_duplicate=False)
     tensors = {name: _from_torch(name, parameter, type(hf_model).__name__) for name, parameter in named}
     source = Source(tensors, type(hf_model).__name__, _checked(check, tensors))
-    spec, notes = build_spec(config, family, facts, source, where)
+    spec = build_spec(config, family, facts, source, where)
     name = str(config.get("_name_or_path") or getattr(hf_model, "name_or_path", "") or type(hf_model).__name__)
     wrapped = None if tokenizer is None else wrap_tokenizer(tokenizer, spec.n_vocab)
     generation = getattr(hf_model, "generation_config", None)
@@ -98,7 +100,6 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
         path=None,
         files=(),
         eos_ids=end or (wrapped.eos_ids if wrapped else ()),
-        notes=notes,
     )
 
 

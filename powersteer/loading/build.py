@@ -79,10 +79,8 @@ class Source:
         return tensor
 
 
-def build_spec(
-    config: Mapping[str, Any], family: Family, facts: Facts, source: Source, where: str
-) -> tuple[Spec, tuple[str, ...]]:
-    """The model, and notes on what is narrower than its config says. where: names the config in messages."""
+def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: Source, where: str) -> Spec:
+    """The model. where: names the config in messages. Raises BadCheckpoint and UnsupportedModel."""
     f = facts
     if f.act not in _ACTS:
         raise UnsupportedModel(
@@ -96,8 +94,7 @@ def build_spec(
     layers = tuple(_layer(family, f, source, i, where) for i in range(f.n_layers))
     _refuse_extra(family, source)
     tables = _rope_tables(config, family, f, where)
-    n_ctx, notes = _context(f.n_ctx, tables)
-    spec = Spec(
+    return Spec(
         n_layers=f.n_layers,
         d_model=f.d_model,
         n_vocab=f.n_vocab,
@@ -105,7 +102,7 @@ def build_spec(
         n_kv_heads=f.n_kv_heads,
         head_dim=f.head_dim,
         d_ff=f.d_ff,
-        n_ctx=n_ctx,
+        n_ctx=f.n_ctx,
         norm=family.norm,
         norm_eps=float(f.norm_eps),
         qk_norm=value_of(family.qk_norm, f),
@@ -119,7 +116,7 @@ def build_spec(
         embed_scale=float(family.embed_scale(f)),
         resid_scale=float(family.resid_scale(f)),
         logit_scale=float(family.logit_scale(f)),
-        rope=tuple((table.inv_freq, table.scale) for table in tables),
+        rope=tuple((table.inv_freq, table.scale, *(table.long or ())) for table in tables),
         layers=layers,
         embed=embed,
         pos_embed=pos_embed,
@@ -127,7 +124,6 @@ def build_spec(
         head=head,
         head_bias=head_bias,
     )
-    return spec, notes
 
 
 def fingerprint(source: Source, model_type: str) -> str:
@@ -283,13 +279,3 @@ def _rope_tables(config: Mapping[str, Any], family: Family, f: Facts, where: str
         rope_table(values, name, f.head_dim, f.n_ctx, f.original_positions, family.rope.round_up)
         for values, name in rope_settings(config, family.rope, where)
     ]
-
-
-def _context(n_ctx: int, tables: list[RopeTable]) -> tuple[int, tuple[str, ...]]:
-    """The context within which one rotary table holds, and a note if that is not all of it."""
-    limit = min([n_ctx, *(table.max_positions for table in tables if table.max_positions is not None)])
-    if limit == n_ctx:
-        return n_ctx, ()
-    return limit, (
-        f"context is {limit} tokens of the {n_ctx} that the config names: beyond, its rotary frequencies change",
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 class RopeTable:
     inv_freq: NDArray[np.float64]  # (dim/2,), float32 values
     scale: float  # multiplies cos and sin
-    max_positions: int | None = None  # beyond these the kind would use another table; None: no limit
+    long: tuple[NDArray[np.float64], int] | None = None  # another inv_freq, for sequences of more tokens than this
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,22 @@ class _Setting:
         """theta ** (2i / dim), in float32 as PyTorch's scalar ** tensor."""
         exponents = np.arange(0, self.dim, 2, dtype=np.float32) / np.float32(self.dim)
         theta = np.float64(np.float32(self.theta()))
-        return (theta ** exponents.astype(np.float64)).astype(np.float32)
+        powers: F32 = (theta ** exponents.astype(np.float64)).astype(np.float32)
+        return powers
 
     def theta(self) -> float:
         theta = self.number("rope_theta")
         if theta <= 1:
             raise BadCheckpoint(f"{self.where} has rope_theta = {theta!r}, which must exceed 1; correct it")
         return theta
+
+    def factors(self, key: str) -> F32:
+        values = self.values.get(key)
+        if not isinstance(values, list) or len(values) != self.dim // 2:
+            raise BadCheckpoint(f"{self.where} needs a {key} list of {self.dim // 2} numbers; correct it")
+        if not all(type(value) in (int, float) and math.isfinite(value) and value > 0 for value in values):
+            raise BadCheckpoint(f"{self.where} has a {key} that is not all positive numbers; correct it")
+        return np.array(values, np.float32)
 
     def original(self) -> float:
         if self.original_positions is not None:
@@ -68,7 +77,8 @@ class _Setting:
 
 
 def _over(scalar: float, tensor: F32) -> F32:
-    return (np.float32(1) / tensor) * np.float32(scalar)
+    product: F32 = (np.float32(1) / tensor) * np.float32(scalar)
+    return product
 
 
 def _default(s: _Setting) -> RopeTable:
@@ -80,9 +90,9 @@ def _linear(s: _Setting) -> RopeTable:
 
 
 def _dynamic(s: _Setting) -> RopeTable:
-    """NTK scaling changes theta only beyond max_position_embeddings; up to there it is the default."""
+    """NTK scaling changes theta only beyond max_position_embeddings, which is our context; up to there nothing."""
     s.number("factor")
-    return _table(_over(1.0, s.powers()), max_positions=s.max_positions)
+    return _default(s)
 
 
 def _llama3(s: _Setting) -> RopeTable:
@@ -131,23 +141,20 @@ def _mscale(factor: float, mscale: float) -> float:
 
 
 def _longrope(s: _Setting) -> RopeTable:
-    """Two tables, one for sequences up to the original length and one for longer ones: the first, with its limit."""
-    original = s.original()
-    factors = s.values.get("short_factor")
-    if not isinstance(factors, list) or len(factors) != s.dim // 2:
-        raise BadCheckpoint(f"{s.where} needs a short_factor list of {s.dim // 2} numbers; correct it")
-    if not all(type(value) in (int, float) and math.isfinite(value) and value > 0 for value in factors):
-        raise BadCheckpoint(f"{s.where} has a short_factor that is not all positive numbers; correct it")
+    """One table for sequences up to the original length, another for longer ones."""
+    original = int(s.original())
     factor = s.number("factor", s.max_positions / original)
     scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
-    inv_freq = _over(1.0, np.array(factors, np.float32) * s.powers())
-    return _table(inv_freq, s.number("attention_factor", scale), max_positions=int(original))
+    powers = s.powers()
+    short, long = (_over(1.0, s.factors(key) * powers) for key in ("short_factor", "long_factor"))
+    table = _table(short, s.number("attention_factor", scale))
+    return table if s.max_positions <= original else replace(table, long=(long.astype(np.float64), original))
 
 
-def _table(inv_freq: F32, scale: float = 1.0, max_positions: int | None = None) -> RopeTable:
+def _table(inv_freq: F32, scale: float = 1.0) -> RopeTable:
     if inv_freq.dtype != np.float32:
         raise TypeError(f"a rotary table was computed in {inv_freq.dtype}")
-    return RopeTable(inv_freq.astype(np.float64), float(scale), max_positions)
+    return RopeTable(inv_freq.astype(np.float64), float(scale))
 
 
 _Kind = Callable[[_Setting], RopeTable]
@@ -203,7 +210,8 @@ def rope_table(
     try:
         with np.errstate(all="ignore"):
             table = compute(_Setting(values, where, dim, max_positions, original_positions))
-        sound = bool(np.isfinite(table.inv_freq).all()) and math.isfinite(table.scale)
+        frequencies = [table.inv_freq, *(table.long or ())[:1]]
+        sound = all(np.isfinite(one).all() for one in frequencies) and math.isfinite(table.scale)
     except ArithmeticError:
         sound = False
     if not sound:

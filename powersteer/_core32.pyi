@@ -1,0 +1,117 @@
+"""The numerical core in single precision; _core64 has the same names in double. Arrays named `real` are float32 here and
+float64 there."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+_Ids = NDArray[np.int32]
+_Place = tuple[int, int]  # (layer, index of the site in powersteer.sites.SITES)
+_Target = _Place | Literal["logits", "next_token"]
+# (layer, site, vector (d,) real, sequence or -1 for every one, ranges (n, 2) half-open absolute positions)
+_Intervention = tuple[int, int, _Array, int, _Ids]
+
+real_size: int
+
+class _BlasInfo(TypedDict):
+    config: str
+    corename: str
+    path: str | None
+    opened: bool
+
+class _SVD(TypedDict):
+    U: _Array
+    S: _Array
+    V: _Array
+    residuals: _Array
+    applications: int
+    certificate_applications: int
+    history: list[tuple[int, float, _Array]]
+    next_sigma: float
+    stop: str
+
+def blas_open(path: str, prefix: str, /) -> None: ...
+def blas_info() -> _BlasInfo: ...
+def cpu_features() -> tuple[str, ...]: ...
+def svd_krylov(
+    op: Any,
+    shape: tuple[int, int],
+    k: int,
+    block: int,
+    tol: float,
+    max_applications: int,
+    seed: int,
+    max_basis: int,
+    callback: Callable[[int, float, _Array], object] | None,
+) -> _SVD: ...
+def svd_power(
+    op: Any,
+    shape: tuple[int, int],
+    k: int,
+    oversample: int,
+    iterations: int,
+    seed: int,
+    callback: Callable[[int, float, _Array], object] | None,
+) -> _SVD: ...
+
+class Model:
+    def __init__(
+        self, spec: dict[str, Any], layers: list[dict[str, Any]], top: dict[str, Any], threads: int
+    ) -> None: ...
+    @property
+    def threads(self) -> int: ...
+    def forward(
+        self,
+        tokens: Sequence[_Ids],
+        steer: Sequence[_Intervention],
+        sites: list[_Place],
+        rows: Literal["all", "last", "none"],
+    ) -> tuple[list[_Array] | None, list[list[_Array]]]: ...
+
+class Decoder:
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[_Ids],
+        capacity: _Ids,
+        steer: Sequence[_Intervention],
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seeds: NDArray[np.uint64],
+    ) -> None: ...
+    def step(self) -> _Ids: ...
+    def stop(self, i: int, /) -> None: ...
+    def logits(self) -> _Array: ...
+
+class Jacobian:
+    """One target, or a list of them with a list of positions each; then `shape` and `base` are lists as well."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[_Ids],
+        steer: Sequence[_Intervention],
+        source: _Place,
+        target: _Target | list[_Target],
+        source_positions: Sequence[_Ids],
+        target_positions: Sequence[_Ids] | list[Sequence[_Ids]],
+        mean: bool,
+    ) -> None: ...
+    @property
+    def shape(self) -> Any: ...
+    @property
+    def base(self) -> Any: ...
+    @property
+    def source_norm(self) -> float: ...
+    @property
+    def rows_per_vector(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def apply(self, V: _Array, /) -> _Array: ...
+    def apply_t(self, U: _Array, /) -> _Array: ...
+    def apply_each(self, lanes: list[tuple[int, _Array, _Array]], /) -> None: ...
+    def apply_t_each(self, lanes: list[tuple[int, _Array, _Array]], /) -> None: ...

@@ -1,0 +1,9 @@
+from ._core32 import Decoder as Decoder
+from ._core32 import Jacobian as Jacobian
+from ._core32 import Model as Model
+from ._core32 import blas_info as blas_info
+from ._core32 import blas_open as blas_open
+from ._core32 import cpu_features as cpu_features
+from ._core32 import real_size as real_size
+from ._core32 import svd_krylov as svd_krylov
+from ._core32 import svd_power as svd_power

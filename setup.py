@@ -1,0 +1,79 @@
+"""Builds the C core twice from the same sources: _core32 (float) and _core64 (double).
+
+Environment switches, for development:
+    POWERSTEER_DEBUG=1              no optimisation, debug symbols
+    POWERSTEER_SANITIZE=address,undefined   (or thread)
+    POWERSTEER_COVERAGE=1           gcov counters
+    POWERSTEER_WERROR=1             warnings are errors
+    POWERSTEER_MUTATE=n             the n-th deliberate bug of the mutation tests
+"""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+
+import numpy
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+def flag(name):
+    return os.environ.get(f"POWERSTEER_{name}", "") not in ("", "0")
+
+
+def flags():
+    """(compile, link) flags. No fast-math: sums keep their order. Contraction to fused multiply-add is allowed, and
+    -march is never given: kernels choose their instruction set at run time (csrc/skinny.c)."""
+    if sys.platform == "win32":
+        return ["/O2", "/std:c11", "/experimental:c11atomics"], []
+    compile_, link = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra"], ["-lm"]
+    compile_ += ["-Wno-psabi"]  # 64-byte vectors never cross a function that is not inlined
+    if sys.platform.startswith("linux"):
+        link += ["-lpthread", "-ldl"]
+    compile_ += ["-O0", "-g3"] if flag("DEBUG") else ["-O3", "-g1"]
+    if flag("WERROR"):
+        compile_ += ["-Werror"]
+    if sanitizers := os.environ.get("POWERSTEER_SANITIZE"):
+        compile_ += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+        link += [f"-fsanitize={sanitizers}"]
+    if flag("COVERAGE"):
+        compile_ += ["--coverage", "-O0"]
+        link += ["--coverage"]
+    return compile_, link
+
+
+class BuildExt(build_ext):
+    """Compiles the files of an extension side by side."""
+
+    def build_extension(self, ext):
+        compile_one = self.compiler.compile
+
+        def compile_all(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: compile_one([source], **options), sources))
+            return [name for group in objects for name in group]
+
+        self.compiler.compile = compile_all
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler.compile = compile_one
+
+
+def core(name, *macros):
+    compile_args, link_args = flags()
+    if mutation := os.environ.get("POWERSTEER_MUTATE"):
+        macros += (("PS_MUTATE", mutation),)
+    return Extension(
+        f"powersteer.{name}",
+        sources=sorted(glob("csrc/*.c") + glob("csrc/python/*.c")),
+        depends=sorted(glob("csrc/*.h") + glob("csrc/python/*.h")),
+        include_dirs=[numpy.get_include()],
+        define_macros=list(macros),
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+
+
+setup(ext_modules=[core("_core32"), core("_core64", ("PS_DOUBLE", "1"))], cmdclass={"build_ext": BuildExt})

@@ -1,0 +1,321 @@
+"""Files of weights: mapped, never copied; damaged, hostile and foreign ones refused by the name of what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tracemalloc
+from pathlib import Path
+
+import hf_models
+import numpy as np
+import pytest
+import torch
+import transformers
+from checkpoints import change_config, change_tensors, copy, equal_specs, saved
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
+from powersteer.loading import hub, load_checkpoint
+from powersteer.loading.checkpoint import Stored, check_finite, open_weights
+
+
+@pytest.mark.parametrize(("change", "error", "words"), [
+    (lambda t: t.pop("model.norm.weight"), BadCheckpoint, "no tensor 'model.norm.weight'"),
+    (lambda t: t.update({"model.extra": torch.ones(2)}), BadCheckpoint, "'model.extra'.*is no part"),
+    (lambda t: t.update({"model.norm.weight": torch.ones(25)}), BadCheckpoint, r"model.norm.weight.*\(25,\).*\(24,\)"),
+    (lambda t: t.update({"model.norm.weight": torch.ones(24, dtype=torch.int32)}), UnsupportedModel, "norm.*I32"),
+    (lambda t: t["model.layers.1.mlp.up_proj.weight"][40, 23].fill_(float("nan")), BadCheckpoint, "up_proj.*NaN"),
+    (lambda t: t["model.layers.2.self_attn.o_proj.weight"][0, 0].fill_(float("-inf")), BadCheckpoint, "o_proj.*NaN"),
+    (lambda t: t["model.layers.0.input_layernorm.weight"][3].fill_(float("inf")), BadCheckpoint, "layernorm.*NaN"),
+], ids=["missing", "extra", "misshapen", "integers", "nan", "inf", "norm"])  # fmt: skip
+def test_wrong_tensors_are_refused_by_name(tmp_path, change, error, words):
+    folder = copy("llama", tmp_path)
+    change_tensors(folder, change)
+    with pytest.raises(error, match=words) as caught:
+        load_checkpoint(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_the_search_for_nan_can_be_turned_off_for_matrices_only(tmp_path):
+    folder = copy("llama", tmp_path)
+    change_tensors(folder, lambda t: t["model.layers.1.mlp.up_proj.weight"][0, 0].fill_(float("nan")))
+    load_checkpoint(folder, check=False)
+    change_tensors(folder, lambda t: t["model.norm.weight"][0].fill_(float("nan")))
+    with pytest.raises(BadCheckpoint, match=r"model\.norm\.weight"):
+        load_checkpoint(folder, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("F32", np.float32), ("F64", np.float64), ("F16", np.float16), ("BF16", np.uint16)]
+)
+def test_finite_check_sees_every_element_and_needs_no_memory(name, dtype):
+    bits = {"F32": 0x7F800000, "F64": 0x7FF0000000000000, "F16": 0x7C00, "BF16": 0x7F80}[name]
+    kind = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    size = (64 << 20) // kind.itemsize
+    flat = np.full(size, bits - 1, kind)  # the largest finite number
+    tensor = Stored("w", name, (size,), "here", lambda: flat.view(dtype))
+    tracemalloc.start()
+    for shape in ((size,), (size // 64, 64), (2, size // 2), (4, 4, size // 16)):
+        check_finite(tensor, flat.view(dtype).reshape(shape))
+    check_finite(tensor, flat.view(dtype).reshape(-1, 1024).T)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    for at in (0, 1, size // 3, size - 1):
+        for value in (bits, bits + 1, bits | 1 << (8 * kind.itemsize - 1)):  # inf, nan, -inf
+            broken = flat.copy()
+            broken[at] = value
+            for shape in ((size,), (size // 64, 64), (2, size // 2)):
+                with pytest.raises(BadCheckpoint, match="'w' in here"):
+                    check_finite(tensor, broken.view(dtype).reshape(shape))
+
+
+def test_a_big_bfloat16_file_stays_mapped(tmp_path):
+    """Loading and searching 256 MB allocates next to nothing."""
+    config = dict(hf_models.HEAD, vocab_size=2_000_000, hidden_size=32, head_dim=8, tie_word_embeddings=True)
+    small = transformers.LlamaForCausalLM(transformers.LlamaConfig(**dict(config, vocab_size=8))).to(torch.bfloat16)
+    small.save_pretrained(tmp_path)
+    change_tensors(
+        tmp_path, lambda t: t.update({"model.embed_tokens.weight": torch.ones(4_000_000, 32, dtype=torch.bfloat16)})
+    )
+    change_config(tmp_path, vocab_size=4_000_000)
+    tracemalloc.start()
+    spec = load_checkpoint(tmp_path).spec
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert spec.nbytes > 256_000_000 and spec.head is spec.embed and peak < 8 << 20
+
+
+# ---- shards, other formats, the hub ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    folder = tmp_path / "sharded"
+    hf_models.make("llama").save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    return folder
+
+
+def change_index(folder, change):
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    change(index["weight_map"])
+    path.write_text(json.dumps(index))
+
+
+def test_shards_are_the_same_model(sharded):
+    split, whole = load_checkpoint(sharded), load_checkpoint(saved("llama"))
+    assert equal_specs(split.spec, whole.spec) and len(split.files) > 2 and len(whole.files) == 1
+    assert split.identity["weights"] == whole.identity["weights"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/passwd", "a/../../b", "C:\\x", "\\\\host\\x", "", "a\0b", "..\\x"]
+)
+def test_an_index_may_not_lead_out_of_its_folder(sharded, name):
+    change_index(sharded, lambda weights: weights.update({"model.norm.weight": name}))
+    with pytest.raises(BadCheckpoint, match="not inside its folder"):
+        load_checkpoint(sharded)
+
+
+def test_an_index_must_agree_with_its_shards(sharded):
+    keep = (sharded / "model.safetensors.index.json").read_text()
+    files = sorted(sharded.glob("model-*.safetensors"))
+    for change, error, words in (
+        (lambda weights: weights.update({"model.norm.weight": "gone.safetensors"}), NotFound, "gone.safetensors"),
+        (lambda weights: weights.update({"model.none": files[0].name}), BadCheckpoint, "'model.none' is not in"),
+        (lambda weights: weights.pop("model.norm.weight"), BadCheckpoint, "'model.norm.weight'.*is not in"),
+        (lambda weights: weights.update(dict.fromkeys(weights, files[0].name)), BadCheckpoint, "is not in"),
+        (lambda weights: weights.update({"model.norm.weight": 3}), BadCheckpoint, "no weight_map"),
+    ):
+        change_index(sharded, change)
+        with pytest.raises(error, match=words):
+            load_checkpoint(sharded)
+        (sharded / "model.safetensors.index.json").write_text(keep)
+    shutil.copy(files[0], files[1])
+    with pytest.raises(BadCheckpoint, match=r"is in .* and "):
+        load_checkpoint(sharded)
+
+
+@pytest.mark.parametrize(("file", "error", "words"), [
+    ("pytorch_model.bin", UnsupportedModel, "pickled.*save_pretrained"),
+    ("model.gguf", UnsupportedModel, "GGUF"),
+    ("tf_model.h5", UnsupportedModel, "TensorFlow"),
+    ("adapter_config.json", UnsupportedModel, "adapter.*merge"),
+    ("model.fp16.safetensors", NotFound, "neither.*model.fp16.safetensors"),
+    ("readme.md", NotFound, "neither model.safetensors nor"),
+])  # fmt: skip
+def test_other_formats_are_refused_with_what_to_do(tmp_path, file, error, words):
+    folder = copy("llama", tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / file).write_bytes(b"x")
+    with pytest.raises(error, match=words):
+        load_checkpoint(folder)
+
+
+def test_paths_that_are_no_checkpoint(tmp_path):
+    for path, error in (
+        (tmp_path / "none", NotFound),
+        (tmp_path, NotFound),
+        ("../none/of/these", NotFound),
+        ("a b", NotFound),
+    ):
+        with pytest.raises(error):
+            load_checkpoint(path)
+    with pytest.raises(InvalidInput, match="is a file"):
+        load_checkpoint(copy("llama", tmp_path) / "model.safetensors")
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(tmp_path / "none")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An offline hub cache with org/name, as huggingface_hub lays it out."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    repository = tmp_path / "home" / "hub" / "models--org--name"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    snapshot, blobs = repository / "snapshots" / commit, repository / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for i, file in enumerate(sorted(saved("llama").iterdir())):
+        shutil.copy(file, blobs / str(i))
+        (snapshot / file.name).symlink_to(Path("../../blobs") / str(i))
+    return tmp_path / "home"
+
+
+def test_hub_cache(cache, monkeypatch):
+    whole = load_checkpoint(saved("llama"))
+    for variable, value in (("HF_HOME", cache), ("HF_HUB_CACHE", cache / "hub")):
+        monkeypatch.setenv(variable, str(value))
+        found = load_checkpoint("org/name")
+        assert equal_specs(found.spec, whole.spec) and found.identity["name"] == "org/name"
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert hub.cache_folder() == cache / "huggingface" / "hub"
+    with pytest.raises(NotFound, match=r"org/name.*main.*HF_HUB_OFFLINE"):
+        load_checkpoint("org/name")
+    monkeypatch.setenv("HF_HOME", str(cache))
+    assert hub.resolve("org/name", revision="0123456789abcdef0123456789abcdef01234567").is_dir()
+    for name in ("org/other", "org/../name", "name", "org/name/x"):
+        with pytest.raises(NotFound):
+            hub.resolve(name)
+    next(cache.glob("hub/models--org--name/snapshots/*/config.json")).unlink()
+    with pytest.raises(NotFound, match="no complete model"):
+        hub.resolve("org/name")
+
+
+def test_a_download_that_fails_is_one_clear_error(cache, monkeypatch):
+    import huggingface_hub
+
+    def refuse(name, **kwargs):
+        raise ConnectionError(f"cannot reach {name}\nlong trace")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(NotFound, match=r"downloading it failed: cannot reach org/new$"):
+        hub.resolve("org/new")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(NotFound, match="pip install huggingface_hub"):
+        hub.resolve("org/new")
+
+
+# ---- hostile files ---------------------------------------------------------------------------------------------------
+
+
+def write_header(path, header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
+
+
+def entry(begin, end, shape=(4,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(("header", "words"), [
+    ({"a": entry(0, 16), "b": entry(8, 24)}, "'b'.*overlaps"),
+    ({"a": entry(0, 16), "b": entry(0, 16)}, "overlaps"),
+    ({"a": entry(0, 16), "b": entry(20, 36)}, "leaves a gap"),
+    ({"a": entry(0, 16), "b": entry(16, 32)}, "24 bytes of tensors where its header describes 32"),
+    ({"a": entry(0, 16)}, "truncated or has a tail"),
+    ({"a": entry(16, 0)}, "does not fill"),
+    ({"a": entry(-16, 0)}, "wrong type"),
+    ({"a": entry(0, 2**70, (2**68,))}, "wrong type"),
+    ({"a": entry(0, 24, (2**62, 2**62))}, "does not fill"),
+    ({"a": entry(0, 24, (3, 3))}, "does not fill"),
+    ({"a": entry(0, 24, (True,) * 6)}, "wrong type"),
+    ({"a": entry(0, 24.0, (6,))}, "wrong type"),
+    ({"a": {"dtype": "F32", "shape": [6]}}, "not dtype, shape and data_offsets"),
+    ({"a": {**entry(0, 24, (6,)), "more": 1}}, "not dtype, shape and data_offsets"),
+    ({"a": [1]}, "not dtype, shape and data_offsets"),
+    ({"a": entry(0, 24, (48,), "F4")}, "F4, which only quantised"),
+    ({"a": entry(0, 24, (6,), ["F32"])}, "wrong type"),
+    (b'{"a": {}, "a": {}}', "key 'a' twice"),
+    (b"[]", "not a JSON object"),
+    (b"{", "not valid JSON"),
+    (b"\xff" * 8, "not valid JSON"),
+    (b"[" * 50_000, "not valid JSON"),
+    (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+], ids=lambda x: str(x)[:40])  # fmt: skip
+def test_hostile_headers_are_refused(tmp_path, header, words):
+    path = tmp_path / "model.safetensors"
+    write_header(path, header, bytes(24))
+    with pytest.raises(PowersteerError, match=words) as caught:
+        open_weights(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [10**9, 2**63, 2**64 - 1, 100])
+def test_a_header_longer_than_its_file_is_refused(tmp_path, length):
+    write_header(tmp_path / "model.safetensors", b"{}", bytes(24), length)
+    with pytest.raises(BadCheckpoint, match=f"claims {length} bytes"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("size", range(0, 40, 3))
+def test_a_truncated_file_is_refused(tmp_path, size):
+    whole = (saved("llama") / "model.safetensors").read_bytes()
+    for cut in (whole[:size], whole[: len(whole) - 1 - size]):
+        (tmp_path / "model.safetensors").write_bytes(cut)
+        with pytest.raises(BadCheckpoint):
+            open_weights(tmp_path)
+
+
+def test_tensors_that_are_not_aligned_are_still_read_right(tmp_path):
+    values = np.arange(6, dtype=np.float32)
+    header = json.dumps({"a": entry(0, 24, (2, 3))}).encode()
+    for pad in range(4):
+        write_header(tmp_path / "model.safetensors", header + b" " * pad, values.tobytes())
+        array = open_weights(tmp_path)[0]["a"].view()
+        np.testing.assert_array_equal(array, values.reshape(2, 3))
+        assert array.flags.aligned
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_mutated_file_is_read_or_refused(tmp_path_factory, data):
+    """Whatever bytes change, in the header above all, the answer is a model or one of our exceptions."""
+    source = saved("gpt2")
+    folder = tmp_path_factory.mktemp("mutated")
+    for name in ("config.json", "model.safetensors"):
+        content = bytearray((source / name).read_bytes())
+        end = len(content) if name == "config.json" else 8 + int.from_bytes(content[:8], "little")
+        for _ in range(data.draw(st.integers(0, 3), label=f"changes of {name}")):
+            at = data.draw(st.integers(0, end - 1))
+            content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+        (folder / name).write_bytes(content)
+    try:
+        spec = load_checkpoint(folder).spec
+    except PowersteerError as error:
+        assert str(error)
+    else:
+        assert len(spec.layers) == spec.n_layers
+    finally:
+        shutil.rmtree(folder)

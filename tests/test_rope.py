@@ -1,0 +1,98 @@
+"""Rotary tables against the functions of transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from checkpoints import saved
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from powersteer.errors import BadCheckpoint
+from powersteer.loading import load_checkpoint
+from powersteer.loading.rope import rope_table
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+ROPES = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 3.7},
+    {"rope_type": "dynamic", "factor": 2.0},
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+     "original_max_position_embeddings": 256},
+    YARN,
+    {**YARN, "mscale": 1.0, "mscale_all_dim": 0.8, "truncate": False, "beta_fast": 16.0, "beta_slow": 2.0},
+    {**YARN, "attention_factor": 1.5},
+    {"rope_type": "longrope", "short_factor": [1 + 0.03 * i for i in range(16)], "long_factor": [2.0] * 16,
+     "original_max_position_embeddings": 1024},
+    {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "factor": 8.0,
+     "original_max_position_embeddings": 1024},
+]  # fmt: skip
+
+
+def their_table(values):
+    config = transformers.LlamaConfig(
+        hidden_size=128, num_attention_heads=4, head_dim=32, max_position_embeddings=2048, rope_parameters=dict(values)
+    )
+    compute = ROPE_INIT_FUNCTIONS.get(values["rope_type"], LlamaRotaryEmbedding.compute_default_rope_parameters)
+    table, scale = compute(config)
+    assert table.dtype == torch.float32
+    return table.numpy(), scale
+
+
+@pytest.mark.parametrize("values", ROPES, ids=lambda values: values["rope_type"])
+def test_rotary_tables_are_those_of_transformers(values):
+    """In every bit, but for PyTorch's float32 power: its vectorised kernels round about one number in a hundred the
+    wrong way, not the same ones on all CPUs; its plain kernel rounds as we do (ATEN_CPU_CAPABILITY=default)."""
+    same = []
+    for theta in (1e3, 10_000, 500_000.0, 999999.4420358813, 5e6):
+        one = {**values, "rope_theta": theta}
+        ours, (table, scale) = rope_table(one, "config", 32, 2048), their_table(one)
+        assert ours.scale == scale
+        np.testing.assert_allclose(ours.inv_freq, table, rtol=6e-7)
+        same.append(ours.inv_freq == table)
+    assert np.mean(same) > 0.9
+
+
+def test_longrope_has_another_table_for_long_sequences():
+    values = {**ROPES[-2], "rope_theta": 1e4, "long_factor": [2 + 0.1 * i for i in range(16)]}
+    ours = rope_table(values, "config", 32, 2048)
+    config = transformers.LlamaConfig(
+        hidden_size=128, num_attention_heads=4, max_position_embeddings=2048, rope_parameters=dict(values)
+    )
+    for length, table in ((1024, ours.inv_freq), (1025, ours.long[0])):
+        np.testing.assert_allclose(table, ROPE_INIT_FUNCTIONS["longrope"](config, seq_len=length)[0], rtol=6e-7)
+    assert ours.long[1] == 1024
+    assert rope_table(values, "config", 32, 1024).long is None  # never that long
+
+
+def test_the_top_level_original_length_wins_as_in_transformers():
+    rope = load_checkpoint(saved("phi3-longrope_long")).spec.rope[0]
+    assert rope[3] == 4 and len(load_checkpoint(saved("phi3-longrope_short")).spec.rope[0]) == 2
+
+
+def test_dynamic_scaling_changes_nothing_within_the_context():
+    checkpoint = load_checkpoint(saved("llama-dynamic"))
+    assert checkpoint.spec.n_ctx == 64 and len(checkpoint.spec.rope[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"rope_type": "longrope", "short_factor": [1.0] * 15}, "short_factor list of 16"),
+        (
+            {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [0.0] * 16},
+            "long_factor.*not all positive",
+        ),
+        ({"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}, "not above"),
+        ({"rope_type": "linear", "factor": True}, "factor = True"),
+        ({"rope_type": "linear", "factor": 1e-45}, "no finite rotary table"),
+        ({"rope_type": "yarn", "factor": float("inf")}, "factor = inf"),
+        ({"rope_type": "yarn", "beta_fast": "32"}, "beta_fast = '32'"),
+    ],
+    ids=str,
+)
+def test_numbers_that_make_no_sense(values, words):
+    with pytest.raises(BadCheckpoint, match=words):
+        rope_table({"rope_theta": 1e4, **values}, "config", 32, 2048)

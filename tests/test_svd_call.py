@@ -1,0 +1,336 @@
+"""svd: what it takes, what it refuses, and how a run is watched and stopped."""
+
+import gc
+import io
+import sys
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from spectra import Counted, Diagonal, planted, published
+
+import powersteer as ps
+from powersteer import _core32, _core64
+
+A = np.random.default_rng(0).standard_normal((30, 50))
+S = np.linalg.svd(A, compute_uv=False)
+
+
+class Matvec:
+    """The least an operator can be."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+        self.shape = matrix.shape
+
+    def matvec(self, v):
+        return self.matrix @ v
+
+    def rmatvec(self, u):
+        return self.matrix.T @ u
+
+
+# ---- inputs ----
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        A,
+        np.asfortranarray(A),
+        A.astype(">f8"),
+        np.repeat(np.repeat(A, 2, 0), 3, 1)[::2, ::3],
+        A[::-1, ::-1][::-1, ::-1],
+        np.broadcast_to(A, (2, 30, 50))[1],
+        A.tolist(),
+        np.matrix(A),
+        scipy.sparse.csr_array(A),
+        scipy.sparse.linalg.aslinearoperator(A),
+        Matvec(A),
+        Counted(A),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+@pytest.mark.parametrize("method", ["krylov", "power", "dense"])
+def test_every_kind_of_operator(operator, method):
+    options = {"iterations": 60, "oversample": 6} if method == "power" else {}
+    r = ps.svd(operator, 4, method=method, tol=1e-4, **options)
+    np.testing.assert_allclose(r.S, S[:4], rtol=1e-6)
+    assert r.U.shape == (30, 4) and r.Vh.shape == (4, 50)
+    assert r.U.dtype == r.S.dtype == r.Vh.dtype == np.float64
+    assert r.Vh.flags.c_contiguous and r.U.flags.c_contiguous
+
+
+def test_strided_input_gives_the_same_bits_and_is_left_alone():
+    strided = np.repeat(np.repeat(A, 2, 0), 3, 1)[::2, ::3]
+    before = strided.copy()
+    x, y = ps.svd(strided, 4), ps.svd(A, 4)
+    np.testing.assert_array_equal(x.Vh, y.Vh)
+    np.testing.assert_array_equal(strided, before)
+
+
+@pytest.mark.parametrize(
+    "dtype, expected",
+    [
+        (np.float16, np.float32),
+        (np.float32, np.float32),
+        (">f4", np.float32),
+        (np.int64, np.float64),
+        (bool, np.float64),
+    ],
+)
+def test_the_core_follows_the_dtype(dtype, expected):
+    B = (A > 0.5).astype(dtype) if dtype is bool else (A * 8).astype(dtype)
+    r = ps.svd(B, 3)
+    assert r.S.dtype == expected
+    np.testing.assert_allclose(r.S, np.linalg.svd(B.astype(np.float64), compute_uv=False)[:3], rtol=1e-4)
+    assert ps.svd(scipy.sparse.linalg.aslinearoperator(B.astype(expected)), 3).S.dtype == expected
+
+
+def test_the_block_an_operator_asks_for_is_used():
+    widths = []
+
+    class Wide(Counted):
+        def block(self):
+            return 3
+
+        def apply(self, V):
+            widths.append(len(V))
+            return super().apply(V)
+
+    ps.svd(Wide(A), 4)
+    assert widths[0] == 3
+    widths.clear()
+    ps.svd(Wide(A), 4, block=2)
+    assert widths[0] == 2
+
+
+def test_dense_uses_what_is_cheaper():
+    for matrix, cost in ((A, (0, 30)), (A.T, (30, 0))):
+        op = Counted(matrix)
+        r = ps.svd(op, 4, method="dense")
+        assert (op.forward, op.back) == cost and r.applications == 30
+    assert ps.svd(A, 4, method="dense").applications == 0
+
+    class Known(Counted):
+        def dense(self):
+            return self.A
+
+    op = Known(A)
+    ps.svd(op, 4, method="dense")
+    assert op.applications == 0
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"k": 0}, "k must"), ({"k": 31}, "(30, 50)"), ({"k": 2.0}, "2.0"), ({"k": True}, "True"), ({"k": "3"}, "'3'"),
+        ({"tol": 0}, "tol"), ({"tol": np.nan}, "tol"), ({"tol": np.inf}, "tol"), ({"tol": "x"}, "tol"),
+        ({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"), ({"seed": 0.5}, "seed"), ({"method": "lanczos"}, "krylov"),
+        ({"iterations": 3}, "power"), ({"oversample": 1}, "power"), ({"block": 0}, "block"), ({"block": 1.5}, "block"),
+        ({"max_applications": 5}, "max_applications"), ({"max_applications": 0}, "max_applications"),
+        ({"method": "power", "iterations": 0}, "iterations"), ({"method": "power", "oversample": -1}, "oversample"),
+        ({"method": "power", "oversample": 28}, "oversample"), ({"method": "power", "block": 2}, "block"),
+        ({"method": "dense", "max_applications": 100}, "max_applications"), ({"progress": 3}, "progress"),
+    ],
+)  # fmt: skip
+def test_arguments_outside_their_domain(options, words):
+    with pytest.raises(ps.InvalidInput) as e:
+        ps.svd(A, **{"k": 3, **options})
+    assert words in str(e.value)
+    assert isinstance(e.value, ValueError) and isinstance(e.value, ps.PowersteerError)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [A[0], np.zeros((0, 3)), np.zeros((3, 0)), np.zeros((2, 2, 2)), A * 1j, A.astype(object),
+     A.astype("M8[s]"), "matrix", None, 3, object(), np.ma.masked_greater(A, 0),
+     scipy.sparse.linalg.aslinearoperator(A * 1j)],
+)  # fmt: skip
+def test_what_is_no_real_operator(operator):
+    with pytest.raises(ps.InvalidInput, match="svd"):
+        ps.svd(operator, 1)
+
+
+@pytest.mark.parametrize("answer", [lambda y: y[:, :-1], lambda y: y[:-1], lambda y: y * 1j, lambda y: y.astype(object),
+                                    lambda y: None, lambda y: y[0, 0]])  # fmt: skip
+@pytest.mark.parametrize("method", ["krylov", "power", "dense"])
+def test_products_of_the_wrong_kind(answer, method):
+    class Odd(Counted):
+        def apply_t(self, U):
+            return answer(super().apply_t(U))
+
+    with pytest.raises(ps.InvalidInput, match="Odd"):
+        ps.svd(Odd(A), 3, method=method)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("method", ["krylov", "power", "dense"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_and_infinity_are_refused(bad, method, dtype):
+    B = A.astype(dtype)
+    B[7, 9] = bad
+    with pytest.raises(ps.NumericalError, match="NaN or infinity") as e, np.errstate(all="ignore"):
+        ps.svd(B, 3, method=method)
+    assert isinstance(e.value, ArithmeticError)
+
+
+def test_the_message_counts_the_applications():
+    class Late(Counted):
+        def apply_t(self, U):
+            return super().apply_t(U) * (np.nan if self.back == 4 else 1)
+
+    with pytest.raises(ps.NumericalError, match=r"apply_t .*application 8\b"):
+        ps.svd(Late(A.T), 3)
+
+
+@pytest.mark.parametrize("core, dtype", [(_core32, np.float32), (_core64, np.float64)])
+def test_the_core_checks_for_itself(core, dtype):
+    class Short(Counted):
+        def apply_t(self, U):
+            return super().apply_t(U)[:, 1:]
+
+    class Other(Counted):
+        def apply_t(self, U):
+            return super().apply_t(U).astype(np.float64 if dtype == np.float32 else np.float32)
+
+    good = Counted(A.astype(dtype))
+    cases = [
+        ((good, (30, 50), 3, 1, 1e-3, 100, 0, 5), "max_basis"),
+        ((good, (30, 50), 3, 0, 1e-3, 100, 0, 30), "block"),
+        ((good, (30, 50), 3, 1, float("nan"), 100, 0, 30), "tol"),
+        ((good, (-30, 50), 3, 1, 1e-3, 100, 0, 30), "rows"),
+        ((good, (30, 50), 31, 1, 1e-3, 100, 0, 30), "k = 31"),
+        ((Short(A.astype(dtype)), (30, 50), 3, 1, 1e-3, 100, 0, 30), r"shape \(n, 50\), got \(1, 49\)"),
+        ((Other(A), (30, 50), 3, 1, 1e-3, 100, 0, 30), f"must be a {np.dtype(dtype)} array"),
+    ]
+    for args, words in cases:
+        with pytest.raises(ps.InvalidInput, match=words):
+            core.svd_krylov(*args, None)
+    with pytest.raises(AttributeError):
+        core.svd_krylov(object(), (30, 50), 3, 1, 1e-3, 100, 0, 30, None)
+    with pytest.raises((MemoryError, ValueError)):
+        core.svd_krylov(good, (2**62, 2**62), 3, 1, 1e-3, 100, 0, 2**62, None)
+
+
+# ---- watching and stopping ----
+
+
+@pytest.mark.parametrize("method", ["krylov", "power"])
+def test_progress_sees_what_history_keeps(method):
+    seen = []
+    r = ps.svd(A, 3, method=method, tol=0.5, progress=lambda *entry: seen.append(entry))
+    assert len(seen) == len(r.history) > 2
+    for (n, worst, sigma), (m, w, s) in zip(seen, r.history, strict=True):
+        assert (n, worst) == (m, w)
+        np.testing.assert_array_equal(sigma, s)
+    spent, worst, sigma = r.history[-1]
+    assert spent == r.applications and worst == r.residuals.max()
+    np.testing.assert_allclose(sigma, r.S)
+    assert [n for n, _, _ in r.history] == sorted(n for n, _, _ in r.history)
+    if method == "krylov":
+        assert r.history[0][1] == np.inf and len(r.history[0][2]) == 1
+
+
+@pytest.mark.parametrize("method", ["krylov", "power"])
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["progress", "apply", "apply_t"])
+def test_an_exception_stops_the_run_at_once(method, error, where):
+    calls = []
+
+    def fail():
+        calls.append(1)
+        if len(calls) == 3:
+            raise error("stop")
+
+    class Failing(Counted):
+        def apply(self, V):
+            if where == "apply":
+                fail()
+            return super().apply(V)
+
+        def apply_t(self, U):
+            if where == "apply_t":
+                fail()
+            return super().apply_t(U)
+
+    op = Failing(A)
+    with pytest.raises(error):
+        ps.svd(op, 3, method=method, progress=(lambda *_: fail()) if where == "progress" else False)
+    assert len(calls) == 3
+    np.testing.assert_allclose(ps.svd(Counted(A), 3, tol=1e-6).S, S[:3])
+
+
+def test_stopped_runs_leak_nothing():
+    op = Diagonal(published("Qwen3-8B, code"))
+
+    def stop(applications, *_):
+        if applications > 30:
+            raise StopAsyncIteration
+
+    def run():
+        for _ in range(5):
+            with pytest.raises(StopAsyncIteration):
+                ps.svd(op, 12, progress=stop)
+        gc.collect()
+
+    run()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    run()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 20_000  # one run's history alone is larger than what may stay
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_line(monkeypatch, terminal):
+    out = io.StringIO()
+    out.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", out)
+    ps.svd(A, 3, progress=True)
+    text = out.getvalue()
+    assert bool(text) == terminal
+    if terminal:
+        assert text.endswith("\n") and "applications" in text
+
+
+def test_a_result_reads_well():
+    r = ps.svd(planted(20, 15, [3, 2, 2, 1]), 3, tol=1e-6)
+    text = repr(r)
+    assert "SVD of (20, 15) by krylov: converged at tol 1e-06" in text
+    assert len(text.splitlines()) == 5
+    assert text.splitlines()[3].endswith("a") and text.splitlines()[4].endswith("a")
+    with pytest.warns(ps.ConvergenceWarning):
+        text = repr(ps.svd(A, 3, method="power"))
+    assert "NOT CONVERGED" in text and "+ 3 for the certificate" in text
+    assert "goes on beyond k" in repr(ps.svd(np.eye(5), 2))
+
+
+def test_vectors_belong_to_jacobians():
+    r = ps.svd(A, 3)
+    with pytest.raises(ps.InvalidInput, match="rows of Vh"):
+        _ = r.vectors
+    assert r.provenance is None
+
+
+def test_warnings_say_what_to_raise():
+    cases = [
+        ({"max_applications": 20}, "max_applications (now 20)"),
+        ({"method": "power"}, "iterations"),
+        ({"tol": 1e-18}, "raise tol"),
+    ]
+    for options, words in cases:
+        with pytest.warns(ps.ConvergenceWarning) as record:
+            ps.svd(A, 5, **options)
+        assert words in str(record[0].message)
+        assert record[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ps.svd(A, 5)
