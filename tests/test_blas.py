@@ -48,7 +48,7 @@ def test_import_leaves_no_settings_behind():
 
 def test_numpys_own_library_is_left_alone():
     script = (
-        "import numpy as np, os, scipy.sparse.linalg; import powersteer; a = np.ones((600, 600));"
+        "import numpy as np, os, scipy.sparse.linalg, tokenizers; import powersteer; a = np.ones((600, 600));"
         "[a @ a for _ in range(5)]; print(len(os.listdir('/proc/self/task')))"
     )
     with_us, without = python(script), python(script.replace("import powersteer;", ""))
