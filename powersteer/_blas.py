@@ -11,6 +11,7 @@ file, its thread count becomes 1 as well.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -43,13 +44,13 @@ def _library() -> tuple[str, str]:
         if not Path(path).is_file():
             raise NotFound(f"POWERSTEER_OPENBLAS names {path}, which is no file")
         return path, prefix
-    try:
-        import scipy_openblas32
-    except ImportError as error:
-        raise NotFound("OpenBLAS is not there: pip install scipy-openblas32, or set POWERSTEER_OPENBLAS") from error
-    folder = Path(scipy_openblas32.get_lib_dir())
+    # found, not imported: importing the package loads the library at once, before its kernels can be chosen
+    package = importlib.util.find_spec("scipy_openblas32")
+    if package is None or package.origin is None:
+        raise NotFound("OpenBLAS is not there: pip install scipy-openblas32, or set POWERSTEER_OPENBLAS")
+    folder = Path(package.origin).parent / "lib"
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-    found = sorted(f for f in folder.iterdir() if "openblas" in f.name and suffix in f.name)
+    found = sorted(folder.glob(f"*openblas*{suffix}*"))
     if not found:
         raise NotFound(f"scipy-openblas32 has no library in {folder}: reinstall it, or set POWERSTEER_OPENBLAS")
     return str(found[0]), "scipy_"

@@ -304,6 +304,8 @@ def jacobian(hf, prompts, source, target, source_positions=None, target_position
     For next_token the rows are d(2 sqrt(p))/dv: |d 2 sqrt(p)|^2 is the Fisher metric, and D (dlogits - 1 p'dlogits)
     with D = diag sqrt p is the same thing written out."""
     capture = [] if isinstance(target, str) else [target]
+    settings = getattr(hf.config, "rope_parameters", None) or {}
+    updates_in_place = settings.get("rope_type") == "longrope"  # its tables: torch.func refuses that
     rows = []
     for i, tokens in enumerate(prompts):
         here = None if source_positions is None else source_positions[i]
@@ -321,5 +323,9 @@ def jacobian(hf, prompts, source, target, source_positions=None, target_position
                 x = 2 * torch.softmax(x, -1).sqrt()
             return x.mean(0) if mean else x.reshape(-1)
 
-        rows.append(torch.func.jacrev(value)(torch.zeros(hf.config.hidden_size, dtype=hf.dtype)))
+        v = torch.zeros(hf.config.hidden_size, dtype=hf.dtype)
+        if updates_in_place:
+            rows.append(torch.autograd.functional.jacobian(value, v))
+        else:
+            rows.append(torch.func.jacrev(value)(v))
     return torch.cat(rows).numpy()

@@ -77,3 +77,10 @@ def test_show_config(capsys):
     printed = capsys.readouterr().out
     assert config["scalar_bytes"] == {"float32": 4, "float64": 8}
     assert "OpenBLAS" in config["openblas"] and all(name in printed for name in config)
+
+
+def test_a_users_kernels_are_used():
+    if "avx2" not in _core32.cpu_features():
+        pytest.skip("needs a processor on which there is a choice")
+    script = "import powersteer._blas as b; print(b._core32.blas_info()['corename'])"
+    assert python(script, OPENBLAS_CORETYPE="Haswell").stdout.strip() == "Haswell"
