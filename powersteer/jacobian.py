@@ -79,11 +79,13 @@ class LinearMap:
             )
         rows = np.ascontiguousarray(np.atleast_2d(x.T), dtype=self.dtype)
         y = self.apply(rows)
-        return y[0] if x.ndim == 1 else y.T
+        product: Array = y[0] if x.ndim == 1 else y.T
+        return product
 
     def __rmatmul__(self, x: Any) -> Array:
         """u @ J = J' u, U @ J on rows."""
-        return (self.T @ np.asarray(x).T).T
+        product: Array = (self.T @ np.asarray(x).T).T
+        return product
 
     def dense(self) -> Array:
         """The matrix itself, `shape`, by min(shape) applications."""

@@ -264,9 +264,9 @@ class Model:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int | Sequence[int] = 0,
-        stop: None | str | int | Iterable[str | int] = None,
+        stop: str | int | Iterable[str | int] | None = None,
         stream: bool = False,
-        steer: None | Steering | Sequence[Steering | None] = None,
+        steer: Steering | Sequence[Steering | None] | None = None,
     ) -> Any:
         """Continue a prompt: a Generation; for a list of prompts a list, decoded as one batch.
 
@@ -332,7 +332,7 @@ class Model:
             )
         return [() if item is None else self._interventions(item) for item in steer]
 
-    def _stops(self, stop: None | str | int | Iterable[str | int]) -> Stops:
+    def _stops(self, stop: str | int | Iterable[str | int] | None) -> Stops:
         if stop is None:
             return Stops(self.end_tokens)
         items = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop)

@@ -135,15 +135,15 @@ def is_gain_or_bias_of_a_norm(name):
 def fill(hf, seed):
     """Random numbers for every parameter: nothing is 0 or 1, and every term of a block is of order one."""
     g = torch.Generator().manual_seed(seed)
-    around = 0.0 if family_of(hf) in GEMMA else 1.0
+    around = 0.0 if family_of(hf) in GEMMA else 1.0  # a norm's weight
     for name, p in hf.named_parameters():
         z = torch.randn(p.shape, generator=g)
         if is_gain_or_bias_of_a_norm(name):
-            z = 0.3 * z + (around if name.endswith("weight") else 0.0)
+            z = 0.3 * z + around if name.endswith("weight") else 0.1 * z
         elif p.ndim == 1:
-            z = 0.4 * z
+            z = 0.15 * z
         elif any(word in name for word in ("embed", "wte", "wpe")):
-            z = 0.7 * z
+            z = 0.3 * z if around else 0.06 * z  # gemma multiplies by sqrt(d_model)
         else:
             transposed = type(hf.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"
             z = 1.3 * z / p.shape[0 if transposed else 1] ** 0.5
@@ -263,15 +263,15 @@ def watch(hf, layer, site, change):
 
 @contextlib.contextmanager
 def hooked(hf, steer=(), capture=()):
-    """Adds `steer` = [(layer, site, vector, positions or None)], records `capture` = [(layer, site)] in the dict it
-    yields. Without a cache: a row's index is its position. With positions None a cache does no harm.
+    """Adds `steer` = [(layer, site, vector, positions)], positions being a slice, a list, or None for every one; records
+    `capture` = [(layer, site)] in the dict it yields. A row's index is its position: use a cache only with None.
     A vector at resid_mid is added to attn_out, for the residual stream has no module of its own there."""
     record, handles = {}, []
 
     def adder(vector, positions):
         def change(x):
             here = torch.zeros(x.shape[1], 1, dtype=x.dtype)
-            here[slice(None) if positions is None else torch.as_tensor(np.asarray(positions))] = 1
+            here[slice(None) if positions is None else positions] = 1
             return x + here * vector
         return change
 

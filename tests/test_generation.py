@@ -70,7 +70,7 @@ def test_any_bytes_at_all(tokens, n_prompt):
 def test_half_a_character_at_the_end_is_shown_as_such():
     tokens = ids("a€")
     assert run(tokens[:-1])[0] == ["a", "\ufffd"]
-    assert run(tokens[:-1] + [EOS], Stops(frozenset([EOS])))[1].text == "a\ufffd"
+    assert run([*tokens[:-1], EOS], Stops(frozenset([EOS])))[1].text == "a\ufffd"
 
 
 def test_a_leading_space_is_the_models():

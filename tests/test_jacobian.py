@@ -200,7 +200,7 @@ def test_svd_and_its_vectors(model, method):
         ["abcd", PROMPT], 0, "next_token", source_positions=slice(0, 2)
     )
     svd = J.svd(4, method=method, tol=1e-6, seed=11, **({"iterations": 40} if method == "power" else {}))
-    U, S, Vh = np.linalg.svd(J.dense(), full_matrices=False)
+    S = np.linalg.svd(J.dense(), compute_uv=False)
     close(svd.S, S[:4], 1e-6)
     assert [v.rank for v in svd.vectors] == [0, 1, 2, 3]
     for i, v in enumerate(svd.vectors):

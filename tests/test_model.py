@@ -212,7 +212,7 @@ def test_sites_that_are_not_there(model, sites, message):
 
 
 def test_a_parallel_model_has_no_resid_mid():
-    model, twin = tiny(parallel=True)
+    model, _ = tiny(parallel=True)
     assert {site for _, site in model.run_with_cache(PROMPT)[1]} == set(reference.SITES) - {"resid_mid"}
     for act in (
         lambda: model.run_with_cache(PROMPT, [(0, "resid_mid")]),
