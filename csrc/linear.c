@@ -129,18 +129,21 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
     }
 }
 
+static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
+
 /* Splits an (M, N) result over the threads. A part of m x n reads (and packs) m rows of the activations and n columns
  * of the weight: rows*N + cols*M in all, the weight's share threefold where it must be widened. */
 static void run_grid(product *p, size_t N, pool_task task) {
     size_t threads = (size_t)pool_threads(p->rt->pool), dear = in_place_layout(p->W) ? 1 : 3;
     size_t best = 0;
+    if (operations(p) < POOL_WORTH) threads = 1;
     for (size_t rows = 1; rows <= threads; rows++) {
         if (threads % rows) continue;
         size_t cols = threads / rows, cost = rows * N * dear + cols * p->M;
         if (rows > 1 && rows > p->M / 4) continue; /* no slivers */
         if (!best || cost < best) best = cost, p->rows = rows, p->cols = cols;
     }
-    pool_run(p->rt->pool, p->rows * p->cols, task, p);
+    pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
 }
 
 static int stopped(const runtime *rt) {
@@ -154,8 +157,8 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
     if (is_skinny(W, M)) {
-        p.cols = (size_t)pool_threads(rt->pool);
-        pool_run(rt->pool, p.cols, skinny_task, &p);
+        p.cols = operations(&p) < POOL_WORTH ? 1 : (size_t)pool_threads(rt->pool);
+        pool_run(rt->pool, p.cols, operations(&p), skinny_task, &p);
     } else {
         run_grid(&p, W->n_out, linear_task);
     }

@@ -143,8 +143,8 @@ void pool_free(pool *p) {
 
 int pool_threads(const pool *p) { return p->n_threads; }
 
-void pool_run(pool *p, size_t n, pool_task task, void *ctx) {
-    if (p->n_threads == 1 || n <= 1 || !acquire(p)) {
+void pool_run(pool *p, size_t n, double operations, pool_task task, void *ctx) {
+    if (p->n_threads == 1 || n <= 1 || operations < POOL_WORTH || !acquire(p)) {
         for (size_t i = 0; i < n; i++) task(ctx, i, 0);
         return;
     }

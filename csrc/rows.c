@@ -4,8 +4,6 @@
 #include "norm.h"
 #include "rope.h"
 
-enum { SMALL = 16 * 1024 }; /* numbers below which waking the threads costs more than the pass */
-
 typedef struct {
     size_t n, parts;
     void (*row)(const void *op, size_t i, const real *in, real *out);
@@ -25,8 +23,9 @@ static void pass_task(void *ctx, size_t task, int worker) {
 static void each_row(const runtime *rt, size_t n, size_t width, void (*row)(const void *, size_t, const real *, real *),
                      const void *op, const real *in, real *out) {
     pass p = {n, (size_t)pool_threads(rt->pool), row, op, in, out};
-    if (n * width < SMALL) p.parts = 1;
-    pool_run(rt->pool, p.parts, pass_task, &p);
+    double operations = 10.0 * (double)n * (double)width; /* a few a number, and memory */
+    if (operations < POOL_WORTH) p.parts = 1;
+    pool_run(rt->pool, p.parts, operations, pass_task, &p);
 }
 
 static size_t taped_row(const size_t *map, size_t n, size_t i) { return map ? map[i % n] : i % n; }
