@@ -186,9 +186,11 @@ def _info(args: argparse.Namespace) -> int:
 def _svd(args: argparse.Namespace) -> int:
     model, prompts = _load(args), _prompts(args)
     positions = {} if args.positions is None else {"positions": args.positions}
-    J = model.jacobian(
-        prompts, _place(args.source), _place(args.target), args.source_site, args.target_site, **positions
-    )  # fmt: skip
+    what = (prompts, _place(args.source), _place(args.target), args.source_site, args.target_site)
+    said = model.estimate(*what, k=args.k, **positions)
+    if said.peak > 1e9 or said.flops * 10 * args.k > 1e12:  # about ten applications a triplet: some seconds
+        print(f"{model}\n{said}", file=sys.stderr)
+    J = model.jacobian(*what, **positions)
     result = J.svd(
         args.k, args.method, tol=args.tol, max_applications=args.max_applications, seed=args.seed,
         iterations=args.iterations, progress=sys.stderr.isatty(),

@@ -72,7 +72,7 @@ def estimate(
 
 def _hidden(spec: Spec, layer: Layer) -> int:
     """Numbers of the MLP's hidden layer that a row needs."""
-    return layer.up.shape[0]
+    return int(layer.up.shape[0])
 
 
 def _active(spec: Spec, layer: Layer) -> int:

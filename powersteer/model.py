@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import _blas, _core32, _core64
 from .errors import InvalidInput
+from .estimate import Estimate, estimate
 from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
 from .jacobian import Jacobian, Subject
 from .positions import Positions, prompt_positions
@@ -393,6 +394,29 @@ class Model:
             self.identity,
         )  # fmt: skip
         return Jacobian(core, self.dtype, self.threads, subject)
+
+    def estimate(
+        self,
+        prompts: Prompts,
+        source: int | SiteLike | None = None,
+        target: int | SiteLike | None = None,
+        source_site: str | None = None,
+        target_site: str | None = None,
+        positions: Positions = _LAST_TWO,
+        k: int = 12,
+    ) -> Estimate:
+        """Memory and operations of a forward pass, or with source and target of `jacobian(...)` and its `svd(k)`, before
+        they are started. `print` it, or read its fields (see powersteer.estimate.Estimate)."""
+        _, tokens, _ = self._read(prompts)
+        lengths, itemsize = [len(t) for t in tokens], self.dtype.itemsize
+        if source is None or target is None:
+            return estimate(self.spec, lengths, itemsize, None, None, 0, k)
+        start = resolve_site(source, source_site, **self._site_rules)
+        end = self._target(start, target, target_site)
+        if isinstance(end, str) and positions is _LAST_TWO:
+            positions = slice(-1, None)
+        rows = sum(len(prompt_positions(positions, n)) for n in lengths)
+        return estimate(self.spec, lengths, itemsize, start, end, rows, k)
 
     def _target(self, source: Site, target: int | SiteLike, name: str | None) -> Site | str:
         if isinstance(target, str) and target in ("logits", "next_token"):

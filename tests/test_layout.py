@@ -19,7 +19,7 @@ C_ORDER = (
 PYTHON_C_ORDER = ["module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
 PY_ORDER = (
     "_version errors files _core32 _core64 _blas sites spec chat tokens loading prompts positions controlvector vectors "
-    "steering svd jacobian generation model __init__ cli __main__"
+    "steering svd jacobian estimate generation model __init__ cli __main__"
 ).split()
 
 C_FILES = sorted(CSRC.glob("*.[ch]"))
