@@ -111,16 +111,18 @@ static void forward_task(void *ctx, size_t task, int worker) {
     gemm(c->rt->blas, 'n', 'n', b.n, HS, b.nk, 1, b.P, b.nk, b.v, s->ld, 0, c->o + i0 * c->ldo + h * HS, c->ldo);
 }
 
-/* Multiply-adds of one product of scores or of values over all heads; each block counted whole. */
-static double operations(const attention *a) {
+enum { SOFTMAX = 50 }; /* multiply-adds in whose time a score becomes a probability */
+
+/* Multiply-adds of the forward pass and `products` more for each of n_t tangents; each sequence counted whole. */
+static double operations(const attention *a, double products) {
     double n = 0;
     for (size_t s = 0; s < a->n_seq; s++) n += (double)(a->seq[s].q1 - a->seq[s].q0) * (double)a->seq[s].n_keys;
-    return n * (double)(a->n_heads * a->head_dim);
+    return n * (double)a->n_heads * ((2 + products) * (double)a->head_dim + SOFTMAX);
 }
 
 void attention_forward(const runtime *rt, const attention *a, real *o, size_t ldo) {
     call c = {.rt = rt, .a = a, .o = o, .ldo = ldo};
-    pool_run(rt->pool, n_tasks(a), 2 * operations(a), forward_task, &c);
+    runtime_run(rt, n_tasks(a), operations(a, 0), forward_task, &c);
 }
 
 static void jvp_task(void *ctx, size_t task, int worker) {
@@ -152,7 +154,7 @@ static void jvp_task(void *ctx, size_t task, int worker) {
 void attention_jvp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
                    const real *dq, const real *dk, const real *dv, real *do_) {
     call c = {.rt = rt, .a = a, .n_t = n_t, .n_q = n_q, .n_rows = n_rows, .dq = dq, .dk = dk, .dv = dv, .o = do_};
-    pool_run(rt->pool, n_tasks(a), 4 * (double)n_t * operations(a), jvp_task, &c);
+    runtime_run(rt, n_tasks(a), operations(a, 4 * (double)n_t), jvp_task, &c);
 }
 
 /* One (chunk of tangents, sequence, key/value head): its gk and gv rows are touched by no other task. */
@@ -195,5 +197,5 @@ void attention_vjp(const runtime *rt, const attention *a, size_t n_t, size_t n_q
     size_t units = a->n_seq * a->n_kv_heads, threads = (size_t)pool_threads(rt->pool);
     c.chunks = (threads + units - 1) / units;
     if (c.chunks > n_t) c.chunks = n_t;
-    pool_run(rt->pool, c.chunks * units, 4 * (double)n_t * operations(a), vjp_task, &c);
+    runtime_run(rt, c.chunks * units, operations(a, 4 * (double)n_t), vjp_task, &c);
 }

@@ -73,7 +73,7 @@ ps_code head_forward(const runtime *rt, const spec *m, size_t n, real *x, const 
     arena_free(&memory);
     if (m->logit_scale != 1 || m->logit_softcap > 0 || t->slope) {
         cap_task_ctx c = {m, t->slope, logits};
-        pool_run(rt->pool, n, 10.0 * (double)n * (double)m->n_vocab, cap_row, &c);
+        runtime_run(rt, n, 10.0 * (double)n * (double)m->n_vocab, cap_row, &c);
     }
     if (runtime_poll(rt, st)) return st->code;
     for (size_t i = 0; i < n; i++)

@@ -252,7 +252,7 @@ static ps_code head_jvp(const jacobian *j, const target *to, const runtime *rt, 
     if (j->m->final_norm.present) rows_norm_jvp(rt, &a, x, x);
     linear(rt, rows, x, j->m->d_model, &j->m->head, NULL, h.z, to->width, h.panel, h.stride);
     head_rows r = {to, h.z};
-    pool_run(rt->pool, rows, 10.0 * (double)rows * (double)to->width, head_jvp_row, &r);
+    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, head_jvp_row, &r);
     reduce_target(j, to, n, h.z, lanes);
     arena_free(&h.memory);
     return PS_OK;
@@ -265,7 +265,7 @@ static ps_code head_vjp(const jacobian *j, const target *to, const runtime *rt, 
     if (head_scratch_make(&h, j, to, rt, n, st)) return st->code;
     spread_target(j, to, n, lanes, h.z);
     head_rows r = {to, h.z};
-    pool_run(rt->pool, rows, 10.0 * (double)rows * (double)to->width, head_vjp_row, &r);
+    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, head_vjp_row, &r);
     linear_t(rt, rows, h.z, to->width, &j->m->head, 0, x, j->m->d_model, h.panel, h.stride);
     norm_rows a = final_norm_of(j, to, n);
     if (j->m->final_norm.present) rows_norm_vjp(rt, &a, x, x);

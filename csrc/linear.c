@@ -146,28 +146,37 @@ static void run_grid(product *p, size_t N, pool_task task) {
     pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
 }
 
-static int stopped(const runtime *rt) {
-    ps_status st = {0};
-    return runtime_poll(rt, &st) != PS_OK;
+/* Rows at a time, so that a product of any size stops within RUNTIME_SLICE operations. */
+static size_t rows_at_a_time(const product *p) {
+    double rows = 2 * RUNTIME_SLICE / ((double)p->W->n_out * (double)p->W->n_in);
+    return rows < 256 ? 256 : rows < (double)p->M ? (size_t)rows : p->M;
+}
+
+static void run_by_rows(product *p, size_t N, pool_task task) {
+    size_t all = p->M, step = rows_at_a_time(p);
+    for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
+        p->M = all - m < step ? all - m : step;
+        run_grid(p, N, task);
+        p->in += p->M * p->ld_in;
+        p->out += p->M * p->ld_out;
+    }
 }
 
 void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight *W, const real *bias,
             real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
-    if (stopped(rt)) return;
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
     if (is_skinny(W, M)) {
         p.cols = operations(&p) < POOL_WORTH ? 1 : (size_t)pool_threads(rt->pool);
         pool_run(rt->pool, p.cols, operations(&p), skinny_task, &p);
     } else {
-        run_grid(&p, W->n_out, linear_task);
+        run_by_rows(&p, W->n_out, linear_task);
     }
 }
 
 void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
               real *X, size_t ldx, real *scratch, size_t scratch_stride) {
-    if (stopped(rt)) return;
     product p = {.rt = rt, .M = M, .ld_in = ldy, .ld_out = ldx, .in = Y, .out = X, .beta = beta,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
-    run_grid(&p, W->n_in, linear_t_task);
+    run_by_rows(&p, W->n_in, linear_t_task);
 }

@@ -25,7 +25,8 @@ static void each_row(const runtime *rt, size_t n, size_t width, void (*row)(cons
     pass p = {n, (size_t)pool_threads(rt->pool), row, op, in, out};
     double operations = 10.0 * (double)n * (double)width; /* a few a number, and memory */
     if (operations < POOL_WORTH) p.parts = 1;
-    pool_run(rt->pool, p.parts, operations, pass_task, &p);
+    p.parts *= 1 + (size_t)(operations / RUNTIME_SLICE);
+    runtime_run(rt, p.parts, operations, pass_task, &p);
 }
 
 static size_t taped_row(const size_t *map, size_t n, size_t i) { return map ? map[i % n] : i % n; }

@@ -17,4 +17,11 @@ static inline ps_code runtime_poll(const runtime *rt, ps_status *st) {
     return rt->poll ? rt->poll(rt->poll_ctx, st) : PS_OK;
 }
 
+/* Whether to leave the rest undone, for those who cannot return an error. */
+int runtime_stopped(const runtime *rt);
+
+/* pool_run, with a look at the poll every RUNTIME_SLICE operations, some tenths of a second. */
+static const double RUNTIME_SLICE = 1e10;
+void runtime_run(const runtime *rt, size_t n, double operations, pool_task task, void *ctx);
+
 #endif

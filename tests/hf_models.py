@@ -93,10 +93,10 @@ VARIANTS = {
     "qwen3-window": dict(use_sliding_window=True, sliding_window=5, max_window_layers=2, **UNTIED),
     "gpt_neox-sequential": dict(use_parallel_residual=False, rotary_pct=1.0, hidden_act="gelu_new"),
     "gpt_neox-no_bias": dict(attention_bias=False, hidden_act="relu", **TIED),
-    "phi-qk_norm": dict(num_attention_heads=4, num_key_value_heads=2, qk_layernorm=True, partial_rotary_factor=0.4),
+    "phi-qk_norm": dict(num_attention_heads=4, num_key_value_heads=2, qk_layernorm=True, partial_rotary_factor=0.67),
     "phi3-window_partial": dict(sliding_window=5, partial_rotary_factor=0.67, **TIED),
     "phi3-longrope_short": longrope(64),
-    "phi3-longrope_long": longrope(4),
+    "phi3-longrope_long": longrope(4),  # sequences of more than 4 tokens
     "gemma-untied": dict(num_key_value_heads=2, attention_bias=True, **UNTIED),
     "gemma2-no_softcap": dict(attn_logit_softcapping=None, final_logit_softcapping=None,
                               layer_types=[FULL, FULL, SLIDING]),
@@ -112,7 +112,7 @@ VARIANTS = {
     "starcoder2-no_bias": dict(sliding_window=None, use_bias=False, **UNTIED),
     "stablelm-parallel": dict(use_parallel_residual=True, use_qkv_bias=True, qk_layernorm=True),
     "stablelm-qk_norm": dict(num_key_value_heads=4, qk_layernorm=True, use_qkv_bias=True,
-                             partial_rotary_factor=0.34, **TIED),
+                             partial_rotary_factor=0.67, **TIED),
     "cohere-qk_norm": dict(use_qk_norm=True, attention_bias=True, **UNTIED),
 }
 FAMILIES = [name for name in BASE if hasattr(transformers, BASE[name][0])]  # of the installed transformers
@@ -263,7 +263,7 @@ def watch(hf, layer, site, change):
 
 @contextlib.contextmanager
 def hooked(hf, steer=(), capture=()):
-    """Adds `steer` = [(layer, site, vector, positions)], positions being a slice, a list, or None for every one; records
+    """Adds `steer` = [(layer, site, vector, positions)], positions a slice, a list, or None for every one; records
     `capture` = [(layer, site)] in the dict it yields. A row's index is its position: use a cache only with None.
     A vector at resid_mid is added to attn_out, for the residual stream has no module of its own there."""
     record, handles = {}, []

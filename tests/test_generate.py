@@ -53,7 +53,7 @@ def test_greedy_tokens_with_and_without_a_cache(name, loaded, rng):
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3_text", "gpt2", "gpt_neox", "phi3-longrope_long"])
 @pytest.mark.parametrize(("positions", "rows"), [("prompt", slice(0, 7)), ("generated", slice(7, None)),
-                                                 (slice(-2, None), slice(5, None)), ([0, 4], [0, 4])])
+                                                 (slice(-2, None), slice(5, None)), ([0, 6], [0, 6])])
 def test_steered_at_some_positions(name, positions, rows, loaded, rng):
     """Positions are absolute, whether they come with the prompt or one by one through the cache."""
     model = loaded(name)
