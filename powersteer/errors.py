@@ -2,15 +2,15 @@
 the thing that is wrong, where it stands, and what to do about it."""
 
 __all__ = [
-    "PowersteerError",
-    "InvalidInput",
-    "NotFound",
     "BadCheckpoint",
-    "UnsupportedModel",
+    "ConvergenceWarning",
+    "InvalidInput",
     "MissingDependency",
+    "NotFound",
     "NumericalError",
     "OutOfMemory",
-    "ConvergenceWarning",
+    "PowersteerError",
+    "UnsupportedModel",
 ]
 
 

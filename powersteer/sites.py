@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from .errors import InvalidInput
 
-__all__ = ["SITES", "Site", "SiteLike", "parse_site", "resolve_site", "precedes"]
+__all__ = ["SITES", "Site", "SiteLike", "parse_site", "precedes", "resolve_site"]
 
 # A site's index here is its number in the C core (csrc/spec.h).
 SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Norm", "Layer", "Spec", "MATRICES", "VECTORS", "NORMS"]
+__all__ = ["MATRICES", "NORMS", "VECTORS", "Array", "Layer", "Norm", "Spec"]
 
 Array = NDArray[Any]
 

@@ -4,9 +4,8 @@ its neutral value, so that one that is dropped shows."""
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import strategies as st
-
 import reference
+from hypothesis import strategies as st
 
 
 def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12, n_vocab=23, n_heads=4, n_kv_heads=2,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 STORIES = Path(__file__).parents[1].parent / "shared" / "models" / "stories260K"
 PROMPT = "Once upon a time there was a little girl"
 

@@ -18,7 +18,7 @@ from .checkpoint import Stored, open_weights, read_json
 from .config import family_of, read_facts
 from .hub import resolve
 
-__all__ = ["Checkpoint", "load_checkpoint", "spec_from_transformers", "CHECK_LIMIT"]
+__all__ = ["CHECK_LIMIT", "Checkpoint", "load_checkpoint", "spec_from_transformers"]
 
 CHECK_LIMIT = 2 << 30  # bytes up to which all weights are searched for NaN when loading
 

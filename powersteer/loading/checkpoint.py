@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
 from ..spec import Array
 
-__all__ = ["Stored", "open_weights", "read_json", "check_finite"]
+__all__ = ["Stored", "check_finite", "open_weights", "read_json"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library

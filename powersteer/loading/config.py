@@ -10,7 +10,7 @@ from ..errors import BadCheckpoint, UnsupportedModel
 from .families import FAMILIES
 from .family import REFUSED, REQUIRED, Facts, Family, Key, RopeKeys, value_of
 
-__all__ = ["family_of", "read_facts", "rope_settings", "HARMLESS", "ONLY"]
+__all__ = ["HARMLESS", "ONLY", "family_of", "read_facts", "rope_settings"]
 
 # Keys any config may have that do not change what the model computes from tokens to logits.
 HARMLESS: Mapping[str, str] = {

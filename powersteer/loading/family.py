@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["Facts", "Family", "Key", "Linear", "NormAt", "RopeKeys", "REQUIRED", "REFUSED", "value_of"]
+__all__ = ["REFUSED", "REQUIRED", "Facts", "Family", "Key", "Linear", "NormAt", "RopeKeys", "value_of"]
 
 Facts = SimpleNamespace  # fact name → value
 REQUIRED: Any = object()

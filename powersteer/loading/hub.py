@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import InvalidInput, NotFound
 
-__all__ = ["resolve", "cache_folder"]
+__all__ = ["cache_folder", "resolve"]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]

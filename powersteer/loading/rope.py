@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import BadCheckpoint, UnsupportedModel
 
-__all__ = ["RopeTable", "rope_table", "ROPE_KINDS"]
+__all__ = ["ROPE_KINDS", "RopeTable", "rope_table"]
 
 F32 = NDArray[np.float32]
 
