@@ -72,12 +72,14 @@ def estimate(
 
 def _hidden(spec: Spec, layer: Layer) -> int:
     """Numbers of the MLP's hidden layer that a row needs."""
-    return int(layer.up.shape[0])
+    return spec.top_k * spec.d_expert if layer.experts else spec.d_ff
 
 
 def _active(spec: Spec, layer: Layer) -> int:
     """Weights that a row meets."""
-    matrices = (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)
+    matrices = [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down, layer.router]
+    for expert in layer.experts[: spec.top_k]:  # all of one size
+        matrices += [expert.gate, expert.up, expert.down]
     return sum(m.size for m in matrices if m is not None)
 
 
@@ -87,4 +89,5 @@ def _taped(spec: Spec, layer: Layer) -> int:
     norms = sum(norm is not None for norm in (layer.norm1, layer.post1, layer.norm2, layer.post2))
     heads = {"none": 0, "full": 2, "head": spec.n_heads + spec.n_kv_heads}[spec.qk_norm]
     qk_norm = W + WKV + heads if heads else 0
-    return norms * (C + 1) + qk_norm + W + 2 * WKV + _hidden(spec, layer) * (2 if spec.gated else 1)
+    routing = spec.n_experts + spec.top_k * (C + 4) if layer.experts else 0
+    return norms * (C + 1) + qk_norm + W + 2 * WKV + routing + _hidden(spec, layer) * (2 if spec.gated else 1)

@@ -1,6 +1,6 @@
 """What a model is made of: the Python twin of csrc/spec.h.
 
-Alphabet: L layers, C = d_model, NH query heads, NKV key/value heads, HS = head_dim, F = d_ff.
+Alphabet: L layers, C = d_model, NH query heads, NKV key/value heads, HS = head_dim, F = d_ff, E experts of width FE.
 
 Matrices stay as the checkpoint stores them: views of any strides, dtype float32, float64, float16, or uint16 for the
 bits of a bfloat16. They are (out, in), or (groups, rows, in) where the rows of one projection are interleaved with
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["MATRICES", "NORMS", "VECTORS", "Array", "Layer", "Norm", "Spec"]
+__all__ = ["MATRICES", "NORMS", "VECTORS", "Array", "Expert", "Layer", "Norm", "Spec"]
 
 Array = NDArray[Any]
 
@@ -34,7 +34,16 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Expert:
+    up: Array  # (FE, C)
+    down: Array  # (C, FE)
+    gate: Array | None = None  # (FE, C)
+
+
+@dataclass(frozen=True)
 class Layer:
+    """One block. It has an MLP (up, down, gate) or a mixture (router, experts)."""
+
     window: int  # key j is seen from i if i - window < j <= i; 0: no limit
     rope: int  # index into Spec.rope, -1: no rotation
     attn_scale: float  # scores = attn_scale * q.k
@@ -42,9 +51,11 @@ class Layer:
     k: Array  # (NKV*HS, C)
     v: Array  # (NKV*HS, C)
     o: Array  # (C, NH*HS)
-    up: Array  # (F, C)
-    down: Array  # (C, F)
+    up: Array | None = None  # (F, C)
+    down: Array | None = None  # (C, F)
     gate: Array | None = None  # (F, C)
+    router: Array | None = None  # (E, C)
+    experts: tuple[Expert, ...] = ()
     norm1: Norm | None = None  # (C)
     post1: Norm | None = None
     norm2: Norm | None = None
@@ -91,6 +102,10 @@ class Spec:
     head: Array  # (n_vocab, C)
     pos_embed: Array | None = None  # (n_ctx, C)
     head_bias: Array | None = None  # (n_vocab)
+    n_experts: int = 0  # E; 0: no layer has a mixture
+    top_k: int = 0  # experts a token takes
+    d_expert: int = 0  # FE
+    norm_topk: bool = False  # the chosen experts' shares sum to 1
 
     @property
     def post_norms(self) -> bool:
@@ -109,7 +124,8 @@ class Spec:
 
     def arrays(self) -> Iterator[Array]:
         """Every array of the model, tied ones as often as they are used."""
-        for owner in (self, *self.layers):
+        experts = (expert for layer in self.layers for expert in layer.experts)
+        for owner in (self, *self.layers, *experts):
             for value in vars(owner).values():
                 if isinstance(value, np.ndarray):
                     yield value
@@ -123,7 +139,8 @@ class Spec:
         """
         real = np.dtype(real)
         scalars = {name: getattr(self, name) for name in _SCALARS}
-        spec = {**scalars, "rope": list(self.rope)}
+        mixture = {name: getattr(self, name) for name in _MIXTURE} if self.n_experts else {}
+        spec = {**scalars, **mixture, "rope": list(self.rope)}
         layers = [_core_layer(layer, real) for layer in self.layers]
         top: dict[str, Any] = {"embed": self.embed, "head": self.head, "final_norm": _core_norm(self.final_norm, real)}
         if self.pos_embed is not None:
@@ -138,6 +155,7 @@ _SCALARS = (
     "qk_norm", "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale",
     "resid_scale", "logit_scale",
 )  # fmt: skip
+_MIXTURE = ("n_experts", "top_k", "d_expert", "norm_topk")
 
 
 def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
@@ -145,6 +163,11 @@ def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
     for name in MATRICES:
         if (matrix := getattr(layer, name)) is not None:
             out[name] = matrix
+    if layer.router is not None:
+        out["router"] = layer.router
+        out["experts"] = [
+            {name: matrix for name, matrix in vars(expert).items() if matrix is not None} for expert in layer.experts
+        ]
     for name in VECTORS:
         if (vector := getattr(layer, name)) is not None:
             out[name] = _core_vector(vector, real)

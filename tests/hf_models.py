@@ -53,6 +53,9 @@ BASE = {
     "starcoder2": ("Starcoder2Config", dict(SIZES, num_key_value_heads=2, norm_epsilon=3e-3, sliding_window=5)),
     "stablelm": ("StableLmConfig", dict(LAYER, num_key_value_heads=2, partial_rotary_factor=0.67)),
     "cohere": ("CohereConfig", dict(LAYER, num_key_value_heads=2, logit_scale=0.25)),
+    "mixtral": ("MixtralConfig", dict(RMS, num_local_experts=5, num_experts_per_tok=2)),
+    "qwen3_moe": ("Qwen3MoeConfig", dict(HEAD, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=17)),
+    "olmoe": ("OlmoeConfig", dict(RMS, num_experts=7, num_experts_per_tok=4)),
 }
 
 
@@ -113,6 +116,11 @@ VARIANTS = {
     "stablelm-parallel": dict(use_parallel_residual=True, use_qkv_bias=True, qk_layernorm=True),
     "stablelm-qk_norm": dict(num_key_value_heads=4, qk_layernorm=True, use_qkv_bias=True,
                              partial_rotary_factor=0.67, **TIED),
+    "mixtral-window": dict(sliding_window=5, head_dim=10, num_experts_per_tok=1, router_jitter_noise=0.1, **TIED),
+    "qwen3_moe-norm_topk": dict(norm_topk_prob=True, attention_bias=True, use_sliding_window=True, sliding_window=5,
+                                **TIED),
+    "qwen3_moe-some_dense": dict(num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3], hidden_act="gelu"),
+    "olmoe-norm_topk": dict(norm_topk_prob=True, attention_bias=True, num_key_value_heads=4, **TIED),
     "cohere-qk_norm": dict(use_qk_norm=True, attention_bias=True, **UNTIED),
 }
 FAMILIES = [name for name in BASE if hasattr(transformers, BASE[name][0])]  # of the installed transformers
@@ -146,7 +154,9 @@ def fill(hf, seed):
             z = 0.3 * z if around else 0.06 * z  # gemma multiplies by sqrt(d_model)
         else:
             transposed = type(hf.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"
-            z = 1.3 * z / p.shape[0 if transposed else 1] ** 0.5
+            z = 1.3 * z / p.shape[0 if transposed else -1] ** 0.5
+            if name.endswith("mlp.gate.weight"):
+                z = 3 * z  # a router that decides
         p.data.copy_(z)
 
 
@@ -158,7 +168,10 @@ def make(name, seed=0, stored="float32"):
 @cache
 def _make(name, seed, stored):
     auto = transformers.AutoModelForCausalLM
-    hf = auto.from_config(config_of(name), attn_implementation="eager").eval().requires_grad_(False)
+    config = config_of(name)
+    if hasattr(config, "num_experts"):
+        config._experts_implementation = "eager"
+    hf = auto.from_config(config, attn_implementation="eager").eval().requires_grad_(False)
     fill(hf, seed)
     hf.tie_weights()
     hf.generation_config.update(do_sample=False, eos_token_id=None, bos_token_id=None, pad_token_id=0)
@@ -231,11 +244,12 @@ def locate(hf, layer, site):
     """-> (module, whether the site is its input, factor between the module's value and the site's)"""
     parts, block = PARTS.get(family_of(hf), Parts()), blocks(hf)[layer]
     scale = getattr(hf.config, "residual_multiplier", 1.0)
+    down = "mlp.experts" if hasattr(block.mlp, "experts") else parts.down  # a mixture's sum
     path, is_input, factor = {
         "resid_pre": ("", True, 1.0),
         "attn_out": (parts.post1 or parts.attn, False, scale),
         "resid_mid": (parts.inner, True, 1.0),
-        "down_proj": (parts.down, False, 1.0),
+        "down_proj": (down, False, 1.0),
         "mlp_out": (parts.post2 or "mlp", False, scale),
         "resid_post": ("", False, 1.0),
     }[site]
@@ -247,8 +261,9 @@ def watch(hf, layer, site, change):
     module, is_input, scale = locate(hf, layer, site)
 
     def new(x):
-        y = change(x * scale)
-        return x if y is None else x + (y - x * scale) / scale
+        rows = x.reshape(-1, *x.shape[-2:])  # experts are given (T, C)
+        y = change(rows * scale)
+        return x if y is None else (rows + (y - rows * scale) / scale).reshape(x.shape)
 
     def before(_, args, kwargs):
         return (new(args[0]), *args[1:]), kwargs

@@ -56,8 +56,8 @@ def test_defaults_are_those_of_transformers(family):
 def test_every_key_of_transformers_is_known_and_others_are_refused(family):
     full = config_class(family)(**small(family)).to_dict()
     read_facts(full, family, "config")  # a key that transformers adds fails here until someone looks at it
-    with pytest.raises(UnsupportedModel, match=r"'clip_qkv' = 8.*unknown for model_type"):
-        read_facts({**full, "clip_qkv": 8}, family, "config")
+    with pytest.raises(UnsupportedModel, match=r"'softermax' = 8.*unknown for model_type"):
+        read_facts({**full, "softermax": 8}, family, "config")
 
 
 def test_no_key_is_both_read_and_harmless():
@@ -129,6 +129,18 @@ REFUSED = [
     ("gemma2", {"use_bidirectional_attention": True}, UnsupportedModel, "use_bidirectional_attention"),
     ("gemma3_text", {"rope_parameters": {"linear_attention": {}}}, UnsupportedModel, "no layer type"),
     ("starcoder2", {"norm_type": "rms_norm"}, UnsupportedModel, "norm_type"),
+    ("olmoe", {"clip_qkv": 8.0}, UnsupportedModel, "'clip_qkv' = 8.0"),
+    ("olmoe", {"head_dim": 6}, UnsupportedModel, "head_dim"),
+    ("mixtral", {"num_experts_per_tok": 6}, BadCheckpoint, "cannot take 6 of 5"),
+    ("mixtral", {"num_experts_per_tok": 0}, BadCheckpoint, "'num_experts_per_tok' = 0"),
+    ("mixtral", {"num_experts": 4}, BadCheckpoint, "num_experts = 4 and num_local_experts = 5; remove one"),
+    ("mixtral", {"num_local_experts": 4}, BadCheckpoint, r"gate.weight.*\(5, 24\).*\(4, 24\)"),
+    ("mixtral", {"num_local_experts": 6}, BadCheckpoint, r"gate.weight.*\(5, 24\).*\(6, 24\)"),
+    ("mixtral", {"norm_topk_prob": False}, UnsupportedModel, "norm_topk_prob"),
+    ("qwen3_moe", {"mlp_only_layers": [1]}, BadCheckpoint, "no tensor 'model.layers.1.mlp.gate_proj.weight'"),
+    ("qwen3_moe", {"mlp_only_layers": [True]}, BadCheckpoint, "mlp_only_layers.*a list of integers"),
+    ("qwen3_moe", {"decoder_sparse_step": 0}, BadCheckpoint, "decoder_sparse_step"),
+    ("qwen3_moe", {"shared_expert_intermediate_size": 8}, UnsupportedModel, "shared_expert_intermediate_size"),
 ]
 
 
@@ -151,6 +163,10 @@ ACCEPTED = [
     ("gemma2", {"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid", "layer_types": ...}),
     ("gpt2", {"n_ctx": 64, "task_specific_params": {"a": 1}, "reorder_and_upcast_attn": True}),
     ("starcoder2", {"norm_type": "layer_norm", "mlp_type": "default", "attention_softmax_in_fp32": True}),
+    ("olmoe", {"clip_qkv": None, "output_router_logits": True, "router_aux_loss_coef": 0.5}),
+    ("mixtral", {"router_jitter_noise": 0.1, "num_experts": 5, "num_local_experts": ...}),
+    ("qwen3_moe", {"num_experts": 6, "max_window_layers": 48, "mlp_only_layers": None, "sliding_window": 5,
+                   "shared_expert_intermediate_size": 0, "qkv_bias": False, "use_qk_norm": True}),
     ("phi3", {"lm_head_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "auto_map": {"a": "b"}}),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hf_models
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from checkpoints import saved
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from powersteer.errors import BadCheckpoint
+from powersteer.errors import BadCheckpoint, InvalidInput
 from powersteer.loading import load_checkpoint
 from powersteer.loading.rope import rope_table
 
@@ -75,6 +76,36 @@ def test_the_top_level_original_length_wins_as_in_transformers():
 def test_dynamic_scaling_changes_nothing_within_the_context():
     checkpoint = load_checkpoint(saved("llama-dynamic"))
     assert checkpoint.spec.n_ctx == 64 and len(checkpoint.spec.rope[0]) == 2
+
+
+def test_longrope_across_the_original_length(loaded, rng):
+    """Forward passes on both sides of it, and generation from one to the other: there every key turns anew."""
+    name, original, new = "phi3-longrope_long", 4, 12
+    model = loaded(name)
+    for n in (1, original, original + 1, 40):
+        prompt = rng.integers(0, model.n_vocab, n)
+        with hf_models.exact(name) as double:
+            want = hf_models.run(double, prompt)[0]
+        assert np.abs(model(prompt.tolist()) - want).max() < 1e-12 * np.abs(want).max()
+    prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (1, 3, original, original + 1, 9) for _ in range(3)]
+    said = [out.tokens.tolist() for out in model.generate(prompts, new, stop=[])]
+    for prompt, tokens in zip(prompts, said, strict=True):
+        for cache in (False, True):
+            with hf_models.exact(name) as double, torch.no_grad():
+                ids = torch.tensor([prompt])
+                mask = torch.ones_like(ids)
+                want = double.generate(ids, attention_mask=mask, max_new_tokens=new, use_cache=cache)[0, len(prompt) :]
+            assert tokens == want.tolist(), (prompt, cache)
+
+
+def test_dynamic_scaling_beyond_the_context_is_refused(loaded):
+    model = loaded("llama-dynamic")
+    prompt = list(range(1, 61)) + [1, 2, 3, 4]
+    with hf_models.exact("llama-dynamic") as double:
+        want = hf_models.run(double, prompt)[0]
+    assert np.abs(model(prompt) - want).max() < 1e-12 * np.abs(want).max()
+    with pytest.raises(InvalidInput, match="65 tokens; the context of .* has 64"):
+        model([*prompt, 5])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ..errors import BadCheckpoint, UnsupportedModel
 from ..spec import Array, Layer, Norm, Spec
 from .checkpoint import Stored, check_finite
 from .config import rope_settings
+from .experts import one_by_one, read_experts
 from .family import Facts, Family, Linear, NormAt, value_of
 from .rope import RopeTable, rope_table
 
@@ -87,6 +88,9 @@ def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: 
             f"{where} has the activation {f.act!r}; supported are {', '.join(_ACTS)}. Use transformers for this model"
         )
     source.prefix = _find_prefix(family, source)
+    if family.experts is not None:
+        prefixes = [source.prefix + family.layer.format(i=i) for i in range(f.n_layers)]
+        source.tensors = one_by_one(source.tensors, family.experts, prefixes, f)
     embed = source.matrix(family.embed + ".weight", (f.n_vocab, f.d_model))
     pos_embed = source.matrix(family.pos_embed + ".weight", (f.n_ctx, f.d_model)) if family.pos_embed else None
     final_norm = _norm(family, NormAt(family.final_norm, "final"), family.final_norm, f.d_model, 1, source)
@@ -123,6 +127,7 @@ def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: 
         final_norm=final_norm,
         head=head,
         head_bias=head_bias,
+        **({name: getattr(f, name) for name in ("n_experts", "top_k", "d_expert", "norm_topk")} if f.n_experts else {}),
     )
 
 
@@ -184,7 +189,12 @@ def _same(a: Array, b: Array) -> bool:
 def _layer(family: Family, f: Facts, source: Source, i: int, where: str) -> Layer:
     prefix = family.layer.format(i=i)
     slots: dict[str, Any] = {}
+    mixture = family.experts if family.experts is not None and family.experts.when(f, i) else None
+    if mixture is not None:
+        slots["router"], slots["experts"] = read_experts(source.matrix, mixture, prefix, f)
     for linear in family.linears:
+        if mixture is not None and linear.slots[0] in ("gate", "up", "down"):
+            continue
         slots.update(_linear(linear, prefix + linear.path, f, source))
     heads = {"q_norm": f.n_heads, "k_norm": f.n_kv_heads}
     for at in family.norms:

@@ -80,9 +80,16 @@ def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Facts:
     """The facts of a config. Raises UnsupportedModel for a key or value that is not understood, BadCheckpoint for
     one that is missing or of the wrong type; the message names key, value and file."""
     _refuse_unknown(config, family, where)
-    facts = Facts(layer_types=None, window=None, original_positions=None)
+    facts = Facts(layer_types=None, window=None, original_positions=None, n_experts=0)
+    read: dict[str, str] = {}  # fact → the key it is from
     for name, key in family.keys.items():
-        setattr(facts, key.fact, _read(config, name, key, facts, where))
+        value = _read(config, name, key, facts, where)
+        if name in config and value != getattr(facts, key.fact, value) and key.fact in read:
+            first = read[key.fact]
+            raise BadCheckpoint(f"{where} has {first} = {config[first]!r} and {name} = {value!r}; remove one")
+        if name in config:
+            read[key.fact] = name
+        setattr(facts, key.fact, value)
     for fact, function in family.derived.items():
         setattr(facts, fact, function(facts))
     if facts.n_heads % facts.n_kv_heads:
@@ -91,6 +98,8 @@ def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Facts:
         )
     if facts.head_dim < 1:
         raise BadCheckpoint(f"{where}: {facts.n_heads} heads do not fit in {facts.d_model} dimensions; correct it")
+    if facts.n_experts and facts.top_k > facts.n_experts:
+        raise BadCheckpoint(f"{where}: a token cannot take {facts.top_k} of {facts.n_experts} experts; correct it")
     for name, key in family.keys.items():
         value = getattr(facts, key.fact)
         if key.kind in ("words", "flags") and value is not None and len(value) != facts.n_layers:
@@ -153,6 +162,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "word": lambda value: isinstance(value, str),
     "words": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
     "flags": lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
+    "layers": lambda value: isinstance(value, list) and all(type(one) is int for one in value),
 }
 _NEEDED = {
     "size": "a positive integer",
@@ -162,6 +172,7 @@ _NEEDED = {
     "word": "a name",
     "words": "a list of names",
     "flags": "a list of 0 and 1",
+    "layers": "a list of integers",
 }
 
 # ---- rotary keys -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .family import Facts, Family, Key, Linear, NormAt, RopeKeys
+from .family import Experts, Facts, Family, Key, Linear, NormAt, RopeKeys
 
 __all__ = ["FAMILIES"]
 
@@ -222,6 +222,75 @@ PHI3 = replace(
         kinds={"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"},
     ),
     sliding=lambda f, i: f.window is not None,
+)
+
+# ---- mixtures of experts ---------------------------------------------------------------------------------------------
+
+_QWEN_EXPERTS = Experts("mlp.gate", "mlp.experts.{e}", gate="gate_proj", up="up_proj", down="down_proj")
+_MIXTRAL_EXPERTS = Experts("block_sparse_moe.gate", "block_sparse_moe.experts.{e}", gate="w1", up="w3", down="w2")
+_NO_SHARED_EXPERT = {"shared_expert_intermediate_size": (0, None)}
+_ROUTER_TRAINING = {"of the router's training": "output_router_logits router_aux_loss_coef router_jitter_noise"}
+
+
+def _expert_keys(number: int, top_k: int) -> dict[str, Key]:
+    return {
+        "num_experts": Key("n_experts", "size", number),
+        "num_local_experts": Key("n_experts", "size", lambda f: f.n_experts),  # the same
+        "num_experts_per_tok": Key("top_k", "size", top_k),
+    }
+
+
+MIXTRAL = replace(
+    MISTRAL,
+    model_type="mixtral",
+    keys={
+        **MISTRAL.keys,
+        "rms_norm_eps": Key("norm_eps", "number", 1e-5),
+        "sliding_window": Key("window", "size", None, null=None),
+        **_expert_keys(8, 2),
+    },
+    linears=_ATTENTION,
+    experts=_MIXTRAL_EXPERTS,
+    derived={**_UNBIASED, "d_expert": lambda f: f.d_ff, "norm_topk": lambda f: True},
+    ignored=_ROUTER_TRAINING,
+    rope=RopeKeys(theta=1_000_000.0),
+)
+
+QWEN3_MOE = replace(
+    QWEN3,
+    model_type="qwen3_moe",
+    keys={
+        **_without(dict(QWEN3.keys), "max_window_layers", "layer_types"),
+        **_kv_heads(4),
+        **_HEAD_DIM,
+        **_expert_keys(128, 8),
+        "norm_topk_prob": Key("norm_topk", "flag", False),
+        "moe_intermediate_size": Key("d_expert", "size", 768),
+        "decoder_sparse_step": Key("sparse_step", "size", 1),
+        "mlp_only_layers": Key("dense_layers", "layers", lambda f: []),
+    },
+    experts=replace(_QWEN_EXPERTS, when=lambda f, i: i not in f.dense_layers and (i + 1) % f.sparse_step == 0),
+    only={**_NO_MLP_BIAS, "qkv_bias": (False, None), "use_qk_norm": (True, None), **_NO_SHARED_EXPERT},
+    ignored={**_ROUTER_TRAINING, "not read by the model": "max_window_layers"},
+    sliding=lambda f, i: f.window is not None,
+)
+
+OLMOE = replace(
+    LLAMA,
+    model_type="olmoe",
+    keys={
+        **_without(_keys(n_ctx=4096, eps=1e-5, tied=False), "head_dim"),
+        **_ATTENTION_BIAS,
+        **_expert_keys(64, 8),
+        "norm_topk_prob": Key("norm_topk", "flag", False),
+    },
+    linears=_ATTENTION,
+    norms=(*_PRE_NORMS, NormAt("self_attn.q_norm", "q_norm"), NormAt("self_attn.k_norm", "k_norm")),
+    experts=_QWEN_EXPERTS,
+    derived={"head_dim": _DERIVED_HEADS["head_dim"], "d_expert": lambda f: f.d_ff},
+    only={"clip_qkv": (None,)},
+    ignored=_ROUTER_TRAINING,
+    qk_norm="full",
 )
 
 # ---- Gemma: gains around 1, scaled embedding, tanh GELU, from the second on norms after the sub-layers, too ----------
@@ -525,6 +594,6 @@ FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, GRANITE, OLMO2, PHI3, GEMMA, GEMMA2, GEMMA3,
-        GPT2, GPT_NEOX, PHI, STARCODER2, STABLELM, COHERE,
+        MIXTRAL, QWEN3_MOE, OLMOE, GPT2, GPT_NEOX, PHI, STARCODER2, STABLELM, COHERE,
     )
 }  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["REFUSED", "REQUIRED", "Facts", "Family", "Key", "Linear", "NormAt", "RopeKeys", "value_of"]
+__all__ = ["REFUSED", "REQUIRED", "Experts", "Facts", "Family", "Key", "Linear", "NormAt", "RopeKeys", "value_of"]
 
 Facts = SimpleNamespace  # fact name → value
 REQUIRED: Any = object()
@@ -27,7 +27,7 @@ class Key:
     """
 
     fact: str
-    kind: str  # "size": integer > 0 | "count": >= 0 | "number": > 0 | "flag" | "word" | "words", "flags": one a layer
+    kind: str  # "size": integer > 0 | "count": >= 0 | "number": > 0 | "flag" | "word" | "words", "flags": one a layer | "layers"
     default: Any = REQUIRED
     null: Any = REFUSED
 
@@ -63,6 +63,19 @@ class NormAt:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """A layer's mixture in the place of its MLP: `<layer>.<router>.weight` (E, C), and of each expert e the matrices
+    `<layer>.<path>.<gate>.weight` and so on. transformers holds them stacked in memory (see experts.py)."""
+
+    router: str
+    path: str  # with {e}
+    gate: str
+    up: str
+    down: str
+    when: Callable[[Facts, int], bool] = lambda f, i: True  # whether a layer has one
+
+
+@dataclass(frozen=True)
 class RopeKeys:
     """How a config spells its rotary settings. Either one table, or one a layer type."""
 
@@ -84,6 +97,7 @@ class Family:
     layer: str  # prefix of a layer's tensors, with {i}
     embed: str
     final_norm: str
+    experts: Experts | None = None  # a layer that has them lacks the linears of an MLP
     pos_embed: str | None = None
     head: tuple[str, ...] = ("lm_head",)  # names it goes by
     head_bias: bool = False

@@ -1,0 +1,69 @@
+"""A layer's mixture of experts from its tensors: one by one, as files hold them, or stacked, as transformers does in
+memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from ..errors import BadCheckpoint
+from ..spec import Array, Expert
+from .checkpoint import Stored
+from .family import Experts, Facts
+
+__all__ = ["one_by_one", "read_experts"]
+
+# Where transformers holds any family's mixture: gate and up follow each other within each expert
+_ROUTER, _GATE_UP, _DOWN = "mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
+
+
+def one_by_one(tensors: Mapping[str, Stored], at: Experts, layers: list[str], f: Facts) -> dict[str, Stored]:
+    """The tensors with every stack replaced by its experts' matrices, views under the names that files have.
+
+    layers: the prefix of each layer. Raises BadCheckpoint for a stack of another shape than the config says.
+    """
+    out = dict(tensors)
+    E, FE, C = f.n_experts, f.d_expert, f.d_model
+    for layer in layers:
+        if layer + _ROUTER in out:
+            name = f"{layer}{at.router}.weight"
+            out[name] = replace(out.pop(layer + _ROUTER), name=name)
+        parts = {  # name → (matrix, shape of the stack, rows of each expert)
+            at.gate: (_GATE_UP, (E, 2 * FE, C), slice(0, FE)),
+            at.up: (_GATE_UP, (E, 2 * FE, C), slice(FE, None)),
+            at.down: (_DOWN, (E, C, FE), slice(None)),
+        }
+        for name, (stack, shape, rows) in parts.items():
+            tensor = tensors.get(layer + stack)
+            if tensor is None:
+                continue
+            if tensor.shape != shape:
+                raise BadCheckpoint(
+                    f"tensor {layer + stack!r} in {tensor.where} has shape {tensor.shape} where the config says "
+                    f"{shape}; one of them belongs to another model"
+                )
+            out.pop(layer + stack, None)  # gate and up share one
+            for e in range(E):
+                path = f"{layer}{at.path.format(e=e)}.{name}.weight"
+                out[path] = _slice_of(tensor, path, e, rows, shape)
+    return out
+
+
+def _slice_of(tensor: Stored, name: str, e: int, rows: slice, shape: tuple[int, ...]) -> Stored:
+    height = len(range(*rows.indices(shape[1])))
+    return Stored(name, tensor.dtype, (height, shape[2]), tensor.where, lambda: tensor.view()[e, rows])
+
+
+def read_experts(matrix: Callable[..., Array], at: Experts, layer: str, f: Facts) -> tuple[Array, tuple[Expert, ...]]:
+    """Router and experts of one layer. matrix(name, shape) finds a tensor."""
+    wide, tall = (f.d_expert, f.d_model), (f.d_model, f.d_expert)
+    router = matrix(f"{layer}{at.router}.weight", (f.n_experts, f.d_model))
+
+    def expert(path: str) -> Expert:
+        return Expert(
+            gate=matrix(f"{path}.{at.gate}.weight", wide),
+            up=matrix(f"{path}.{at.up}.weight", wide),
+            down=matrix(f"{path}.{at.down}.weight", tall),
+        )
+
+    return router, tuple(expert(layer + at.path.format(e=e)) for e in range(f.n_experts))
