@@ -117,7 +117,8 @@ void jacobian_free(jacobian *j) {
 size_t jacobian_bytes(const jacobian *j) {
     size_t bytes = j->memory.bytes + j->b.memory.bytes + j->all.memory.bytes + j->source.memory.bytes;
     for (size_t i = 0; i < j->n_targets; i++) bytes += j->targets[i].at.memory.bytes + j->targets[i].memory.bytes;
-    for (size_t l = j->first_taped; l <= j->last_layer; l++) bytes += j->tapes[l - j->first_taped].memory.bytes;
+    for (size_t l = j->first_taped; l <= j->last_layer; l++)
+        bytes += j->tapes[l - j->first_taped].memory.bytes + j->tapes[l - j->first_taped].moe.memory.bytes;
     return bytes;
 }
 

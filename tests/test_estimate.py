@@ -18,6 +18,12 @@ def test_tape(source, target, source_site):
     assert said.tape <= held <= said.tape * 1.1 + 64 * 1024  # slices start on 64-byte boundaries; positions, base values
 
 
+def test_tape_with_experts():
+    model, _ = tiny(n_experts=5, top_k=2)
+    said, held = model.estimate(TOKENS, 0, 1).tape, model.jacobian(TOKENS, 0, 1).nbytes
+    assert said * 0.9 <= held <= said * 1.1 + 64 * 1024
+
+
 def test_application_is_counted_in_full():
     """The operations of a dense block: two a weight and row, and attention's four products."""
     model, _ = tiny()

@@ -9,7 +9,7 @@ from random_models import random_model
 import powersteer as ps
 from powersteer.loading import Checkpoint
 from powersteer.model import model_from_checkpoint
-from powersteer.spec import NORMS, Layer, Norm, Spec
+from powersteer.spec import NORMS, Expert, Layer, Norm, Spec
 from powersteer.tokens import Tokenizer
 
 N_VOCAB = 258  # bytes, <s>, </s>
@@ -38,8 +38,13 @@ def ids(text):
 def spec_of(twin):
     """The Spec whose `to_core` gives back a twin's (spec, layers, top)."""
 
+    def part(name, value):
+        if name == "experts":
+            return tuple(Expert(**weights) for weights in value)
+        return Norm(*value) if name in NORMS else value
+
     def layer(tensors):
-        return Layer(**{name: Norm(*value) if name in NORMS else value for name, value in tensors.items()})
+        return Layer(**{name: part(name, value) for name, value in tensors.items()})
 
     scalars = {name: value for name, value in twin.spec.items() if name != "rope"}
     top = dict(twin.top, final_norm=Norm(*twin.top["final_norm"]))
