@@ -10,6 +10,7 @@ whole block of vectors.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,7 +48,7 @@ class CoreJacobian(Protocol):
     def apply_t(self, U: Array, /) -> Array: ...
 
 
-class LinearMap:
+class LinearMap(ABC):
     """A real matrix known by its products. Subclasses give shape, dtype, apply and apply_t."""
 
     shape: tuple[int, int]
@@ -55,13 +56,13 @@ class LinearMap:
 
     __array_ufunc__ = None  # `array @ J` comes here
 
+    @abstractmethod
     def apply(self, V: Array) -> Array:
         """J on every row: (n, shape[1]) -> (n, shape[0]), both of `dtype`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply_t(self, U: Array) -> Array:
         """J' on every row: (n, shape[0]) -> (n, shape[1]), both of `dtype`."""
-        raise NotImplementedError
 
     @property
     def T(self) -> LinearMap:

@@ -32,7 +32,7 @@ def some_positions(rng, prompts):
     return [np.sort(rng.choice(len(p), rng.integers(1, len(p) + 1), replace=False)).astype(np.int32) for p in prompts]
 
 
-def close(got, want, tol):
+def assert_close(got, want, tol):
     scale = max(np.abs(want).max(initial=0), 1e-3)
     assert np.abs(got - want).max(initial=0) <= tol * scale, (np.abs(got - want).max() / scale, tol)
 
@@ -52,9 +52,9 @@ def test_forward_of_any_table(table, lengths):
     for i, prompt in enumerate(prompts):
         here = [p for p in (1, 2, 5) if p < len(prompt)]
         want, twin_acts = reference.forward(twin, prompt, [reference.Steer(at, SITES[site], vector, here)])
-        close(logits[i], want, 1e-11)
+        assert_close(logits[i], want, 1e-11)
         for (layer, s), got in zip(places, acts[i], strict=True):
-            close(got, twin_acts[layer, SITES[s]], 1e-11)
+            assert_close(got, twin_acts[layer, SITES[s]], 1e-11)
 
 
 @settings(max_examples=60, deadline=None)
@@ -76,8 +76,8 @@ def test_jacobian_of_any_table(table, lengths, mean, data):
     want = reference.jacobian(twin, prompts, source, target, sources, targets, mean, [reference.Steer(0, "resid_pre", point[2])])
     assert J.shape == want.shape
     got = J.apply(np.eye(J.shape[1])).T
-    close(got, want, 1e-9)
-    close(J.apply_t(np.eye(J.shape[0])), got, 1e-12)  # the transpose, to rounding
+    assert_close(got, want, 1e-9)
+    assert_close(J.apply_t(np.eye(J.shape[0])), got, 1e-12)  # the transpose, to rounding
 
 
 def test_many_targets_in_one_sweep():
@@ -96,8 +96,8 @@ def test_many_targets_in_one_sweep():
         J.apply_t_each(back)
         for (t, v, u), (_, w, _) in zip(lanes, back, strict=True):
             alone = _core64.Jacobian(model, prompts, [], source, targets[t], sources, positions[t], False)
-            close(u, alone.apply(v[None])[0], 1e-12)
-            close(w, alone.apply_t(u[None])[0], 1e-12)
+            assert_close(u, alone.apply(v[None])[0], 1e-12)
+            assert_close(w, alone.apply_t(u[None])[0], 1e-12)
             assert np.array_equal(J.base[t], alone.base)
 
 
@@ -126,10 +126,10 @@ def test_weights_as_stored(core, stored, order):
     prompts = random_prompts(np.random.default_rng(0), 97, (40, 1, 1, 2))
     logits, _ = model.forward(prompts, [], [], "all")
     for prompt, got in zip(prompts, logits, strict=True):
-        close(got, reference.forward(twin, prompt)[0], tol)
+        assert_close(got, reference.forward(twin, prompt)[0], tol)
     for n in (1, 2, 3, 4, 5):  # rows of a product: below and above the narrow kernel's limit
         logits, _ = model.forward(random_prompts(np.random.default_rng(n), 97, (n,)), [], [], "last")
-        close(logits[0], reference.forward(twin, random_prompts(np.random.default_rng(n), 97, (n,))[0])[0][-1:], tol)
+        assert_close(logits[0], reference.forward(twin, random_prompts(np.random.default_rng(n), 97, (n,))[0])[0][-1:], tol)
 
 
 def test_decoding_is_the_forward_pass():
@@ -146,7 +146,7 @@ def test_decoding_is_the_forward_pass():
         want, _ = model.forward([ids(*t) for t in texts], steer, [], "last")
         live = [i for i in range(3) if not (step > 4 and i == 1)]
         for i in live:
-            close(decoder.logits()[i], want[i][0], 1e-12)
+            assert_close(decoder.logits()[i], want[i][0], 1e-12)
             assert tokens[i] == want[i][0].argmax()
             texts[i].append(tokens[i])
         assert step <= 4 or tokens[1] == -1
@@ -174,7 +174,7 @@ def test_thread_counts_agree(threads):
     once, again, one = run(threads), run(threads), run(1)
     for a, b, c in zip(once, again, one, strict=True):
         assert np.array_equal(a, b)
-        close(a, c, 1e-12)
+        assert_close(a, c, 1e-12)
 
 
 def test_not_finite_is_refused_by_layer():
