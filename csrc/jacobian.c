@@ -155,21 +155,28 @@ static void extract_source(const jacobian *j, const subset *q, size_t n, const r
     }
 }
 
-/* x (n, target rows, width) -> u */
-static void reduce_target(const jacobian *j, const target *to, size_t n, const real *x, const lane *lanes) {
-    size_t w = to->width, Q = to->at.n;
+/* x (n, n_x, width), of which the target's rows are row[], or all where row is NULL -> u */
+static void reduce_rows(const jacobian *j, const target *to, size_t n, const real *x, size_t n_x, const size_t *row,
+                        const lane *lanes) {
+    size_t w = to->width;
     for (size_t t = 0; t < n; t++) {
-        if (!to->mean) {
-            memcpy(lanes[t].u, x + t * Q * w, Q * w * sizeof(real));
-            continue;
-        }
+        const real *from = x + t * n_x * w;
         for (size_t s = 0; s < j->b.n_seq; s++) {
-            real *u = lanes[t].u + s * w, share = 1 / (real)(to->at.row0[s + 1] - to->at.row0[s]);
-            memset(u, 0, w * sizeof(real));
-            for (size_t i = to->at.row0[s]; i < to->at.row0[s + 1]; i++)
-                for (size_t c = 0; c < w; c++) u[c] += share * x[(t * Q + i) * w + c];
+            size_t begin = to->at.row0[s], end = to->at.row0[s + 1];
+            real *u = lanes[t].u + (to->mean ? s : begin) * w, share = 1 / (real)(end - begin);
+            if (to->mean) memset(u, 0, w * sizeof(real));
+            for (size_t i = begin; i < end; i++) {
+                const real *xi = from + (row ? row[i] : i) * w;
+                if (!to->mean) memcpy(u + (i - begin) * w, xi, w * sizeof(real));
+                else for (size_t c = 0; c < w; c++) u[c] += share * xi[c];
+            }
         }
     }
+}
+
+/* x (n, target rows, width) -> u */
+static void reduce_target(const jacobian *j, const target *to, size_t n, const real *x, const lane *lanes) {
+    reduce_rows(j, to, n, x, to->at.n, NULL, lanes);
 }
 
 /* the transpose: u -> x (n, target rows, width) */
@@ -293,6 +300,7 @@ typedef struct {
     lane *lanes;      /* (n) */
     sweep_scratch *s; /* of these lanes */
     int live;
+    const lane *fan;  /* (n_targets, n) of a forward sweep that every target reads on its way, else NULL */
 } group;
 
 static int source_at(const group *g, site at) { return g->l == g->j->source_layer && g->j->source_site == at; }
@@ -320,6 +328,16 @@ static void zero_branches(const group *g, const subset *q) {
     memset(g->s->mlp, 0, size);
 }
 
+/* The targets at this station of a fan read x (n, rows, C), which goes on. */
+static void fan_out(const group *g, site at, const real *x) {
+    const jacobian *j = g->j;
+    for (size_t i = 0; i < j->n_targets; i++) {
+        const target *to = &j->targets[i];
+        if (to->kind == TARGET_SITE && to->layer == g->l && to->site == at)
+            reduce_rows(j, to, g->n, x, j->b.n_rows, to->at.row, g->fan + i * g->n);
+    }
+}
+
 /* A station of the forward sweep: the source enters at x, with zeros beside it. 1 if the target leaves here. */
 static int pass_forward(group *g, site at, const subset *q, real *x) {
     if (source_at(g, at)) {
@@ -327,6 +345,7 @@ static int pass_forward(group *g, site at, const subset *q, real *x) {
         inject_source(g->j, q, g->n, g->lanes, x);
         g->live = 1;
     }
+    if (g->fan && g->live) fan_out(g, at, x);
     return target_at(g, at);
 }
 
@@ -426,18 +445,33 @@ ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, s
             end = same_target(lanes, i, left);
             sweep_scratch part = scratch_from(s, j, i);
             const target *to = &j->targets[lanes[i].target];
-            group g = {j, rt, to, &to->at, end - i, l, lanes + i, &part, l > j->source_layer};
+            group g = {j, rt, to, &to->at, end - i, l, lanes + i, &part, l > j->source_layer, NULL};
             const real *out = block_forward_sweep(&g);
             if (to->kind == TARGET_SITE) reduce_target(j, to, g.n, out, g.lanes);
             else if (head_jvp(j, to, rt, g.n, part.stream, g.lanes, st)) return st->code;
             if (runtime_poll(rt, st)) return st->code;
         }
         if (through) {
-            group g = {j, rt, NULL, &j->all, through, l, lanes, s, l > j->source_layer};
+            group g = {j, rt, NULL, &j->all, through, l, lanes, s, l > j->source_layer, NULL};
             block_forward_sweep(&g);
         }
         left = through;
         if (runtime_poll(rt, st)) return st->code;
+    }
+    return PS_OK;
+}
+
+ps_code jacobian_fan(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st) {
+    for (size_t l = j->source_layer; n && l <= j->last_layer; l++) {
+        group g = {j, rt, NULL, &j->all, n, l, lanes, s, l > j->source_layer, lanes};
+        block_forward_sweep(&g);
+        if (runtime_poll(rt, st)) return st->code;
+    }
+    for (size_t i = 0; n && i < j->n_targets; i++) {
+        const target *to = &j->targets[i];
+        if (to->kind == TARGET_SITE) continue;
+        rows_gather(n, j->b.n_rows, to->at.n, to->at.row, j->m->d_model, s->stream, s->attn);
+        if (head_jvp(j, to, rt, n, s->attn, lanes + i * n, st)) return st->code;
     }
     return PS_OK;
 }
@@ -449,7 +483,7 @@ ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s,
     for (size_t l = j->targets[lanes[0].target].layer, on = 0;; l--) {
         size_t through = on;
         if (through) {
-            group g = {j, rt, NULL, &j->all, through, l, lanes, s, 1};
+            group g = {j, rt, NULL, &j->all, through, l, lanes, s, 1, NULL};
             const real *out = block_backward_sweep(&g, &rows);
             if (out) extract_source(j, rows, g.n, out, g.lanes);
         }
@@ -457,7 +491,7 @@ ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s,
             end = same_target(lanes, on, n);
             sweep_scratch part = scratch_from(s, j, on);
             const target *to = &j->targets[lanes[on].target];
-            group g = {j, rt, to, &to->at, end - on, l, lanes + on, &part, to->kind != TARGET_SITE};
+            group g = {j, rt, to, &to->at, end - on, l, lanes + on, &part, to->kind != TARGET_SITE, NULL};
             if (g.live && head_vjp(j, to, rt, g.n, g.lanes, part.stream, st)) return st->code;
             const real *out = block_backward_sweep(&g, &rows);
             if (out) extract_source(j, rows, g.n, out, g.lanes);

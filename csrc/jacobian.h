@@ -77,6 +77,10 @@ typedef struct {
 ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st);
 ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st);
 
+/* One sweep that every target reads on its way: u_i = J_i v for n <= s->n_t vectors v and all targets i.
+ * lanes (n_targets, n), those of target i from i n on; the v of target 0's are read. */
+ps_code jacobian_fan(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st);
+
 /* How many vectors a sweep carries at a time: enough rows to fill a product, few enough to bound its scratch. */
 size_t jacobian_block(const jacobian *j, size_t n);
 

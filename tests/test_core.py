@@ -101,6 +101,26 @@ def test_many_targets_in_one_sweep():
             assert np.array_equal(J.base[t], alone.base)
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_one_sweep_that_every_target_reads(mean):
+    rng = np.random.default_rng(2)
+    for table in ({}, {"parallel": True, "norms": ("norm1",)}, {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0}):
+        twin = random_model(n_layers=4, **table)
+        sites = [0, 1, 3, 4, 5] if table.get("parallel") else range(6)
+        for source in ((0, 0), (1, 1), (1, 4), (2, 5)):
+            later = [(t, s) for t in range(source[0], 4) for s in sites if (t, s) > source]
+            if table.get("parallel") and source[1] == 1:
+                later = [(t, s) for t, s in later if t > source[0] or s == 5]
+            targets = [*later, "logits", *([] if mean else ["next_token"])]
+            prompts = random_prompts(rng, 23, (6, 3))
+            sources, positions = some_positions(rng, prompts), [some_positions(rng, prompts) for _ in targets]
+            J = _core64.Jacobian(core_model(twin), prompts, [], source, targets, sources, positions, mean)
+            V = rng.normal(size=(200, 12))  # more than one sweep carries
+            for t, U in enumerate(J.fan(V)):
+                alone = _core64.Jacobian(core_model(twin), prompts, [], source, targets[t], sources, positions[t], mean)
+                assert_close(U, alone.apply(V), 1e-12)
+
+
 @pytest.mark.parametrize("stored", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("core", [_core32, _core64])
 @pytest.mark.parametrize("order", ["rows", "columns", "groups", "strided"])

@@ -220,6 +220,48 @@ static PyObject *run_lanes(jacobian_object *self, PyObject *list, int transposed
 static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_lanes(self, arg, 0); }
 static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_lanes(self, arg, 1); }
 
+/* V (n, d) -> a list of (n, m), one a target */
+static PyObject *jacobian_fan_py(jacobian_object *self, PyObject *arg) {
+    size_t n_targets = self->j.n_targets, d = self->j.m->d_model;
+    PyArrayObject *in = get_rows(arg, "V", d);
+    if (!in) return NULL;
+    size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(&self->j, n ? n : 1);
+    PyObject *out = PyList_New((Py_ssize_t)n_targets);
+    lane *lanes = PyMem_New(lane, n_targets * block);
+    real **u = PyMem_New(real *, n_targets), *v = PyArray_DATA(in);
+    ps_status st = {0};
+    sweep_scratch s = {0};
+    if (!lanes || !u) PyErr_NoMemory();
+    int bad = !out || !lanes || !u;
+    for (size_t i = 0; !bad && i < n_targets; i++) {
+        npy_intp dims[] = {(npy_intp)n, (npy_intp)self->j.targets[i].rows};
+        PyArrayObject *one = (PyArrayObject *)PyArray_SimpleNew(2, dims, NPY_REAL);
+        bad = !one || PyList_SetItem(out, (Py_ssize_t)i, (PyObject *)one);
+        if (!bad) u[i] = PyArray_DATA(one);
+    }
+    if (!bad && take_scratch(self, block, &s, &st)) raise_status(&st), bad = 1;
+    if (!bad) {
+        core_call call;
+        core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
+        for (size_t t = 0; t < n && !st.code; t += block) {
+            size_t now = n - t < block ? n - t : block;
+            for (size_t i = 0; i < n_targets * now; i++) {
+                size_t to = i / now, row = t + i % now;
+                lanes[i] = (lane){to, v + row * d, u[to] + row * self->j.targets[to].rows};
+            }
+            jacobian_fan(&self->j, &call.rt, &s, now, lanes, &st);
+        }
+        core_end(&call);
+        return_scratch(self, &s);
+        if (st.code) raise_status(&st), bad = 1;
+    }
+    PyMem_Free(lanes);
+    PyMem_Free(u);
+    Py_DECREF(in);
+    if (bad) Py_CLEAR(out);
+    return out;
+}
+
 /* A value a target; the value itself if there is one target. */
 static PyObject *each_target(jacobian_object *self, PyObject *(*get)(jacobian_object *, const target *)) {
     if (self->j.n_targets == 1) return get(self, &self->j.targets[0]);
@@ -275,6 +317,7 @@ static PyMethodDef jacobian_methods[] = {
     {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O, "apply_t(U (n, m)) -> (n, d): J' on every row of U"},
     {"apply_each", (PyCFunction)jacobian_apply_each, METH_O, "apply_each([(target, v, u), ...]): u = J v, in one sweep"},
     {"apply_t_each", (PyCFunction)jacobian_apply_t_each, METH_O, "apply_t_each([(target, v, u), ...]): v = J' u, in one sweep"},
+    {"fan", (PyCFunction)jacobian_fan_py, METH_O, "fan(V (n, d)) -> [(n, m), ...]: J of every target on every row of V, in one sweep"},
     {0},
 };
 static PyGetSetDef jacobian_getset[] = {
