@@ -9,6 +9,7 @@ print(model.steered(vec.relative(0.5)).generate("Once upon a time").text)
 from . import errors
 from ._blas import show_config
 from ._version import __version__
+from .atlas import Atlas, atlas, atlas_plan
 from .errors import (
     BadCheckpoint,
     ConvergenceWarning,
@@ -26,6 +27,7 @@ from .svd import svd
 from .vectors import ProvenanceWarning, SteeringVector
 
 __all__ = [
+    "Atlas",
     "BadCheckpoint",
     "ConvergenceWarning",
     "Generation",
@@ -40,6 +42,8 @@ __all__ = [
     "SteeringVector",
     "UnsupportedModel",
     "__version__",
+    "atlas",
+    "atlas_plan",
     "errors",
     "from_transformers",
     "load",

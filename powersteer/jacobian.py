@@ -11,7 +11,7 @@ whole block of vectors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidInput
+from .lockstep import Lane, run_together
 from .sites import Site
-from .svd import Progress, SVDResult, svd
+from .svd import Progress, SVDResult, krylov, svd
 from .vectors import SteeringVector
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-__all__ = ["Jacobian", "LinearMap", "Subject"]
+__all__ = ["Jacobian", "Jacobians", "LinearMap", "Subject"]
 
 Array = NDArray[Any]
 _BLOCKS = (1, 2, 4, 8)
@@ -143,6 +144,37 @@ class Subject:
     steering: tuple[str, ...]  # interventions at the point of linearisation
     model: Mapping[str, Any]  # its identity
 
+    def provenance(self, source_norm: float) -> dict[str, Any]:
+        """What a vector of this Jacobian says about where it comes from."""
+        return {
+            "layer": self.source.layer,
+            "site": self.source.name,
+            "site_norm": source_norm,
+            "model": self.model["name"],
+            "model_type": self.model["model_type"],
+            "weights": self.model["weights"],
+            "target": self.target,
+            "prompts": self.prompts,
+            "prompt_tokens": self.prompt_tokens,
+            "source_positions": self.source_positions,
+            "target_positions": self.target_positions,
+            "reduce": self.reduce,
+            "steering": self.steering,
+        }
+
+    def label(self, result: SVDResult, source_norm: float) -> SVDResult:
+        """The result of a solver, knowing where its vectors come from."""
+        provenance = self.provenance(source_norm)
+
+        def vectors(r: SVDResult) -> list[SteeringVector]:
+            shared = SteeringVector(r.Vh[0], method=r.method, seed=r.seed, **provenance)
+            return [
+                replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
+                for i, (v, sigma, residual) in enumerate(zip(r.Vh, r.S, r.residuals, strict=True))
+            ]
+
+        return replace(result, provenance=provenance, make_vectors=vectors)
+
 
 class Jacobian(LinearMap):
     """J of one or several prompts, made by `Model.jacobian`.
@@ -223,33 +255,7 @@ class Jacobian(LinearMap):
     ) -> SVDResult:
         """The k leading singular triplets, as `powersteer.svd`; their `vectors` are steering vectors at the source."""
         result = svd(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
-        return replace(result, provenance=self._provenance(), make_vectors=self._vectors)
-
-    def _provenance(self) -> dict[str, Any]:
-        """What a vector of this Jacobian says about where it comes from."""
-        s = self.subject
-        return {
-            "layer": s.source.layer,
-            "site": s.source.name,
-            "site_norm": self.source_norm,
-            "model": s.model["name"],
-            "model_type": s.model["model_type"],
-            "weights": s.model["weights"],
-            "target": s.target,
-            "prompts": s.prompts,
-            "prompt_tokens": s.prompt_tokens,
-            "source_positions": s.source_positions,
-            "target_positions": s.target_positions,
-            "reduce": s.reduce,
-            "steering": s.steering,
-        }
-
-    def _vectors(self, result: SVDResult) -> list[SteeringVector]:
-        shared = SteeringVector(result.Vh[0], method=result.method, seed=result.seed, **self._provenance())
-        return [
-            replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
-            for i, (v, sigma, residual) in enumerate(zip(result.Vh, result.S, result.residuals, strict=True))
-        ]
+        return self.subject.label(result, self.source_norm)
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else str(self.target)
@@ -258,3 +264,87 @@ class Jacobian(LinearMap):
         return (
             f"Jacobian({self.source} -> {target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"
         )
+
+
+class Jacobians:
+    """The Jacobians from one source to several targets, on one tape: `Model.jacobians`.
+
+    `svd(k)` gives a result a target; all of them advance together, each with a vector of its own in every sweep.
+    `fan(V)` multiplies all of them by the same vectors in one sweep, and `dense()` gives their matrices so.
+    """
+
+    def __init__(self, core: Any, dtype: np.dtype[Any], subjects: Sequence[Subject]) -> None:
+        self._core, self.dtype, self.subjects = core, dtype, tuple(subjects)
+        self.shapes: tuple[tuple[int, int], ...] = tuple(core.shape) if len(subjects) > 1 else (core.shape,)
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def source_norm(self) -> float:
+        """Mean 2-norm of the source activation over the source positions of all prompts, steering included."""
+        return float(self._core.source_norm)
+
+    @property
+    def bases(self) -> list[Array]:
+        """F(0) of every target, (m,)."""
+        return list(self._core.base) if len(self) > 1 else [self._core.base]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the linearisation holds."""
+        return int(self._core.nbytes)
+
+    def fan(self, V: Array) -> list[Array]:
+        """J on every row of V (n, d), for every target: a list of (n, m)."""
+        return list(self._core.fan(np.ascontiguousarray(V, dtype=self.dtype)))
+
+    def dense(self) -> list[Array]:
+        """Every matrix (m, d), by d columns swept once for all targets."""
+        return [U.T for U in self.fan(np.eye(self.shapes[0][1], dtype=self.dtype))]
+
+    def svd(self, k: int = 12, tol: float = 1e-3, seed: int = 0, max_applications: int | None = None) -> list[SVDResult]:
+        """The k leading triplets for every target (all, where there are fewer), by Krylov iteration with one vector at
+        a time for each, certified to tol. The results say whether they converged; no warning is given. Raises
+        InvalidInput as `powersteer.svd`."""
+
+        def solve(lane: Lane) -> SVDResult:
+            shape = self.shapes[lane.index]
+            return krylov(_Shaped(lane, shape, self.dtype), min(k, *shape), tol, seed, max_applications)
+
+        results = run_together(len(self), solve, self._apply, self._apply_t)
+        return [s.label(r, self.source_norm) for s, r in zip(self.subjects, results, strict=True)]
+
+    def _apply(self, asked: Sequence[tuple[int, Array]]) -> list[Array]:
+        out = [np.empty((len(V), self.shapes[i][0]), self.dtype) for i, V in asked]
+        self._core.apply_each(
+            [(i, v, u) for (i, V), U in zip(asked, out, strict=True) for v, u in zip(V, U, strict=True)]
+        )
+        return out
+
+    def _apply_t(self, asked: Sequence[tuple[int, Array]]) -> list[Array]:
+        out = [np.empty((len(U), self.shapes[i][1]), self.dtype) for i, U in asked]
+        self._core.apply_t_each(
+            [(i, v, u) for (i, U), V in zip(asked, out, strict=True) for v, u in zip(V, U, strict=True)]
+        )
+        return out
+
+    def __repr__(self) -> str:
+        s = self.subjects[0]
+        targets = ", ".join(str(one.target) for one in self.subjects)
+        return f"Jacobians({s.source} -> {targets}, {len(s.prompt_tokens)} prompts, {self.dtype})"
+
+
+@dataclass(frozen=True, eq=False)
+class _Shaped:
+    """A lane as the solver wants its operator."""
+
+    lane: Lane
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def apply(self, V: Array) -> Array:
+        return self.lane.apply(V)
+
+    def apply_t(self, U: Array) -> Array:
+        return self.lane.apply_t(U)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +16,8 @@ from . import _blas, _core32, _core64
 from .errors import InvalidInput
 from .estimate import Estimate, estimate
 from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
-from .jacobian import Jacobian, Subject
-from .positions import Positions, prompt_positions
+from .jacobian import Jacobian, Jacobians, Subject
+from .positions import Canonical, Positions, prompt_positions
 from .prompts import Ids, Prompt, Prompts, encode, split, token_ids
 from .sites import SITES, Site, SiteLike, parse_site, precedes, resolve_site
 from .spec import Spec
@@ -32,6 +33,7 @@ __all__ = ["Model", "from_transformers", "load", "model_from_checkpoint"]
 Array = NDArray[Any]
 
 _CORES = {np.dtype(np.float32): _core32, np.dtype(np.float64): _core64}
+_HEADS = ("logits", "next_token")
 _LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by identity
 
 
@@ -121,6 +123,15 @@ class Model:
         return cast(str, self._loaded.checkpoint.identity["name"])
 
     @property
+    def path(self) -> str | None:
+        """What `load` finds these weights by, in any process of this machine; None if they came from memory."""
+        checkpoint = self._loaded.checkpoint
+        if checkpoint.path is None:
+            return None
+        one_file = len(checkpoint.files) == 1 and checkpoint.files[0].suffix == ".gguf"
+        return str((checkpoint.files[0] if one_file else checkpoint.path).absolute())
+
+    @property
     def identity(self) -> dict[str, Any]:
         """name, model_type, sizes, and under "weights" a fingerprint of the weights."""
         return dict(self._loaded.checkpoint.identity)
@@ -155,6 +166,19 @@ class Model:
     def steering(self) -> tuple[str, ...]:
         """The interventions of this view, described; empty for the model itself."""
         return tuple(map(str, self._steering))
+
+    @property
+    def interventions(self) -> tuple[tuple[SteeringVector, Canonical], ...]:
+        """(vector, positions) of each intervention of this view, as `steered` takes them."""
+        return tuple((i.vector, i.positions) for i in self._steering)
+
+    @property
+    def steering_hash(self) -> str:
+        """A fingerprint of the interventions of this view, numbers included; "" for the model itself."""
+        if not self._steering:
+            return ""
+        parts = [f"{i.place} {i.positions}".encode() + i.array.tobytes() for i in self._steering]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -370,30 +394,73 @@ class Model:
 
         Raises InvalidInput if the source does not come before the target in the computation.
         """
+        core, subjects = self._linearise(
+            prompts, source, [(target, target_site)], source_site, positions,
+            slice(-1, None) if positions is _LAST_TWO else positions, source_positions, reduce,
+        )  # fmt: skip
+        return Jacobian(core, self.dtype, self.threads, subjects[0])
+
+    def jacobians(
+        self,
+        prompts: Prompts,
+        source: int | SiteLike,
+        targets: Sequence[int | SiteLike],
+        source_site: str | None = None,
+        target_site: str | None = None,
+        positions: Positions = _LAST_TWO,
+        source_positions: Positions = None,
+        reduce: str = "stack",
+    ) -> Jacobians:
+        """The Jacobians to several targets, from one forward pass, to be worked on together. Arguments as for
+        `jacobian`; target_site and positions are those of the targets that are layers: "logits" and "next_token" are
+        taken at the last position."""
+        targets = list(targets)
+        if not targets:
+            raise InvalidInput("jacobians: targets is empty; name at least one layer, 'next_token' or 'logits'")
+        places = [(t, None if t in _HEADS else target_site) for t in targets]
+        core, subjects = self._linearise(
+            prompts, source, places, source_site, positions, slice(-1, None), source_positions, reduce
+        )
+        return Jacobians(core, self.dtype, subjects)
+
+    def _linearise(
+        self,
+        prompts: Prompts,
+        source: int | SiteLike,
+        targets: Sequence[tuple[int | SiteLike, str | None]],
+        source_site: str | None,
+        positions: Positions,
+        head_positions: Positions,
+        source_positions: Positions,
+        reduce: str,
+    ) -> tuple[Any, list[Subject]]:
         given, tokens, _ = self._read(prompts)
         start = resolve_site(source, source_site, **self._site_rules)
-        end = self._target(start, target, target_site)
-        if isinstance(end, str) and positions is _LAST_TWO:
-            positions = slice(-1, None)
         if reduce not in ("stack", "mean"):
             raise InvalidInput(f"reduce is {reduce!r}; it must be 'stack' or 'mean'")
-        if reduce == "mean" and end == "next_token":
-            raise InvalidInput(
-                "reduce='mean' does not go with target='next_token': rows of different distributions have no mean"
-            )
         lengths = [len(t) for t in tokens]
         rows_in = tuple(prompt_positions(source_positions, n) for n in lengths)
-        rows_out = tuple(prompt_positions(positions, n) for n in lengths)
+        texts = tuple(self._text(p, t) for p, t in zip(given, tokens, strict=True))
+        subjects = []
+        for target, target_site in targets:
+            end = self._target(start, target, target_site)
+            if reduce == "mean" and end == "next_token":
+                raise InvalidInput(
+                    "reduce='mean' does not go with target='next_token': rows of different distributions have no mean"
+                )
+            at = head_positions if isinstance(end, str) else positions
+            rows_out = tuple(prompt_positions(at, n) for n in lengths)
+            subjects.append(
+                Subject(start, end, reduce, texts, tuple(tokens), rows_in, rows_out, self.steering, self.identity)
+            )
+        ends = [s.target if isinstance(s.target, str) else (s.target.layer, s.target.index) for s in subjects]
+        rows = [list(s.target_positions) for s in subjects]
+        one = len(ends) == 1
         core = self._loaded.module.Jacobian(
             self._loaded.core, tokens, core_steering(self._steering, lengths, lengths), (start.layer, start.index),
-            end if isinstance(end, str) else (end.layer, end.index), list(rows_in), list(rows_out), reduce == "mean",
+            ends[0] if one else ends, list(rows_in), rows[0] if one else rows, reduce == "mean",
         )  # fmt: skip
-        texts = tuple(self._text(p, t) for p, t in zip(given, tokens, strict=True))
-        subject = Subject(
-            start, end, reduce, texts, tuple(tokens), rows_in, rows_out, self.steering,
-            self.identity,
-        )  # fmt: skip
-        return Jacobian(core, self.dtype, self.threads, subject)
+        return core, subjects
 
     def estimate(
         self,
@@ -419,7 +486,7 @@ class Model:
         return estimate(self.spec, lengths, itemsize, start, end, rows, k)
 
     def _target(self, source: Site, target: int | SiteLike, name: str | None) -> Site | str:
-        if isinstance(target, str) and target in ("logits", "next_token"):
+        if isinstance(target, str) and target in _HEADS:
             if name is not None:
                 raise InvalidInput(f"target {target!r} has no site, but target_site is {name!r}; leave it out")
             return target

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from . import _blas, _core32, _core64  # noqa: F401  (_blas opens the library that the cores need)
 from .errors import ConvergenceWarning, InvalidInput, NumericalError
 
-__all__ = ["Progress", "SVDResult", "svd"]
+__all__ = ["Progress", "SVDResult", "krylov", "svd"]
 
 Array = NDArray[Any]
 Progress = Callable[[int, float, Array], object]  # (applications, worst residual, leading sigma)
@@ -142,6 +142,17 @@ def svd(
     if not result.converged:
         warnings.warn(_advice(result, max_applications), ConvergenceWarning, stacklevel=2)
     return result
+
+
+def krylov(
+    operator: Any, k: int, tol: float, seed: int = 0, max_applications: int | None = None, block: int = 1
+) -> SVDResult:
+    """`svd(operator, k)` by the Krylov method, without its warning: for callers that collect many results."""
+    started = time.perf_counter()
+    map_ = _as_map(operator)
+    k, seed, tol = _check_common(map_.shape, k, seed, tol, "krylov")
+    raw = _krylov(map_, k, tol, seed, block, max_applications, None)
+    return _result(raw, map_.dtype, "krylov", tol, seed, time.perf_counter() - started)
 
 
 def _krylov(

@@ -1,0 +1,286 @@
+"""An atlas as labelled arrays, cells and steering vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput, MissingDependency, NotFound
+from ..model import Model
+from ..positions import prompt_positions
+from ..sites import Site
+from ..vectors import SteeringVector
+from .settings import NEXT_TOKEN, Settings, Target
+from .store import Cell, Sketch, Store, open_folder
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+__all__ = ["Atlas", "Column"]
+
+Array = NDArray[Any]
+
+
+class Column:
+    """One target of an atlas, for every source."""
+
+    def __init__(self, S: Array, residuals: Array) -> None:
+        self.S = S  # (n_layers, k), NaN where there is none
+        self.residuals = residuals  # (n_layers, k)
+
+
+class Atlas:
+    """Singular values and vectors of the pairs of layers of a model: what `powersteer.atlas` returns, or `Atlas.load`.
+
+    It shows what its store holds: while a folder is being filled, `load` it again to see more. Arrays have the axes
+    (source layer, target layer, rank), with NaN where nothing was asked for or nothing is there yet.
+    """
+
+    def __init__(self, store: Store, model: Model | None = None, view: int = 0) -> None:
+        self._store, self._model, self._view = store, model, view
+
+    @classmethod
+    def load(cls, path: str | Path, model: Model | None = None) -> Atlas:
+        """The atlas in a folder, finished or not. model: the one it is of, for what steers it; None: loaded from where
+        it was, once it is needed. Raises NotFound, and InvalidInput for a damaged folder or another model."""
+        store = open_folder(Path(path).expanduser())
+        if model is not None and model.identity["weights"] != store.settings.model["weights"]:
+            raise InvalidInput(f"{str(path)!r} is the atlas of another model than {model.name!r}: the weights differ")
+        return cls(store, model)
+
+    # ---- what it is of
+
+    @property
+    def settings(self) -> Settings:
+        return self._store.settings
+
+    @property
+    def path(self) -> Path | None:
+        """Its folder."""
+        path: Path | None = getattr(self._store, "path", None)
+        return path
+
+    @property
+    def model_name(self) -> str:
+        return str(self.settings.model["name"])
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of this view, as text."""
+        return [self.settings.prompts[i].text for i in self.settings.groups[self._view]]
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return self.settings.sources
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Layers, and "next_token" if it was asked for."""
+        return self.settings.targets
+
+    @property
+    def k(self) -> int:
+        return self.settings.k
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.settings.model["n_layers"])
+
+    @property
+    def view_name(self) -> str:
+        group = self.settings.groups[self._view]
+        return f"prompt {group[0]}" if len(group) == 1 else f"{len(group)} prompts stacked"
+
+    def prompt(self, index: int) -> Atlas:
+        """The atlas of one prompt alone. Raises InvalidInput if it was not computed (`views="each"` or "both")."""
+        if (index,) not in self.settings.groups:
+            raise InvalidInput(
+                f"this atlas has no view of prompt {index} alone: it holds {len(self.settings.prompts)} prompts, "
+                f"views={self.settings.views!r}; compute it with views='both'"
+            )
+        return self.views()[self.settings.groups.index((index,))]
+
+    def views(self) -> list[Atlas]:
+        """All views: the prompts stacked, each alone, as far as they were asked for."""
+        return [Atlas(self._store, self._model, view) for view in range(len(self.settings.groups))]
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded from where it was if need be."""
+        if self._model is None:
+            from ..model import load
+
+            path = getattr(self._store, "origin", {}).get("path")
+            if path is None or not Path(path).exists():
+                raise NotFound(f"the model of this atlas is not at {path!r} any more: Atlas.load(folder, model=...)")
+            self._model = load(path, dtype=self.settings.dtype)
+            if self._model.identity["weights"] != self.settings.model["weights"]:
+                raise InvalidInput(f"the model at {path!r} has changed since: its weights are not those of this atlas")
+            if self.settings.steering:
+                raise InvalidInput("this atlas is of a steered model: Atlas.load(folder, model=model.steered(...))")
+        return self._model
+
+    # ---- what it holds
+
+    @cached_property
+    def _cells(self) -> dict[tuple[int, Target], Cell]:
+        return {(c.source, c.target): c for c in self._store.cells() if c.view == self._view}
+
+    @cached_property
+    def _sketches(self) -> dict[tuple[int, Target], Sketch]:
+        return {(s.source, s.target): s for s in self._store.sketches() if s.view == self._view}
+
+    def __iter__(self) -> Iterator[Cell]:
+        """Its cells, by source, then target."""
+        order = {t: i for i, t in enumerate(self.targets)}
+        return iter(sorted(self._cells.values(), key=lambda c: (c.source, order[c.target])))
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @property
+    def pairs(self) -> list[tuple[int, Target]]:
+        """Every pair that was asked for."""
+        return [(s, t) for s in self.sources for t in self.settings.targets_of(s)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pair that was asked for has its certified cell."""
+        return set(self.pairs) <= set(self._cells)
+
+    def cell(self, source: int, target: Target) -> Cell:
+        """What is known of a pair. Raises InvalidInput for a pair that is not in the atlas."""
+        try:
+            return self._cells[source, target]
+        except KeyError:
+            state = "is not computed yet" if (source, target) in self.pairs else "was not asked for"
+            raise InvalidInput(f"the pair {source} -> {target} {state} in this atlas of {self.model_name!r}") from None
+
+    def sketch(self, source: int, target: Target) -> Sketch:
+        """The estimate of a pair, from random vectors. Raises InvalidInput where there is none."""
+        try:
+            return self._sketches[source, target]
+        except KeyError:
+            raise InvalidInput(f"the pair {source} -> {target} has no sketch in this atlas") from None
+
+    def _array(self, field: str) -> Array:
+        """(n_layers, n_layers, k) of a field of the cells."""
+        out = np.full((self.n_layers, self.n_layers, self.k), np.nan)
+        for (source, target), cell in self._cells.items():
+            if not isinstance(target, str):
+                values = getattr(cell, field)
+                out[source, target, : len(values)] = values
+        return out
+
+    def _next_token(self, field: str) -> Array:
+        out = np.full((self.n_layers, self.k), np.nan)
+        for (source, target), cell in self._cells.items():
+            if target == NEXT_TOKEN:
+                values = getattr(cell, field)
+                out[source, : len(values)] = values
+        return out
+
+    @property
+    def S(self) -> Array:
+        """(n_layers, n_layers, k) singular values, source x target x rank."""
+        return self._array("sigma")
+
+    @property
+    def residuals(self) -> Array:
+        """(n_layers, n_layers, k), the certificate of each (see SVDResult)."""
+        return self._array("residuals")
+
+    @property
+    def next_token(self) -> Column:
+        """S and residuals (n_layers, k) of the Fisher target, S in sqrt(nats) per unit of the vector."""
+        return Column(self._next_token("sigma"), self._next_token("residuals"))
+
+    @property
+    def estimate(self) -> tuple[Array, Array]:
+        """(sigma_1, standard error) of every pair from the sketch, (n_layers, n_layers) each."""
+        out = np.full((2, self.n_layers, self.n_layers), np.nan)
+        for (source, target), s in self._sketches.items():
+            if not isinstance(target, str):
+                out[:, source, target] = s.sigma[0], s.error[0]
+        return out[0], out[1]
+
+    def vector(self, source: int, target: Target, rank: int) -> SteeringVector:
+        """A right singular vector as a unit steering vector at the source. Raises InvalidInput as `cell`."""
+        vectors = self.vectors(source, target)
+        if not 0 <= rank < len(vectors):
+            raise InvalidInput(f"rank is {rank}; the pair {source} -> {target} has ranks 0 to {len(vectors) - 1}")
+        return vectors[rank]
+
+    def vectors(self, source: int, target: Target) -> list[SteeringVector]:
+        """The vectors of a pair by rank, with their provenance."""
+        cell, s = self.cell(source, target), self.settings
+        prompts = [s.prompts[i] for i in s.groups[self._view]]
+        last = isinstance(target, str)
+        at = [prompt_positions(slice(-1, None) if last else s.target_positions, len(p.tokens)) for p in prompts]
+        shared: dict[str, Any] = {
+            "layer": source,
+            "site": s.source_site,
+            "site_norm": cell.site_norm,
+            "method": cell.method,
+            "model": s.model["name"],
+            "model_type": s.model["model_type"],
+            "weights": s.model["weights"],
+            "target": target if isinstance(target, str) else Site(target, s.target_site),
+            "prompts": tuple(p.text for p in prompts),
+            "prompt_tokens": tuple(p.tokens for p in prompts),
+            "source_positions": tuple(tuple(range(len(p.tokens))) for p in prompts),
+            "target_positions": tuple(tuple(rows.tolist()) for rows in at),
+            "reduce": "stack",
+            "steering": s.steering,
+            "seed": s.seed,
+        }
+        rows = zip(self._store.vectors(cell), cell.sigma, cell.residuals, strict=True)
+        return [SteeringVector(v, rank=i, sigma=x, residual=r, **shared) for i, (v, x, r) in enumerate(rows)]
+
+    # ---- for others
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for every vector: source, target, rank, sigma, residual, converged, method, applications, ..."""
+        try:
+            import pandas
+        except ImportError:
+            raise MissingDependency("to_pandas needs pandas: pip install powersteer[tables]") from None
+        rows = [
+            {
+                "source": c.source, "target": c.target, "rank": i, "sigma": x, "residual": r, "site_norm": c.site_norm,
+                "cluster": next((n for n, ranks in enumerate(c.clusters) if i in ranks), -1), "method": c.method,
+                "converged": c.converged, "applications": c.applications,
+            }
+            for c in self for i, (x, r) in enumerate(zip(c.sigma, c.residuals, strict=True))
+        ]  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """sigma and residual over (source, target, rank), and next_token_sigma over (source, rank)."""
+        try:
+            import xarray
+        except ImportError:
+            raise MissingDependency("to_xarray needs xarray: pip install powersteer[tables]") from None
+        layers, column = range(self.n_layers), self.next_token
+        return xarray.Dataset(
+            {
+                "sigma": (("source", "target", "rank"), self.S),
+                "residual": (("source", "target", "rank"), self.residuals),
+                "next_token_sigma": (("source", "rank"), column.S),
+                "next_token_residual": (("source", "rank"), column.residuals),
+            },
+            {"source": layers, "target": layers, "rank": range(self.k)},
+            {"model": self.model_name, "view": self.view_name, "source_site": self.settings.source_site,
+             "target_site": self.settings.target_site, "tol": self.settings.tol},
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        unsure = sum(not c.converged for c in self)
+        state = f"{len(self)} of {len(self.pairs)} pairs" + (f", {unsure} not converged" if unsure else "")
+        return f"Atlas({self.model_name!r}, {self.view_name}, k {self.k}, tol {self.settings.tol:g}, {state})"

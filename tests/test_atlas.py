@@ -1,0 +1,425 @@
+"""The atlas: the same numbers as pair by pair, whatever happens to the process on the way."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import checkpoints
+import dying
+import numpy as np
+import pytest
+import tiny
+from spectra import PUBLISHED, published
+
+import powersteer as ps
+from powersteer.atlas import plan as planning
+from powersteer.atlas import work
+
+PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
+K = 3
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocessing")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.tiny(n_layers=4)[0]
+
+
+def compute(model, prompts=PROMPTS, **arguments):
+    return ps.atlas(model, prompts, **{"k": K, "progress": False, **arguments})
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize("method", ["krylov", "dense", "auto"])
+def test_every_pair_as_by_itself(model, method):
+    atlas = compute(model, method=method, tol=1e-7, views="both")
+    assert atlas.complete and len(atlas) == 6 + 4 - 1 + 1
+    for view, prompts in zip(atlas.views(), [PROMPTS, [PROMPTS[0]], [PROMPTS[1]]], strict=True):
+        for source, target in view.pairs:
+            want = model.jacobian(prompts, source, target).svd(K, method="dense")
+            cell, vec = view.cell(source, target), view.vector(source, target, 1)
+            np.testing.assert_allclose(cell.sigma, want.S, rtol=1e-7)
+            assert cell.converged and max(cell.residuals) <= 1e-7
+            column = view.next_token.S[source] if target == "next_token" else view.S[source, target]
+            assert tuple(column) == cell.sigma
+            assert abs(vec.direction @ want.Vh[1]) > 1 - 1e-9
+            by_itself = want.vectors[1].provenance
+            same = ("layer", "site", "target", "prompt_tokens", "target_positions", "source_positions", "weights", "rank")
+            assert {name: vec.provenance[name] for name in same} == {name: by_itself[name] for name in same}
+            assert vec.site_norm == pytest.approx(by_itself["site_norm"], rel=1e-12)
+    assert np.array_equal(atlas.prompt(1).S, atlas.views()[2].S, equal_nan=True)
+    assert np.array_equal(~np.isnan(atlas.S[..., 0]), np.triu(np.ones((4, 4), bool), 1))
+
+
+@pytest.mark.parametrize("table", [{"parallel": True, "norms": ("norm1",)}, {"norms": ("post1", "post2")}])
+@pytest.mark.parametrize("sites", ["resid_post", ("resid_pre", "blocks.0.hook_resid_post"), ("attn_out", "mlp_out")])
+def test_sites_and_blocks(table, sites):
+    model, _ = tiny.tiny(n_layers=3, **table)
+    if "blocks.0.hook_resid_post" in sites:
+        sites = (sites[0], "resid_post")
+    atlas = compute(model, sites=sites, positions=[0, -1], next_token=False, sources=[0, 1])
+    start, end = (sites, sites) if isinstance(sites, str) else sites
+    assert atlas.complete and len(atlas)
+    for source, target in atlas.pairs:
+        want = model.jacobian(PROMPTS, source, target, start, end, positions=[0, -1]).svd(K, method="dense")
+        np.testing.assert_allclose(atlas.cell(source, target).sigma, want.S, rtol=1e-3)
+    same_layer = (start, end) in (("resid_pre", "resid_post"), ("attn_out", "mlp_out"))
+    assert ((0, 0) in atlas.pairs) == (same_layer and not (table.get("parallel") and start == "attn_out"))
+
+
+def test_of_a_steered_model(model):
+    steered = model.steered(tiny.vector(model, scale=3.0), positions="prompt")
+    atlas = compute(steered)
+    want = steered.jacobian(PROMPTS, 1, 3).svd(K, method="dense").S
+    np.testing.assert_allclose(atlas.S[1, 3], want, rtol=1e-3)
+    assert atlas.vector(1, 3, 0).steering == steered.steering
+    assert abs(atlas.S[1, 3] / compute(model).S[1, 3] - 1).max() > 1e-2
+
+
+def test_fewer_triplets_than_asked_for():
+    model, _ = tiny.tiny(n_layers=2, d_model=12)
+    atlas = compute(model, k=12, method="krylov")
+    assert atlas.complete and np.isfinite(atlas.S[0, 1]).all()
+
+
+def test_the_sketch_says_how_wrong_it_may_be():
+    """On the published spectra: the true value lies within two standard errors nine times in ten, at the least."""
+    rng = np.random.default_rng(1)
+    for name in PUBLISHED:
+        sigma, inside = published(name, 512), []
+        for _ in range(60):
+            Y = rng.standard_normal((24, len(sigma))) * sigma
+            unit = work.Unit(0, 0, (1,))
+            s = work._sketch(unit, 1, Y, np.ones(2), SimpleNamespace(source_norm=1.0), 12)
+            inside += list(np.abs(np.array(s.sigma[:3]) - sigma[:3]) <= 2 * np.array(s.error[:3]))
+            assert s.frobenius == pytest.approx(np.linalg.norm(sigma), rel=0.35)
+        assert np.mean(inside) >= 0.9
+
+
+def test_sketch_only(model):
+    atlas = compute(model, method="sketch", sketch=24)
+    full = compute(model, method="dense")
+    assert len(atlas) == 0 and not atlas.complete and np.isnan(atlas.S).all()
+    values, errors = atlas.estimate
+    there = ~np.isnan(full.S[..., 0])
+    assert np.array_equal(there, ~np.isnan(values))
+    assert (np.abs(values - full.S[..., 0])[there] <= 4 * errors[there]).all()
+    for source, target in atlas.pairs:
+        A = model.jacobian(PROMPTS, source, target).dense()
+        assert atlas.sketch(source, target).frobenius == pytest.approx(np.linalg.norm(A), rel=0.6)
+    with pytest.raises(ps.InvalidInput, match="is not computed yet"):
+        atlas.cell(0, 1)
+
+
+# ---- the plan
+
+
+def test_the_plan_takes_the_cheaper_way():
+    deep, _ = tiny.tiny(n_layers=8)
+    small = ps.atlas_plan(deep, PROMPTS, k=12, sources=[0], next_token=False)
+    assert {s.kind for s in small.steps} == {"dense"}
+    assert small.pairs == 7 and small.seconds > 0
+    wide, _ = tiny.tiny(n_layers=3, d_model=96, threads=1)
+    plan = ps.atlas_plan(wide, PROMPTS, k=1)
+    assert any(s.kind == "krylov" for s in plan.steps) and any(s.kind == "sketch" for s in plan.steps)
+    text = str(plan)
+    assert f"{plan.pairs} pairs" in text and "GFLOP/s" in text and "krylov" in text
+    with pytest.raises(ps.InvalidInput, match="unknown arguments"):
+        ps.atlas_plan(wide, PROMPTS, out="x")
+
+
+def test_the_plan_knows_the_disk(model, tmp_path):
+    plan = ps.atlas_plan(model, PROMPTS, k=K, method="krylov", views="both")
+    compute(model, method="krylov", views="both", out=tmp_path / "run")
+    size = sum(f.stat().st_size for f in (tmp_path / "run").rglob("*") if f.is_file())
+    assert 0.5 < plan.disk / size < 2
+
+
+def test_units_are_bounded():
+    model, _ = tiny.tiny(n_layers=20, threads=1)
+    plan = ps.atlas_plan(model, [[1, 2, 3]], k=1, method="krylov")
+    sizes = [len(s.unit.targets) for s in plan.of_kind("krylov")]
+    assert max(sizes) == planning.LANES and sum(sizes) == plan.pairs == 19 * 20 // 2 + 20
+
+
+# ---- never lost
+
+
+def contents(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+SCRIPT = """
+    import sys, powersteer as ps
+    model = ps.load(sys.argv[1], threads=1)
+    ps.atlas(model, [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]], k=3, method="krylov", views="both", tol=1e-5, progress=False, out=sys.argv[2])
+"""
+
+
+def script(*arguments, code=SCRIPT, **options):
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return checkpoints.saved("llama")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("atlas") / "run"
+    process = script(checkpoint, folder)
+    assert process.communicate()[1] == "" and process.returncode == 0
+    return folder
+
+
+def test_killed_at_any_moment_and_resumed(checkpoint, undisturbed, tmp_path, rng):
+    folder = tmp_path / "run"
+    cells = folder / "cells"
+    n = len(list((undisturbed / "cells").iterdir()))
+    for stop in sorted(rng.choice(np.arange(1, n), 2, replace=False)):
+        process = script(checkpoint, folder)
+        while process.poll() is None and not (cells.is_dir() and len(list(cells.glob("*.safetensors"))) >= stop):
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        half = ps.Atlas.load(folder)  # valid at any moment
+        assert all(view.S.shape == (half.n_layers, half.n_layers, 3) for view in half.views())
+    process = script(checkpoint, folder)
+    assert process.communicate()[1] == ""
+    mine = {name: data for name, data in contents(folder).items() if not name.endswith(".tmp")}
+    assert mine == contents(undisturbed)
+
+
+def test_two_processes_on_one_folder(checkpoint, undisturbed, tmp_path):
+    both = [script(checkpoint, tmp_path / "run") for _ in range(2)]
+    assert [(p.communicate()[1], p.returncode) for p in both] == [("", 0)] * 2
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_full_disk(checkpoint, tmp_path):
+    """No file may grow beyond 1500 bytes: as a disk that is full. An error, and a folder that can be read and resumed."""
+    folder = tmp_path / "run"
+    code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n" + textwrap.dedent(SCRIPT)
+    )
+    process = script(checkpoint, folder, code=code)
+    error = process.communicate()[1]
+    assert process.returncode and "too large" in error
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    assert not list(folder.rglob("*.tmp"))
+    if (folder / "atlas.json").exists():
+        assert not ps.Atlas.load(folder).complete
+
+
+def test_interrupted(checkpoint, tmp_path):
+    folder = tmp_path / "run"
+    process = script(checkpoint, folder)
+    while not (folder / "atlas.json").exists():
+        time.sleep(0.001)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=20)[1]
+    assert process.returncode == 0 or "KeyboardInterrupt" in error
+    ps.Atlas.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"k": 2}, r"k \(2, there 3\)"),
+        ({"tol": 0.1}, r"tol \(0.1, there 0.01\)"),
+        ({"seed": 1}, "seed"),
+        ({"sites": "resid_post"}, "source_site"),
+        ({"prompts": [[1, 2], [2, 8, 4, 4]]}, "prompt 0 has other"),
+        ({"prompts": [[1, 2]]}, r"prompts \(1, there 2\)"),
+        ({"positions": -1}, "positions"),
+        ({"targets": [3]}, "targets"),
+    ],
+)
+def test_resume_refuses_other_settings(model, tmp_path, change, said):
+    compute(model, out=tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ps.InvalidInput, match=said):
+        compute(model, out=tmp_path, **change)
+    with pytest.raises(ps.InvalidInput, match="holds this atlas already"):
+        compute(model, out=tmp_path, resume=False)
+    assert contents(tmp_path) == before
+
+
+def test_resume_refuses_another_model(model, tmp_path):
+    compute(model, out=tmp_path)
+    with pytest.raises(ps.InvalidInput, match=r"model \(.*weights"):
+        compute(tiny.tiny(n_layers=4, name="other")[0], out=tmp_path)
+    with pytest.raises(ps.InvalidInput, match="steering"):
+        compute(model.steered(tiny.vector(model)), out=tmp_path)
+    with pytest.raises(ps.InvalidInput, match="another model"):
+        ps.Atlas.load(tmp_path, tiny.tiny(n_layers=4, name="other")[0])
+    with pytest.raises(ps.NotFound, match="not at None"):
+        _ = ps.Atlas.load(tmp_path).model
+
+
+def test_a_damaged_folder(model, tmp_path):
+    atlas = compute(model, out=tmp_path, method="krylov")
+    with pytest.raises(ps.NotFound, match=r"no atlas\.json"):
+        ps.Atlas.load(tmp_path / "cells")
+    part = sorted((tmp_path / "cells").iterdir())[0]
+    whole = part.read_bytes()
+    for spoiled in (b"", whole[:40], whole[: len(whole) // 2], whole.replace(b'\\"source\\"', b'\\"sourse\\"')):
+        part.write_bytes(spoiled)
+        with pytest.raises(ps.InvalidInput, match="damaged"):
+            len(ps.Atlas.load(tmp_path))
+    part.write_bytes(whole.replace(atlas.settings.hash.encode(), b"0" * 16))
+    with pytest.raises(ps.InvalidInput, match="other settings"):
+        len(ps.Atlas.load(tmp_path))
+    part.unlink()
+    resumed = compute(model, out=tmp_path, method="krylov")
+    assert resumed.complete and part.read_bytes() == whole
+    for text in ("{", "[]", "{}", '{"format": "powersteer-atlas-9"}', (tmp_path / "atlas.json").read_text()[:-40]):
+        (tmp_path / "atlas.json").write_text(text)
+        with pytest.raises(ps.InvalidInput, match=r"atlas\.json"):
+            ps.Atlas.load(tmp_path)
+
+
+# ---- many processes
+
+
+def spawn(n=2):
+    return ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
+
+
+def test_processes(checkpoint, undisturbed, tmp_path):
+    model = ps.load(checkpoint, threads=1)
+    with spawn() as executor:
+        compute(model, method="krylov", views="both", tol=1e-5, executor=executor, out=tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_a_worker_that_dies_has_its_unit_redone(checkpoint, undisturbed, tmp_path):
+    model, made = ps.load(checkpoint, threads=1), []
+
+    def executor():
+        made.append(spawn(1))
+        made[-1].submit(dying.once, str(tmp_path / "flag"))
+        return made[-1]
+
+    compute(model, method="krylov", views="both", tol=1e-5, executor=executor, out=tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(undisturbed)
+    assert len(made) == 2
+    for one in made:
+        one.shutdown()
+
+
+def test_dask_with_a_worker_killed(checkpoint, undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    model = ps.load(checkpoint, threads=1)
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        victim = next(iter(cluster.workers.values()))
+        with client.get_executor() as executor:
+            executor.submit(os.getpid).result()
+            os.kill(victim.pid, signal.SIGKILL)
+            compute(model, method="krylov", views="both", tol=1e-5, executor=executor, out=tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_an_executor_needs_a_file(model):
+    with spawn(1) as executor, pytest.raises(ps.InvalidInput, match="from its file"):
+        compute(model, executor=executor)
+
+
+def test_a_changed_file_is_noticed_by_the_workers(checkpoint):
+    settings = compute(tiny.tiny(n_layers=4)[0]).settings
+    job = work.Job(str(checkpoint), 1, settings, ())
+    with pytest.raises(ps.InvalidInput, match="weights differ"):
+        job.model()
+
+
+def test_workers_steer_too(checkpoint):
+    model = ps.load(checkpoint, threads=1)
+    steered = model.steered(tiny.vector(model, scale=2.0), positions=slice(1, None))
+    with spawn(1) as executor:
+        remote = compute(steered, executor=executor)
+    assert np.array_equal(remote.S, compute(steered).S, equal_nan=True)
+    assert not np.allclose(remote.S[0, 1], compute(model).S[0, 1])
+
+
+# ---- arguments and views
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"k": 0}, "k is 0"),
+        ({"k": 99}, "at most 12"),
+        ({"tol": 2}, "tol is 2"),
+        ({"sources": [9]}, "9"),
+        ({"sources": [3], "targets": [1], "next_token": False}, "none of the sources"),
+        ({"sites": "mlp"}, "mlp"),
+        ({"sites": ["a", "b", "c"]}, "two"),
+        ({"views": "all"}, "views is 'all'"),
+        ({"method": "power"}, "method is 'power'"),
+        ({"method": "sketch", "sketch": 0}, "computes nothing"),
+        ({"sketch": -1}, "sketch is -1"),
+        ({"prompts": []}, "empty"),
+        ({"prompts": [[1] * 99999]}, "context"),
+        ({"positions": 7}, "7"),
+        ({"sources": 3}, "sources is 3"),
+    ],
+)
+def test_refusals(model, arguments, said):
+    with pytest.raises(ps.InvalidInput, match=said):
+        compute(model, **arguments)
+
+
+def test_questions_out_of_range(model):
+    atlas = compute(model, sources=[0, 1])
+    with pytest.raises(ps.InvalidInput, match="2 -> 3 was not asked for"):
+        atlas.cell(2, 3)
+    with pytest.raises(ps.InvalidInput, match="rank is 3"):
+        atlas.vector(0, 1, 3)
+    with pytest.raises(ps.InvalidInput, match="views='both'"):
+        atlas.prompt(0)
+    alone = compute(model, PROMPTS[:1])
+    assert np.array_equal(alone.prompt(0).S, alone.S, equal_nan=True)
+
+
+def test_tables(model):
+    pytest.importorskip("pandas")
+    pytest.importorskip("xarray")
+    atlas = compute(model)
+    frame = atlas.to_pandas()
+    assert len(frame) == K * len(atlas) and set(frame.target) == {1, 2, 3, "next_token"}
+    row = frame[(frame.source == 1) & (frame.target == 3) & (frame["rank"] == 2)].iloc[0]
+    assert row.sigma == atlas.S[1, 3, 2] and row.residual == atlas.residuals[1, 3, 2]
+    data = atlas.to_xarray()
+    assert float(data.sigma.sel(source=1, target=3, rank=2)) == atlas.S[1, 3, 2]
+    assert data.next_token_sigma.shape == (4, K)
+
+
+def test_on_the_trained_model(stories, tmp_path):
+    model = ps.load(stories)
+    atlas = compute(model, ["Once upon a time there was a little girl", "The dog ran"], k=12, method="krylov", out=tmp_path)
+    loaded = ps.Atlas.load(tmp_path)
+    assert loaded.complete and np.array_equal(loaded.S, atlas.S, equal_nan=True)
+    assert np.nanmax(loaded.residuals) <= 1e-2 and loaded.model.name == model.name
+    assert np.mean([c.applications for c in loaded]) <= 64
+    want = model.jacobian(loaded.prompts, 1, 4).svd(12, method="dense").S
+    np.testing.assert_allclose(loaded.S[1, 4], want, rtol=1e-2)
+    assert json.loads(Path(tmp_path / "atlas.json").read_text())["origin"]["version"] == ps.__version__
