@@ -8,6 +8,7 @@ Environment switches, for development:
     POWERSTEER_MUTATE=n             the n-th deliberate bug of the mutation tests
 """
 
+import copy
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -44,21 +45,21 @@ def flags():
 
 
 class BuildExt(build_ext):
-    """Compiles the files of an extension side by side."""
+    """Compiles the files of an extension side by side, each extension's objects in a folder of their own: both cores
+    are made of the same files, and with `build_ext -j` at the same time."""
 
     def build_extension(self, ext):
-        compile_one = self.compiler.compile
+        own = copy.copy(self)
+        own.build_temp = os.path.join(self.build_temp, ext.name)
+        own.compiler = copy.copy(self.compiler)
 
         def compile_all(sources, **options):
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                objects = list(pool.map(lambda source: compile_one([source], **options), sources))
+                objects = list(pool.map(lambda source: self.compiler.compile([source], **options), sources))
             return [name for group in objects for name in group]
 
-        self.compiler.compile = compile_all
-        try:
-            super().build_extension(ext)
-        finally:
-            self.compiler.compile = compile_one
+        own.compiler.compile = compile_all
+        build_ext.build_extension(own, ext)
 
 
 def core(name, *macros):
@@ -68,7 +69,7 @@ def core(name, *macros):
     return Extension(
         f"powersteer.{name}",
         sources=sorted(glob("csrc/*.c") + glob("csrc/python/*.c")),
-        depends=sorted(glob("csrc/*.h") + glob("csrc/python/*.h")),
+        depends=sorted(glob("csrc/*.h") + glob("csrc/python/*.h")) + ["setup.py"],
         include_dirs=[numpy.get_include()],
         define_macros=list(macros),
         extra_compile_args=compile_args,

@@ -22,9 +22,10 @@ from .errors import (
     UnsupportedModel,
 )
 from .generation import Generation
+from .jlens import JLens
 from .model import Model, from_transformers, load
 from .svd import svd
-from .vectors import ProvenanceWarning, SteeringVector
+from .vectors import ProvenanceWarning, SteeringVector, load_vectors, save_vectors
 
 __all__ = [
     "Atlas",
@@ -32,6 +33,7 @@ __all__ = [
     "ConvergenceWarning",
     "Generation",
     "InvalidInput",
+    "JLens",
     "MissingDependency",
     "Model",
     "NotFound",
@@ -47,6 +49,8 @@ __all__ = [
     "errors",
     "from_transformers",
     "load",
+    "load_vectors",
+    "save_vectors",
     "show_config",
     "svd",
 ]

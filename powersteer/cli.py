@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.set_defaults(run=run)
-        sub.add_argument("model", help="checkpoint folder, or hub id in the Hugging Face cache")
+        sub.add_argument("model", help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file")
         sub.add_argument("--dtype", default="float32", help="of the arithmetic: float32 (default) or float64")
         sub.add_argument("--threads", type=int, help="default: the physical cores")
         sub.add_argument("--json", action="store_true", help="one JSON object on standard output")

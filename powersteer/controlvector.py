@@ -4,6 +4,10 @@ A little-endian GGUF file whose tensors are `direction.N`, float32, (d,), N >= 1
 output of block N (counted from 0) at every position. It reads the tensors only; other tools also want the keys
 general.architecture = "controlvector", controlvector.model_hint (the model_type) and controlvector.layer_count.
 
+Whose N is whose: repeng trains direction.N on the output of block N and adds it there, as llama.cpp does; it may also
+have N = 0, which llama.cpp refuses. llama.cpp's own cvector-generator names the direction of block N's output
+direction.N+1, so that it is applied one block later than where it was found: what is read here is where it is applied.
+
 The codec is written out here because the file is small and may come from a stranger: every length is checked against
 the bytes that are left before anything is read or allocated.
 """

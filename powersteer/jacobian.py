@@ -27,7 +27,7 @@ from .vectors import SteeringVector
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-__all__ = ["Jacobian", "Jacobians", "LinearMap", "Subject"]
+__all__ = ["Jacobian", "Jacobians", "LinearMap", "Subject", "labelled"]
 
 Array = NDArray[Any]
 _BLOCKS = (1, 2, 4, 8)
@@ -164,16 +164,20 @@ class Subject:
 
     def label(self, result: SVDResult, source_norm: float) -> SVDResult:
         """The result of a solver, knowing where its vectors come from."""
-        provenance = self.provenance(source_norm)
+        return labelled(result, self.provenance(source_norm))
 
-        def vectors(r: SVDResult) -> list[SteeringVector]:
-            shared = SteeringVector(r.Vh[0], method=r.method, seed=r.seed, **provenance)
-            return [
-                replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
-                for i, (v, sigma, residual) in enumerate(zip(r.Vh, r.S, r.residuals, strict=True))
-            ]
 
-        return replace(result, provenance=provenance, make_vectors=vectors)
+def labelled(result: SVDResult, provenance: Mapping[str, Any]) -> SVDResult:
+    """The result of a solver with fields for its vectors: where they stand and where they come from."""
+
+    def vectors(r: SVDResult) -> list[SteeringVector]:
+        shared = SteeringVector(r.Vh[0], method=r.method, seed=r.seed, **provenance)
+        return [
+            replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
+            for i, (v, sigma, residual) in enumerate(zip(r.Vh, r.S, r.residuals, strict=True))
+        ]
+
+    return replace(result, provenance=dict(provenance), make_vectors=vectors)
 
 
 class Jacobian(LinearMap):

@@ -38,13 +38,13 @@ _LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by iden
 
 
 def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike | None = None, threads: int | None = None) -> Model:
-    """Load a checkpoint from a folder, or by hub id from the Hugging Face cache.
+    """Load a checkpoint from a folder, by hub id from the Hugging Face cache, or from a .gguf file.
 
     dtype: of the arithmetic, float32 (also for None) or float64; weights stay as they are stored, mapped from the
     file. threads: of the one pool that works on this model; None: one a physical core that this process may use.
 
-    Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key) and
-    InvalidInput.
+    Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key),
+    MissingDependency (a quantised .gguf file without the gguf library) and InvalidInput.
     """
     from .loading import load_checkpoint
 
@@ -128,7 +128,7 @@ class Model:
         checkpoint = self._loaded.checkpoint
         if checkpoint.path is None:
             return None
-        one_file = len(checkpoint.files) == 1 and checkpoint.files[0].suffix == ".gguf"
+        one_file = len(checkpoint.files) == 1 and checkpoint.files[0].suffix.lower() == ".gguf"
         return str((checkpoint.files[0] if one_file else checkpoint.path).absolute())
 
     @property

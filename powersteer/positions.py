@@ -21,12 +21,22 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInput
 
-__all__ = ["Canonical", "Positions", "canonical", "describe", "prompt_positions", "steering_ranges"]
+__all__ = [
+    "Canonical",
+    "Positions",
+    "canonical",
+    "describe",
+    "includes",
+    "prompt_positions",
+    "relative",
+    "steering_ranges",
+]
 
 Positions = str | int | slice | Sequence[int] | NDArray[np.integer[Any]] | None
 Canonical = str | slice | tuple[int, ...] | None
 
 _FORMS = 'None, "all", "prompt", "generated", a slice, an integer or integers'
+_END = np.iinfo(np.int32).max  # after every position
 
 
 def canonical(positions: Positions) -> Canonical:
@@ -76,6 +86,29 @@ def prompt_positions(positions: Positions, prompt_length: int) -> NDArray[np.int
     return _select(positions, prompt_length, prompt_length)
 
 
+def includes(positions: Canonical, at: NDArray[np.integer[Any]], prompt_length: int) -> NDArray[np.bool_]:
+    """Whether each of the positions `at` (n,) of a sequence is selected, however long it will become.
+
+    Raises InvalidInput for a position before the first, and for one that is named twice.
+    """
+    if positions is None:
+        return np.ones(len(at), dtype=bool)
+    if isinstance(positions, str):
+        return at < prompt_length if positions == "prompt" else at >= prompt_length
+    if isinstance(positions, slice):
+        start, stop = _bound(positions.start, 0, prompt_length), _bound(positions.stop, _END, prompt_length)
+        inside: NDArray[np.bool_] = (at >= start) & (at < stop) & ((at - start) % (positions.step or 1) == 0)
+        return inside
+    return np.isin(at, _from_integers(positions, prompt_length, _END))
+
+
+def relative(positions: Canonical) -> bool:
+    """Whether the selection depends on the prompt's length."""
+    if isinstance(positions, slice):
+        return any(part is not None and part < 0 for part in (positions.start, positions.stop))
+    return isinstance(positions, str) or (positions is not None and min(positions) < 0)
+
+
 def describe(positions: Positions) -> str:
     """Short text for a repr: "all", "prompt", "2:", "[0, 3]"."""
     positions = canonical(positions)
@@ -98,13 +131,17 @@ def _select(positions: Canonical, prompt_length: int, total: int) -> NDArray[np.
     return _from_integers(positions, prompt_length, total)
 
 
-def _from_slice(positions: slice, prompt_length: int, total: int) -> NDArray[np.int32]:
-    def bound(at: int | None, default: int) -> int:
-        if at is None:
-            return default
-        return min(max(at + prompt_length, 0) if at < 0 else at, total)
+def _bound(at: int | None, default: int, prompt_length: int) -> int:
+    """An end of a slice, counted from the first position."""
+    if at is None:
+        return default
+    return max(at + prompt_length, 0) if at < 0 else at
 
-    selected = np.arange(bound(positions.start, 0), bound(positions.stop, total), positions.step or 1, dtype=np.int32)
+
+def _from_slice(positions: slice, prompt_length: int, total: int) -> NDArray[np.int32]:
+    start = min(_bound(positions.start, 0, prompt_length), total)
+    stop = min(_bound(positions.stop, total, prompt_length), total)
+    selected = np.arange(start, stop, positions.step or 1, dtype=np.int32)
     if not len(selected):
         raise InvalidInput(
             f"positions {describe(positions)} select nothing in a sequence of {total} tokens, "

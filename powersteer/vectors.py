@@ -7,7 +7,9 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._version import __version__
-from .controlvector import read_control_vector, write_control_vector
+from .controlvector import ControlVector, read_control_vector, write_control_vector
 from .errors import InvalidInput, NotFound
 from .files import write_bytes
+from .hooks import Hook, attach, import_torch
+from .positions import Positions
 from .sites import Site, parse_site
 
-__all__ = ["ProvenanceWarning", "SteeringVector"]
+__all__ = ["ProvenanceWarning", "SteeringVector", "load_vectors", "save_vectors"]
 
+_GGUF_KEY = "powersteer.vector"  # with .N: the provenance of direction.N
 FORMAT = "powersteer-vector-1"  # the one key of the safetensors metadata: several would be written in random order
 _UNIT_TOLERANCE = 1e-4
 
@@ -154,6 +159,29 @@ class SteeringVector:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self.vector if dtype is None else self.vector.astype(dtype)
 
+    def to_torch(self, device: Any = None, dtype: Any = None) -> Any:
+        """scale * direction as a new torch tensor (d,); on the CPU and in the direction's dtype if not said."""
+        torch = import_torch("to_torch")
+        return torch.from_numpy(self.vector).to(device=device, dtype=dtype)
+
+    def hook(self, hf_model: Any, positions: Positions = None) -> Hook:
+        """Add this vector in every forward pass of a loaded transformers model, on any device and in its dtype, until
+        `remove()` of what is returned or the end of a `with` block; `model.steered(vec, positions)` does the same here.
+
+        positions: as for `Model.steered`, with or without a key-value cache, and with padding if the model is given
+        the attention mask. Raises UnsupportedModel for a family or module structure that is not known, InvalidInput
+        for a vector that does not fit (and in the forward pass if it cannot be told which positions it is at); warns
+        with ProvenanceWarning about a vector of another model_type.
+        """
+        model_type = getattr(getattr(hf_model, "config", None), "model_type", None)
+        if self.model_type not in (None, model_type):
+            warnings.warn(
+                f"{self!r} was made with a {self.model_type} model and is hooked to a {model_type}",
+                ProvenanceWarning,
+                stacklevel=2,
+            )
+        return attach(hf_model, self.direction.astype(np.float64) * self.scale, self.place, positions)
+
     def __len__(self) -> int:
         return len(self.direction)
 
@@ -169,10 +197,7 @@ class SteeringVector:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file: the direction, and every other field as JSON in its metadata. All or nothing."""
-        from safetensors.numpy import save
-
-        metadata = {FORMAT: json.dumps(self.provenance, ensure_ascii=False, allow_nan=False)}
-        write_bytes(path, save({"direction": np.ascontiguousarray(self.direction)}, metadata))
+        _write_safetensors(path, {"direction": self.direction}, self.provenance)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SteeringVector:
@@ -180,13 +205,10 @@ class SteeringVector:
 
         Raises NotFound, or InvalidInput for a file that is damaged, of another kind, or contradicts itself.
         """
-        direction, metadata = _read_safetensors(Path(path))
-        if FORMAT not in metadata:
-            raise InvalidInput(
-                f"{str(path)!r} is no powersteer vector (its metadata have no {FORMAT!r}); "
-                "SteeringVector.from_array makes one from an array"
-            )
-        return cls(direction, **_read_fields(metadata[FORMAT], str(path)))
+        directions, provenance = _read_safetensors(Path(path))
+        if list(directions) != ["direction"]:
+            raise InvalidInput(f"{str(path)!r} holds {len(directions)} vectors; powersteer.load_vectors reads them all")
+        return cls(directions["direction"], **_check_fields(provenance, str(path)))
 
     def to_gguf(self, path: str | os.PathLike[str], model_hint: str | None = None) -> None:
         """Write a GGUF control vector, which llama.cpp adds to a block's output at every position.
@@ -195,18 +217,7 @@ class SteeringVector:
         where adding it equals adding it to the output of a block N >= 1: resid_post and mlp_out of layer N, resid_pre
         of layer N + 1. Raises InvalidInput for any other.
         """
-        block = _gguf_block(self.place)
-        hint = self.model_type if model_hint is None else model_hint
-        if not hint:
-            raise InvalidInput("the vector does not name its model's type; give it: to_gguf(path, model_hint='llama')")
-        if not self.vector.any():
-            raise InvalidInput("the vector is zero; there is nothing to export")
-        write_control_vector(path, {block: self.vector}, {
-            "general.architecture": "controlvector",
-            "controlvector.model_hint": hint,
-            "controlvector.layer_count": 1,
-            "powersteer.vector": json.dumps(self.provenance, ensure_ascii=False, allow_nan=False),
-        })  # fmt: skip
+        _write_gguf(path, [self], model_hint)
 
     @classmethod
     def from_gguf(cls, path: str | os.PathLike[str], layer: int | None = None) -> SteeringVector:
@@ -218,27 +229,97 @@ class SteeringVector:
         file = read_control_vector(path)
         if layer is None and len(file.directions) > 1:
             raise InvalidInput(
-                f"{str(path)!r} has vectors for the layers {sorted(file.directions)}; choose one: layer=..."
+                f"{str(path)!r} has vectors for the layers {sorted(file.directions)}; choose one: layer=..., or read "
+                "all of them: powersteer.load_vectors"
             )
         block = next(iter(file.directions)) if layer is None else layer
         if block not in file.directions:
             raise InvalidInput(f"{str(path)!r} has no vector for layer {layer!r}, only for {sorted(file.directions)}")
-        own = file.fields.get("powersteer.vector")
-        if not isinstance(own, str):
-            hint = file.fields.get("controlvector.model_hint")
-            return cls.from_array(
-                file.directions[block],
-                block,
-                "resid_post",
-                method="gguf",
-                model_type=hint if isinstance(hint, str) else None,
+        return _from_block(file, block, str(path))
+
+
+def save_vectors(
+    path: str | os.PathLike[str], vectors: Iterable[SteeringVector], model_hint: str | None = None
+) -> None:
+    """Write several vectors to one file, all or nothing: GGUF if its name ends in .gguf, else safetensors.
+
+    A GGUF control vector has one direction a block; see `SteeringVector.to_gguf` for what it can say and model_hint.
+    Raises InvalidInput for no vectors, and for what a GGUF file cannot say.
+    """
+    several = list(vectors)
+    if not several or not all(isinstance(v, SteeringVector) for v in several):
+        raise InvalidInput("save_vectors needs one SteeringVector or more; SteeringVector.from_array makes them")
+    if os.fspath(path).lower().endswith(".gguf"):
+        return _write_gguf(path, several, model_hint)
+    if model_hint is not None:
+        raise InvalidInput(f"model_hint belongs to a .gguf file, not to {os.fspath(path)!r}; leave it out")
+    if len(several) == 1:
+        return several[0].save(path)
+    names = [f"direction.{i}" for i in range(len(several))]
+    _write_safetensors(
+        path,
+        {name: vector.direction for name, vector in zip(names, several, strict=True)},
+        {name: vector.provenance for name, vector in zip(names, several, strict=True)},
+    )
+
+
+def load_vectors(path: str | os.PathLike[str]) -> list[SteeringVector]:
+    """Every vector of a file that `save_vectors`, `SteeringVector.save`, `to_gguf` or another tool's GGUF export wrote,
+    in the order they were given; those of a GGUF file by layer. `model.steered(load_vectors(path))` adds all of them.
+
+    Raises NotFound or InvalidInput as `SteeringVector.load` and `from_gguf`.
+    """
+    if os.fspath(path).lower().endswith(".gguf"):
+        file = read_control_vector(path)
+        return [_from_block(file, block, str(path)) for block in sorted(file.directions)]
+    directions, provenance = _read_safetensors(Path(path))
+    names = [f"direction.{i}" for i in range(len(directions))]
+    if list(directions) == ["direction"]:
+        names, provenance = ["direction"], {"direction": provenance}
+    if not isinstance(provenance, dict) or not directions.keys() == provenance.keys() == set(names):
+        raise InvalidInput(f"{str(path)!r} contradicts itself: its directions are not those its provenance is of")
+    return [SteeringVector(directions[name], **_check_fields(provenance[name], str(path))) for name in names]
+
+
+# ---- GGUF ------------------------------------------------------------------------------------------------------------
+
+
+def _write_gguf(path: str | os.PathLike[str], vectors: Sequence[SteeringVector], model_hint: str | None) -> None:
+    directions: dict[int, SteeringVector] = {}
+    for vector in vectors:
+        block = _gguf_block(vector.place)
+        if block in directions:
+            raise InvalidInput(
+                f"{directions[block].place} and {vector.place} are both added to the output of block {block}, and a "
+                "control vector has one direction a block; export their sum"
             )
-        found = cls.from_array(file.directions[block], block, "resid_post")
-        known = cls(found.direction, **_read_fields(own, str(path)))
-        if _gguf_block(known.place) != block:
-            raise InvalidInput(f"{str(path)!r} contradicts itself: direction.{block} is said to be at {known.place}")
-        sign = math.copysign(1.0, known.scale)
-        return replace(known, direction=sign * found.direction, scale=sign * found.scale)
+        if not vector.vector.any():
+            raise InvalidInput(f"the vector at {vector.place} is zero; there is nothing to export")
+        if len(vector) != len(vectors[0]):
+            raise InvalidInput(f"vectors of {len(vectors[0])} and {len(vector)} numbers are of different models")
+        directions[block] = vector
+    hints = {vector.model_type for vector in vectors} if model_hint is None else {model_hint}
+    hint = hints.pop()
+    if hints or not hint:
+        raise InvalidInput("the vectors do not name one model_type; give it: model_hint='llama'")
+    write_control_vector(path, {block: vector.vector for block, vector in directions.items()}, {
+        "general.architecture": "controlvector",
+        "controlvector.model_hint": hint,
+        "controlvector.layer_count": len(directions),
+        **{f"{_GGUF_KEY}.{block}": _json(vector.provenance) for block, vector in directions.items()},
+    })  # fmt: skip
+
+
+def _from_block(file: ControlVector, block: int, path: str) -> SteeringVector:
+    found = SteeringVector.from_array(file.directions[block], block, "resid_post", method="gguf")
+    own, hint = file.fields.get(f"{_GGUF_KEY}.{block}"), file.fields.get("controlvector.model_hint")
+    if not isinstance(own, str):
+        return replace(found, model_type=hint if isinstance(hint, str) else None)
+    known = SteeringVector(found.direction, **_check_fields(_parse(own, path), path))
+    if _gguf_block(known.place) != block:
+        raise InvalidInput(f"{path!r} contradicts itself: direction.{block} is said to be at {known.place}")
+    sign = math.copysign(1.0, known.scale)
+    return replace(known, direction=sign * found.direction, scale=sign * found.scale)
 
 
 def _gguf_block(place: Site) -> int:
@@ -257,41 +338,69 @@ def _gguf_block(place: Site) -> int:
     return block
 
 
-def _read_safetensors(path: Path) -> tuple[NDArray[Any], dict[str, str]]:
-    """(direction, metadata) of a file with that one tensor."""
+# ---- safetensors and JSON --------------------------------------------------------------------------------------------
+
+
+def _write_safetensors(
+    path: str | os.PathLike[str], directions: Mapping[str, NDArray[Any]], provenance: Mapping[str, Any]
+) -> None:
+    from safetensors.numpy import save
+
+    write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in directions.items()}, {FORMAT: _json(provenance)}))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], Any]:
+    """(directions, parsed provenance) of a file with the tensor "direction", or with "direction.0" and so on."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise NotFound(f"there is no file {str(path)!r}")
     try:
         with safe_open(path, framework="numpy") as file:
-            if list(file.keys()) != ["direction"]:
+            names, metadata = list(file.keys()), file.metadata() or {}
+            if names != ["direction"] and not (names and all(re.fullmatch(r"direction\.\d{1,9}", n) for n in names)):
                 raise InvalidInput(
-                    f"{str(path)!r} is no powersteer vector: it holds {sorted(file.keys())[:5]}, not 'direction'"
+                    f"{str(path)!r} is no powersteer vector: it holds {sorted(names)[:5]}, not 'direction'"
                 )
-            if (dtype := file.get_slice("direction").get_dtype()) not in ("F32", "F64"):
-                raise InvalidInput(f"{str(path)!r}: the direction has dtype {dtype}; F32 or F64 is needed")
-            return file.get_tensor("direction"), file.metadata() or {}
+            for name in names:
+                if (dtype := file.get_slice(name).get_dtype()) not in ("F32", "F64"):
+                    raise InvalidInput(f"{str(path)!r}: {name} has dtype {dtype}; F32 or F64 is needed")
+            directions = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read {str(path)!r} as safetensors: {error}") from None
+    if FORMAT not in metadata:
+        raise InvalidInput(
+            f"{str(path)!r} is no powersteer vector (its metadata have no {FORMAT!r}); "
+            "SteeringVector.from_array makes one from an array"
+        )
+    return directions, _parse(metadata[FORMAT], str(path))
 
 
-def _read_fields(text: str, path: str) -> dict[str, Any]:
-    """The JSON of `provenance`. Unknown names and NaN are refused here, the values by SteeringVector."""
+def _json(provenance: Mapping[str, Any]) -> str:
+    return json.dumps(provenance, ensure_ascii=False, allow_nan=False)
 
+
+def _parse(text: str, path: str) -> Any:
     def refuse(constant: str) -> float:
         raise ValueError(f"it holds {constant}")
 
     try:
-        values = json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path!r}: its provenance is not JSON: {error}") from None
+
+
+def _check_fields(values: Any, path: str) -> dict[str, Any]:
+    """The parsed `provenance` of one vector. Unknown names are refused here, the values by SteeringVector."""
     if not isinstance(values, dict) or not values.keys() <= _FIELDS.keys() - {"direction"}:
         unknown = sorted(values.keys() - _FIELDS.keys())[:5] if isinstance(values, dict) else type(values).__name__
         raise InvalidInput(f"{path!r}: its provenance has fields this version ({__version__}) does not know: {unknown}")
     if not {"layer", "site"} <= values.keys():
         raise InvalidInput(f"{path!r}: its provenance lacks the layer or the site")
     return values
+
+
+# ---- fields ----------------------------------------------------------------------------------------------------------
 
 
 def _factor(value: Any) -> float:
@@ -302,7 +411,10 @@ def _factor(value: Any) -> float:
 
 
 def _real_array(value: Any) -> NDArray[Any]:
-    """A copy in float32 or float64 of an array of real numbers."""
+    """A copy in float32 or float64 of an array, or a torch tensor, of real numbers."""
+    if hasattr(value, "detach"):  # from any device; NumPy has no bfloat16
+        value = value.detach().cpu()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise InvalidInput(f"a steering vector needs real numbers; got an array of {array.dtype}")

@@ -415,7 +415,7 @@ def test_gguf_with_a_false_provenance(tmp_path):
         {"layer": 3},
         {"layer": 3, "site": "mlp_out", "scale": "a"},
     ):
-        fields = {"powersteer.vector": json.dumps(provenance)}
+        fields = {"powersteer.vector.3": json.dumps(provenance)}
         write_control_vector(tmp_path / "v.gguf", {3: np.ones(4)}, fields)
         with pytest.raises(ps.InvalidInput):
             SV.from_gguf(tmp_path / "v.gguf")

@@ -16,6 +16,9 @@ from ..tokens import Tokenizer, wrap_tokenizer
 from .build import Source, build_spec, fingerprint
 from .checkpoint import Stored, open_weights, read_json
 from .config import family_of, read_facts
+from .gguf_file import open_gguf
+from .gguf_model import gguf_spec
+from .gguf_tokens import end_ids, gguf_tokenizer
 from .hub import resolve
 
 __all__ = ["CHECK_LIMIT", "Checkpoint", "load_checkpoint", "spec_from_transformers"]
@@ -38,7 +41,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> Checkpoint:
-    """Load a folder with config.json and safetensors weights, or a hub id.
+    """Load a folder with config.json and safetensors weights, a hub id, or a .gguf file.
 
     Weights are memory-mapped and stay as stored. check: search all of them for NaN and infinity, which reads them
     once; None does so up to 2 GiB. Beyond, a NaN shows as a NumericalError when it reaches an activation. Norms and
@@ -46,6 +49,8 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> 
 
     Raises NotFound, BadCheckpoint or UnsupportedModel, naming the file and the key or tensor.
     """
+    if os.fspath(path).lower().endswith(".gguf"):
+        return _load_gguf(Path(path).expanduser(), check)
     folder = resolve(path)
     config = read_json(folder / "config.json")
     family = family_of(config, str(folder / "config.json"))
@@ -68,6 +73,28 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> 
         path=folder,
         files=files,
         eos_ids=_end_ids(folder, config, tokenizer),
+        notes=notes,
+    )
+
+
+def _load_gguf(path: Path, check: bool | None) -> Checkpoint:
+    """The same from a GGUF file. Quantised tensors are decoded to float32, which costs that memory."""
+    file = open_gguf(path)
+    spec, source, architecture = gguf_spec(file, _checked(check, file.tensors))
+    tokenizer: Tokenizer | None = None
+    notes: tuple[str, ...] = ()
+    try:
+        tokenizer = gguf_tokenizer(file.fields, spec.n_vocab, str(path))
+    except NotFound as error:  # prompts of token ids still work
+        notes = (str(error),)
+    return Checkpoint(
+        spec=spec,
+        tokenizer=tokenizer,
+        identity=_identity(path.stem, architecture, spec, source),
+        config={key: value for key, value in file.fields.items() if isinstance(value, (str, int, float))},
+        path=path.parent,
+        files=(path,),
+        eos_ids=end_ids(file.fields, spec.n_vocab) or (tokenizer.eos_ids if tokenizer else ()),
         notes=notes,
     )
 

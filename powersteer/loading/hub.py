@@ -30,7 +30,7 @@ def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise InvalidInput(f"{str(path_or_id)!r} is a file; give the folder of the checkpoint")
+        raise InvalidInput(f"{str(path_or_id)!r} is a file; give the folder of the checkpoint, or a .gguf file")
     name = os.fspath(path_or_id)
     if not isinstance(path_or_id, str) or not _ID.fullmatch(name) or ".." in name:
         raise NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")

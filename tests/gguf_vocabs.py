@@ -1,0 +1,72 @@
+"""Small vocabularies as GGUF metadata, trained on a few sentences."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog, doesn't it? I'll say we've seen 1234567 of them.",
+    "Hello world!  Two  spaces,   three, a\ttab\nand\n\n  new lines. ",
+    "Ünïcödé näive café 日本語 🙂👩‍👩‍👧 e\u0301 ﬁ Ⅷ ½ ٣٤",
+    "def f(x):\n    return x**2 + 10_000 == y  # THE'S IT'S\r\n",
+    "don't DON'T   trailing   ",
+    " leading, and <0x41> ▁ as text",
+]
+CORPUS = TEXTS * 3 + ["the theory of the thing is that these things then thrive there"] * 4
+SPECIAL = {"gpt2": ["<|begin|>", "<|end|>"], "llama": ["<unk>", "<s>", "</s>"]}
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
+@cache
+def byte_level(cut, normaliser=None):
+    """(metadata, the tokenizer that it describes). cut: a pre-tokenizer's state, as JSON."""
+    backend = tokenizers.Tokenizer(models.BPE(fuse_unk=False))
+    backend.pre_tokenizer = cut
+    if normaliser:
+        backend.normalizer = normalizers.NFC()
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False))
+    backend.add_special_tokens(SPECIAL["gpt2"])
+    backend.add_tokens([tokenizers.AddedToken("<tool>", normalized=False)])
+    vocab = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+    kinds = {**dict.fromkeys(SPECIAL["gpt2"], CONTROL), "<tool>": USER_DEFINED}
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    meta = {
+        "model": ("string", "gpt2"),
+        "tokens": ("array", [token for token, _ in vocab]),
+        "token_type": ("array", [kinds.get(token, NORMAL) for token, _ in vocab]),
+        "merges": ("array", [" ".join(merge) for merge in merges]),
+        "bos_token_id": ("uint32", backend.token_to_id("<|begin|>")),
+        "eos_token_id": ("uint32", backend.token_to_id("<|end|>")),
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in meta.items()}, backend
+
+
+@cache
+def sentencepiece():
+    """Metadata of a SentencePiece BPE with bytes, its scores falling with the order of the merges."""
+    trained = tokenizers.Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always")
+    trained.train_from_iterator(CORPUS[:2] + CORPUS[-4:], trainers.BpeTrainer(vocab_size=150, show_progress=False))
+    pieces = [token for token, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])]
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    long = [piece for piece in pieces if len(piece) > 1]
+    letters = [piece for piece in pieces if len(piece) == 1]
+    tokens = [*SPECIAL["llama"], *bytes_, *long, *letters, "<tool>"]
+    kinds = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(pieces) + [USER_DEFINED]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(pieces))] + [0.0]
+    meta = {
+        "model": ("string", "llama"),
+        "tokens": ("array", tokens),
+        "token_type": ("array", kinds),
+        "scores": ("array", scores),
+        "bos_token_id": ("uint32", 1),
+        "eos_token_id": ("uint32", 2),
+        "unknown_token_id": ("uint32", 0),
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in meta.items()}
