@@ -113,7 +113,8 @@ def main() -> None:
     own = found["peak"] - found["before"]
     print(f"{args.shape} layers x {n_layers}, {args.tokens} tokens, file {size / 1e9:.2f} GB")
     print(f"file pages resident   {found['file_pages'] / 1e9:7.3f} GB")
-    print(f"peak beyond them      {own / 1e9:7.3f} GB  = {own / size:.1%} of the file (logits {found['logits'] / 1e9:.3f}, tape {found['tape'] / 1e9:.3f})")
+    parts = f"logits {found['logits'] / 1e9:.3f}, tape {found['tape'] / 1e9:.3f}"
+    print(f"peak beyond them      {own / 1e9:7.3f} GB  = {own / size:.1%} of the file ({parts})")
     print(f"load {found['load_s']:.1f} s, forward {found['forward_s']:.1f} s, Jacobian with one J and one J' {found['jacobian_s']:.1f} s")
 
 

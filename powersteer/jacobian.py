@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .errors import InvalidInput
 from .lockstep import Lane, run_together
 from .sites import Site
-from .svd import Progress, SVDResult, krylov, svd
+from .svd import Progress, SVDResult, krylov, solve, warned
 from .vectors import SteeringVector
 
 if TYPE_CHECKING:
@@ -258,8 +258,8 @@ class Jacobian(LinearMap):
         progress: bool | Progress = False,
     ) -> SVDResult:
         """The k leading singular triplets, as `powersteer.svd`; their `vectors` are steering vectors at the source."""
-        result = svd(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
-        return self.subject.label(result, self.source_norm)
+        result = solve(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
+        return self.subject.label(warned(result, max_applications), self.source_norm)
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else str(self.target)

@@ -33,15 +33,23 @@ __all__ = ["Model", "from_transformers", "load", "model_from_checkpoint"]
 Array = NDArray[Any]
 
 _CORES = {np.dtype(np.float32): _core32, np.dtype(np.float64): _core64}
+_MOST_THREADS = 4096  # csrc/parallel.c
 _HEADS = ("logits", "next_token")
 _LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by identity
 
 
-def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike | None = None, threads: int | None = None) -> Model:
+def load(
+    path_or_hub_id: str | os.PathLike[str],
+    dtype: DTypeLike | None = None,
+    threads: int | None = None,
+    check: bool | None = None,
+) -> Model:
     """Load a checkpoint from a folder, by hub id from the Hugging Face cache, or from a .gguf file.
 
     dtype: of the arithmetic, float32 (also for None) or float64; weights stay as they are stored, mapped from the
     file. threads: of the one pool that works on this model; None: one a physical core that this process may use.
+    check: search all weights for NaN and infinity, which reads the file once; None: up to 2 GiB of them. Unsearched
+    ones show when they reach an activation, as NumericalError. Norms and biases are always searched.
 
     Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key),
     MissingDependency (a quantised .gguf file without the gguf library) and InvalidInput.
@@ -49,17 +57,21 @@ def load(path_or_hub_id: str | os.PathLike[str], dtype: DTypeLike | None = None,
     from .loading import load_checkpoint
 
     _core_of(dtype)  # before any work
-    return model_from_checkpoint(load_checkpoint(path_or_hub_id), dtype, threads)
+    return model_from_checkpoint(load_checkpoint(path_or_hub_id, check), dtype, threads)
 
 
 def from_transformers(
-    hf_model: Any, tokenizer: Any = None, dtype: DTypeLike | None = None, threads: int | None = None
+    hf_model: Any,
+    tokenizer: Any = None,
+    dtype: DTypeLike | None = None,
+    threads: int | None = None,
+    check: bool | None = None,
 ) -> Model:
     """Take over a transformers model, sharing its CPU memory where it can. Later changes of the PyTorch weights may or
     may not show. tokenizer: of transformers or `tokenizers`; None: prompts are token ids. Else as `load`."""
     from .loading import spec_from_transformers
 
-    return model_from_checkpoint(spec_from_transformers(hf_model, tokenizer), dtype, threads)
+    return model_from_checkpoint(spec_from_transformers(hf_model, tokenizer, check), dtype, threads)
 
 
 def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike | None = None, threads: int | None = None) -> Model:
@@ -67,8 +79,8 @@ def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike | None = None
     core = _core_of(dtype)
     if threads is None:
         threads = _blas.default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
-        raise InvalidInput(f"threads is {threads!r}; it must be an integer >= 1")
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= _MOST_THREADS:
+        raise InvalidInput(f"threads is {threads!r}; it must be an integer from 1 to {_MOST_THREADS}")
     real = np.dtype(np.float32 if core is _core32 else np.float64)
     return Model(_Loaded(core, core.Model(*checkpoint.spec.to_core(real), int(threads)), real, checkpoint))
 
@@ -154,6 +166,10 @@ class Model:
         return self.spec.n_ctx
 
     @property
+    def _context(self) -> str:
+        return f"{self.n_ctx}" + (f" ({self.spec.n_ctx_why})" if self.spec.n_ctx_why else "")
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of the arithmetic and of every result."""
         return self._loaded.real
@@ -221,7 +237,7 @@ class Model:
             if len(t) > self.n_ctx:
                 which = f"prompt {i}" if several else "the prompt"
                 raise InvalidInput(
-                    f"{which} has {len(t)} tokens; the context of {self.name!r} has {self.n_ctx}; shorten it"
+                    f"{which} has {len(t)} tokens; the context of {self.name!r} has {self._context}; shorten it"
                 )
         return prompts, tokens, several
 
@@ -325,7 +341,7 @@ class Model:
         ]
         decoder = self._loaded.module.Decoder(
             self._loaded.core, tokens, np.array(totals, dtype=np.int32), core_steer,
-            float(sampling.temperature), sampling.top_k, float(sampling.top_p), seeds,
+            float(sampling.temperature), min(sampling.top_k, self.n_vocab), float(sampling.top_p), seeds,
         )  # fmt: skip
         pieces = decode_rows(decoder, rows)
         result: Stream[Any] = Stream(pieces if several else (piece for _, piece in pieces), rows, several)
@@ -342,7 +358,7 @@ class Model:
             if len(t) + max_new_tokens > self.n_ctx:
                 raise InvalidInput(
                     f"a prompt of {len(t)} tokens and {max_new_tokens} new ones do not fit the context of "
-                    f"{self.n_ctx}; shorten the prompt or set max_new_tokens to at most {self.n_ctx - len(t)}"
+                    f"{self._context}; shorten the prompt or set max_new_tokens to at most {self.n_ctx - len(t)}"
                 )
         return [len(t) + int(max_new_tokens) for t in tokens]
 
@@ -477,13 +493,13 @@ class Model:
         _, tokens, _ = self._read(prompts)
         lengths, itemsize = [len(t) for t in tokens], self.dtype.itemsize
         if source is None or target is None:
-            return estimate(self.spec, lengths, itemsize, None, None, 0, k)
+            return estimate(self.spec, lengths, itemsize, None, None, 0, k, self.threads)
         start = resolve_site(source, source_site, **self._site_rules)
         end = self._target(start, target, target_site)
         if isinstance(end, str) and positions is _LAST_TWO:
             positions = slice(-1, None)
         rows = sum(len(prompt_positions(positions, n)) for n in lengths)
-        return estimate(self.spec, lengths, itemsize, start, end, rows, k)
+        return estimate(self.spec, lengths, itemsize, start, end, rows, k, self.threads)
 
     def _target(self, source: Site, target: int | SiteLike, name: str | None) -> Site | str:
         if isinstance(target, str) and target in _HEADS:

@@ -105,6 +105,7 @@ class Spec:
     n_experts: int = 0  # E; 0: no layer has a mixture
     top_k: int = 0  # experts a token takes
     d_expert: int = 0  # FE
+    n_ctx_why: str = ""  # what ends the context, where the checkpoint says more than a number
     norm_topk: bool = False  # the chosen experts' shares sum to 1
 
     @property

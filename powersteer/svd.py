@@ -11,17 +11,19 @@ import operator as op
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from . import _blas, _core32, _core64  # noqa: F401  (_blas opens the library that the cores need)
 from .errors import ConvergenceWarning, InvalidInput, NumericalError
 
-__all__ = ["Progress", "SVDResult", "krylov", "svd"]
+__all__ = ["Progress", "SVDResult", "krylov", "solve", "svd", "warned"]
 
 Array = NDArray[Any]
 Progress = Callable[[int, float, Array], object]  # (applications, worst residual, leading sigma)
@@ -116,12 +118,30 @@ def svd(
                 Rayleigh-Ritz. It does not look at tol, but the certificate does. (2 iterations + 1)(k + oversample)
                 applications, and k more for the certificate.
       "dense"   LAPACK on the whole matrix, by min(m, d) applications (none for an array).
-    progress: True for a line on a terminal's stderr, or a callable that gets (applications, worst residual, sigma).
+    progress: True for a tqdm line, on a terminal or in a notebook; or a callable that gets (applications, worst
+    residual, sigma).
 
     The same arguments and operator give the same bits. Warns ConvergenceWarning if a residual exceeds tol, and says
     what to raise. Raises InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN
     or infinity.
     """
+    result = solve(operator, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
+    return warned(result, max_applications)
+
+
+def solve(
+    operator: Any,
+    k: int,
+    method: str,
+    tol: float,
+    max_applications: int | None,
+    seed: int,
+    iterations: int,
+    oversample: int,
+    block: int | None,
+    progress: bool | Progress,
+) -> SVDResult:
+    """`svd` without its warning."""
     started = time.perf_counter()
     map_ = _as_map(operator)
     k, seed, tol = _check_common(map_.shape, k, seed, tol, method)
@@ -129,18 +149,23 @@ def svd(
         raise InvalidInput(f"svd: iterations and oversample belong to method='power', not to {method!r}")
     if method != "krylov" and (block is not None or max_applications is not None):
         raise InvalidInput(f"svd: block and max_applications belong to method='krylov', not to {method!r}")
-    with _Line(progress, tol) as tell:
+    with _observer(progress, tol) as tell:
         if method == "krylov":
             raw = _krylov(map_, k, tol, seed, _or_default(block, "block", map_.block), max_applications, tell)
         elif method == "power":
-            iterations, oversample = _integer(iterations, "iterations", 1), _integer(oversample, "oversample", 0)
+            iterations = _integer(iterations, "iterations", 1, sys.maxsize)
+            oversample = _integer(oversample, "oversample", 0, sys.maxsize)
             core = _CORES[map_.dtype]
             raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tell)
         else:
             raw = _dense(map_, k)
-    result = _result(raw, map_.dtype, method, tol, seed, time.perf_counter() - started)
+    return _result(raw, map_.dtype, method, tol, seed, time.perf_counter() - started)
+
+
+def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
+    """The result; if it is not converged with a warning that points at the line that called our caller."""
     if not result.converged:
-        warnings.warn(_advice(result, max_applications), ConvergenceWarning, stacklevel=2)
+        warnings.warn(_advice(result, max_applications), ConvergenceWarning, stacklevel=3)
     return result
 
 
@@ -284,28 +309,22 @@ def _check_common(shape: tuple[int, int], k: Any, seed: Any, tol: Any, method: A
     return k, _integer(seed, "seed", 0, 2**64 - 1), float(tol)
 
 
-class _Line:
-    """The observer of a run: the caller's callable, or a line on stderr if that is a terminal."""
-
-    def __init__(self, progress: bool | Progress, tol: float) -> None:
-        if not isinstance(progress, bool) and not callable(progress):
+@contextmanager
+def _observer(progress: bool | Progress, tol: float) -> Iterator[Progress | None]:
+    """What a run tells how far it is: the caller's callable, or a tqdm line where somebody sees it."""
+    if progress is not True:
+        if progress is not False and not callable(progress):
             raise InvalidInput(f"svd: progress must be True, False or a callable, got {progress!r}")
-        self.tell: Progress | None = progress if callable(progress) else None
-        self.drawn, self.tol = False, tol
-        if progress is True and sys.stderr.isatty():
-            self.tell = self.draw
+        yield progress or None
+        return
+    # disable=None: unless stderr is a terminal, or this is a notebook
+    with tqdm(desc="svd", unit=" applications", disable=None, dynamic_ncols=True) as bar:
 
-    def draw(self, applications: int, worst: float, sigma: Array) -> None:
-        self.drawn = True
-        sys.stderr.write(f"\rsvd: {applications} applications, residual {worst:.1e} (tol {self.tol:.0e})   ")
-        sys.stderr.flush()
+        def draw(applications: int, worst: float, sigma: Array) -> None:
+            bar.set_postfix_str(f"residual {worst:.1e}, tol {tol:.0e}", refresh=False)
+            bar.update(applications - bar.n)
 
-    def __enter__(self) -> Progress | None:
-        return self.tell
-
-    def __exit__(self, *unused: object) -> None:
-        if self.drawn:
-            sys.stderr.write("\n")
+        yield None if bar.disable else draw
 
 
 # ---- operators ----

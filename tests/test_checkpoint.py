@@ -17,6 +17,7 @@ from checkpoints import change_config, change_tensors, copy, equal_specs, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import powersteer as ps
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
 from powersteer.loading import hub, load_checkpoint
 from powersteer.loading.checkpoint import Stored, check_finite, open_weights
@@ -46,6 +47,19 @@ def test_the_search_for_nan_can_be_turned_off_for_matrices_only(tmp_path):
     change_tensors(folder, lambda t: t["model.norm.weight"][0].fill_(float("nan")))
     with pytest.raises(BadCheckpoint, match=r"model\.norm\.weight"):
         load_checkpoint(folder, check=False)
+
+
+def test_load_says_what_is_searched(tmp_path, monkeypatch):
+    """All weights up to a limit, and more if it is asked for."""
+    folder = copy("llama", tmp_path)
+    change_tensors(folder, lambda t: t["model.layers.1.mlp.up_proj.weight"][0, 0].fill_(float("nan")))
+    ps.load(folder, check=False)
+    monkeypatch.setattr("powersteer.loading.CHECK_LIMIT", 1000)
+    ps.load(folder)
+    with pytest.raises(BadCheckpoint, match="up_proj.*NaN"):
+        ps.load(folder, check=True)
+    with pytest.raises(ps.InvalidInput, match="check is 'yes'"):
+        ps.load(folder, check="yes")
 
 
 @pytest.mark.parametrize(

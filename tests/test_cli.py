@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
-from pathlib import Path
+from argparse import Namespace
 
+import numpy as np
 import pytest
 
-STORIES = Path(__file__).parents[1].parent / "shared" / "models" / "stories260K"
+import powersteer as ps
+from powersteer.cli import COMMANDS, main
+from powersteer.cli import atlas as atlas_command
+from powersteer.cli.arguments import command_parser
+
 PROMPT = "Once upon a time there was a little girl"
+COMMAND = [sys.executable, "-m", "powersteer"]
 
 
-def run(*args, code=0):
-    done = subprocess.run([sys.executable, "-m", "powersteer", *map(str, args)], capture_output=True, text=True, timeout=120)
+def run(*args, code=0, **options):
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120} | options
+    done = subprocess.run([*COMMAND, *map(str, args)], **options)
     assert done.returncode == code, done.stderr
     return done
 
 
-@pytest.fixture(scope="module")
-def stories():
-    if not STORIES.exists():
-        pytest.skip(f"the trained model {STORIES} is not here")
-    return STORIES
+def one_line(text):
+    return text.count("\n") == 1 and text.startswith("powersteer: ")
+
+
+@pytest.fixture
+def svd(stories):
+    return ["svd", stories, "--prompt", PROMPT, "--source", 1, "--target", 4, "-k", 3]
 
 
 def test_info(stories):
@@ -32,49 +45,243 @@ def test_info(stories):
     assert "d model" in run("info", stories).stdout
 
 
-def test_svd_then_generate(stories, tmp_path):
-    folder = tmp_path / "run"
-    done = run("svd", stories, "--prompt", PROMPT, "--source", 1, "--target", 4, "-k", 3, "--save", folder)
-    assert "converged" in done.stdout and "residual" in done.stdout
+def test_svd_then_generate(stories, svd, tmp_path):
+    folder = tmp_path / "deep" / "run"
+    done = run(*svd, "--save", folder)
+    assert "converged" in done.stdout and "residual" in done.stdout and not done.stderr
     assert sorted(p.name for p in folder.iterdir()) == ["0.safetensors", "1.safetensors", "2.safetensors", "svd.json"]
     summary = json.loads((folder / "svd.json").read_text())
     assert summary["converged"] and len(summary["sigma"]) == 3 and max(summary["residuals"]) <= 1e-3
-    again = json.loads(run("svd", stories, "--prompt", PROMPT, "--source", "blocks.1.hook_mlp_out", "--target", 4, "-k", 3, "--json").stdout)
-    assert again["sigma"] == summary["sigma"]
-    steered = run("generate", stories, "--prompt", "Once upon a time", "--steer", folder / "0.safetensors", "--relative", 0.5,
-                  "--max-new-tokens", 20, "--json")
-    plain = run("generate", stories, "--prompt", "Once upon a time", "--max-new-tokens", 20)
+    again = run(*svd, "--source", "blocks.1.hook_mlp_out", "--positions", "-2:", "--json")  # the default, spelled out
+    assert json.loads(again.stdout)["sigma"] == summary["sigma"]
+    prompt = ["--prompt", "Once upon a time", "--max-new-tokens", 20]
+    steered = run("generate", stories, *prompt, "--steer", folder / "0.safetensors", "--relative", 0.5, "--json")
     one = json.loads(steered.stdout)["generations"][0]
     assert one["variant"] == "steered" and len(one["tokens"]) <= 20 and one["steering"]
-    assert plain.stdout.startswith("Once upon a time")
-    both = run("generate", stories, "--prompt", "Once", "--steer", folder / "0.safetensors", "--compare", "--max-new-tokens", 5)
+    assert run("generate", stories, *prompt).stdout.startswith("Once upon a time")
+    both = run("generate", stories, *prompt, "--steer", folder / "0.safetensors", "--scale", -3, "--compare")
     assert [line for line in both.stdout.splitlines() if line.startswith("---")] == [
-        "--- unsteered: Once", "--- steered: Once", "--- steered the other way: Once"]
+        "--- unsteered: Once upon a time",
+        "--- steered: Once upon a time",
+        "--- steered the other way: Once upon a time",
+    ]
 
 
-def test_next_token_and_power(stories):
-    fisher = json.loads(run("svd", stories, "--prompt", PROMPT, "--source", 1, "--target", "next_token", "-k", 2, "--json").stdout)
+def test_next_token_and_power(svd):
+    fisher = json.loads(run(*svd, "--target", "next_token", "--json").stdout)
     assert fisher["target"] == "next_token" and fisher["shape"] == [512, 64]
-    power = run("svd", stories, "--prompt", PROMPT, "--source", 1, "--target", 4, "--method", "power", "--json")
+    power = run(*svd, "-k", 12, "--method", "power", "--json")
     assert json.loads(power.stdout)["applications"] == 132 and not json.loads(power.stdout)["converged"]
-    assert "warning" in power.stderr
+    assert one_line(power.stderr) and "warning" in power.stderr
 
 
-@pytest.mark.parametrize("args, message", [
+def test_a_missed_tolerance_is_code_1(svd):
+    missed = run(*svd, "--max-applications", 20, "--json", code=1)
+    assert not json.loads(missed.stdout)["converged"] and "Raise max_applications" in missed.stderr
+
+
+@pytest.mark.parametrize(("positions", "chosen"), [("-2:", [-2, -1]), ("-1", [-1]), ("0,-1", [0, -1]), (":2", [0, 1])])
+def test_positions_may_begin_with_a_dash(svd, capsys, positions, chosen):
+    assert main([*map(str, svd), "--positions", positions, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    length = len(found["prompt_tokens"][0])
+    assert found["positions"] == [[i % length for i in chosen]]
+
+
+def test_a_prompt_may_begin_with_a_dash(stories, capsys):
+    assert main(["generate", str(stories), "--prompt", "--- no", "--stop", "-", "--max-new-tokens", "2"]) == 0
+    assert capsys.readouterr().out.startswith("--- no")
+
+
+def test_top_k_beyond_the_vocabulary_is_all_of_it(stories, capsys):
+    for k in ("0", HUGE):
+        main(["generate", str(stories), "--prompt", "x", "--temperature", "1", "--max-new-tokens", "9", "--top-k", k])
+    whole, beyond = capsys.readouterr().out.splitlines()
+    assert whole == beyond
+
+
+HUGE = "1" + 30 * "0"
+GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    ([], "no command.*info, svd, generate"),
+    (["--json"], "no argument --json"),
+    (["inof"], "'inof': did you mean info"),
+    (["frobnicate"], "'frobnicate': commands are info, svd, generate"),
+    (["info"], "required: model; see powersteer info --help"),
+    (["info", "/no/such/folder"], "/no/such/folder"),
+    (["info", "{model}", "more"], "unrecognized arguments: more"),
+    (["info", "{model}", "--dtype", "float16"], "--dtype.*'float32', 'float64'"),
+    (["info", "{model}", "--threads", "0"], "threads is 0"),
+    (["svd", "{model}", "--prompt", "x"], "required: --source, --target"),
+    (["svd", "{model}", *GOOD, "--sorce", "1"], "--sorce: did you mean --source"),
+    (["svd", "{model}", *GOOD, "--prom=x"], "--prom: did you mean --prompt"),
+    (["svd", "{model}", *GOOD, "--tol"], "argument --tol: its value is missing"),
+    (["svd", "{model}", *GOOD, "--positions", "--json"], "argument --positions: its value is missing"),
+    (["svd", "{model}", *GOOD, "--positions", "1:2:3:4"], "argument --positions: '1:2:3:4'.*-2:"),
+    (["svd", "{model}", *GOOD, "--positions", "-99:-98"], "-99"),
+    (["svd", "{model}", *GOOD, "--source", "²"], "argument --source: '²'.*a layer .3."),
+    (["svd", "{model}", *GOOD, "--source", "1\n2"], "argument --source"),
+    (["svd", "{model}", *GOOD, "-k", "three"], "argument -k: 'three' is no whole number"),
+    (["svd", "{model}", *GOOD, "-k", "-3"], "k must be an integer, at least 1"),
+    (["svd", "{model}", *GOOD, "--tol", "small"], "argument --tol: 'small' is no number"),
+    (["svd", "{model}", *GOOD, "--tol", "nan"], "tol must be a positive number"),
+    (["svd", "{model}", *GOOD, "--method", "magic"], "--method.*'krylov', 'power', 'dense'"),
+    (["svd", "{model}", *GOOD, "--method", "dense", "--iterations", "7"], "iterations"),
+    (["svd", "{model}", *GOOD, "-k", "129"], "k=129"),
     (["svd", "{model}", "--prompt", "x", "--source", "9", "--target", "4"], "layer 9"),
     (["svd", "{model}", "--prompt", "x", "--source", "4", "--target", "1"], "before"),
-    (["svd", "{model}", "--prompt", PROMPT, "--source", "1", "--target", "4", "-k", "65"], "k"),
     (["svd", "{model}", "--source", "1", "--target", "4"], "no prompt"),
+    (["svd", "{model}", *GOOD, "-k", HUGE], f"k={HUGE}"),
+    (["svd", "{model}", *GOOD, "--method", "power", "--iterations", HUGE], "iterations must be.*from 1 to"),
+    (["svd", "{model}", *GOOD, "--threads", HUGE], "threads is 1.*from 1 to 4096"),
+    (["svd", "{model}", *GOOD, "--source", "blocks.1.hook_mlp_out", "--source-site", "resid_pre"], "'blocks.1.hook_mlp_out'"),
+    (["svd", "{model}", *GOOD, "--save", "/sys/run"], "--save.*/sys/run"),
+    (["svd", "{model}", *GOOD, "--save", ""], "--save: the name of the folder is empty"),
+    (["svd", "{model}", *GOOD, "--save", "{model}/config.json"], "--save.*config.json"),
     (["generate", "{model}", "--prompt", "x", "--steer", "missing.safetensors"], "missing.safetensors"),
+    (["generate", "{model}", "--prompt", "x", "--relative", "1"], "--relative needs a vector"),
+    (["generate", "{model}", "--prompt", "x", "--scale", "0"], "--scale needs a vector"),
+    (["generate", "{model}", "--prompt", "x", "--positions", "-2:"], "--positions needs a vector"),
+    (["generate", "{model}", "--prompt", "x", "--compare"], "--compare needs a vector"),
+    (["generate", "{model}", "--prompt", "x", "--scale", "1", "--relative", "1"], "--relative.*--scale"),
     (["generate", "{model}", "--prompt", "x", "--max-new-tokens", "5000"], "context"),
+    (["generate", "{model}", "--prompt", "x", "--seed", "-1"], "seed is -1"),
     (["generate", "{model}", "--prompt", "x", "--chat"], "chat template"),
-    (["info", "/no/such/folder"], "/no/such/folder"),
-])
-def test_bad_input_is_one_line_and_code_2(stories, args, message):
-    done = run(*(a.format(model=stories) for a in args), code=2)
-    assert message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+    (["generate", "{model}", "--prompt-file", "{model}"], "cannot read the prompt file"),
+])  # fmt: skip
+def test_bad_input_is_one_line_and_code_2(stories, capsys, args, words):
+    code = main([a.format(model=stories) for a in args])
+    out, err = capsys.readouterr()
+    assert code == 2 and not out and one_line(err)
+    assert re.search(words, err), err
 
 
-@pytest.mark.parametrize("command", ["info", "svd", "generate"])
-def test_help_has_an_example(command):
-    assert "example:\n  powersteer " + command in run(command, "--help").stdout
+def test_refused_by_the_process_too(stories):
+    done = run("svd", stories, "--source", "²", code=2)
+    assert one_line(done.stderr) and not done.stdout
+
+
+# ---- where the output goes
+
+
+def test_an_ascii_terminal(stories):
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    said = run("generate", stories, "--prompt", "é → 中", "--max-new-tokens", 3, env=env)
+    assert said.stdout.startswith(r"\xe9 \u2192 \u4e2d") and not said.stderr
+    made = run("generate", stories, "--prompt", "é → 中", "--max-new-tokens", 3, "--json", env=env)
+    assert json.loads(made.stdout)["generations"][0]["prompt"] == "é → 中"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("args", [["svd", "--help"], ["--version"], ["info", "{model}"], ["info", "{model}", "--json"]])
+def test_a_full_disk(stories, args):
+    with open("/dev/full", "w") as full:
+        done = run(*(a.format(model=stories) for a in args), code=2, stdout=full)
+    assert one_line(done.stderr) and "standard output: No space left" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize("args", [["svd", "--help"], ["info", "{model}"]])
+def test_a_reader_that_has_gone(stories, args):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = run(*(a.format(model=stories) for a in args), code=141, stdout=write)
+    finally:
+        os.close(write)
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c(stories):
+    prompts = [word for _ in range(200) for word in ("--prompt", "Once upon a time")]  # more than a pipe holds
+    args = [*COMMAND, "generate", str(stories), *prompts, "--max-new-tokens", "400"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.read(3) == "---"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "powersteer: interrupted\n"
+
+
+def test_what_was_computed_is_shown_if_it_cannot_be_saved(svd, monkeypatch, capsys, tmp_path):
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("powersteer.cli.svd.write_text", full)
+    assert main([*map(str, svd), "--save", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "converged" in out and "saved" not in out and one_line(err) and "--save" in err and "No space" in err
+
+
+# ---- help
+
+
+def example(command):
+    """The line after "example:", which is what a user copies."""
+    lines = run(command, "--help").stdout.splitlines()
+    return lines[lines.index("example:") + 1].strip()
+
+
+def test_help_lists_the_commands():
+    text = run("--help").stdout
+    assert all(f"  {name} " in text and command.summary in text for name, command in COMMANDS.items())
+
+
+def test_examples_work(stories, tmp_path):
+    """Copied from the help, in one folder, in the order of the list."""
+    for name in COMMANDS:
+        words = shlex.split(example(name))
+        assert words[:2] == ["powersteer", name]
+        run(*(str(stories) if word == "path/to/model" else word for word in words[1:]), cwd=tmp_path)
+    assert (tmp_path / "run" / "svd.json").exists()
+
+
+def keys(value):
+    for key, inner in value.items():
+        yield key
+        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            yield from (f"{key}.{deeper}" for deeper in inner[0])
+
+
+@pytest.mark.parametrize("args", [["info"], ["svd", *GOOD], ["generate", "--prompt", "x", "--max-new-tokens", "1"]])
+def test_json_is_what_the_help_says(stories, capsys, args):
+    assert main([args[0], str(stories), *args[1:], "--json"]) == 0
+    assert list(keys(json.loads(capsys.readouterr().out))) == list(COMMANDS[args[0]].json)
+    with pytest.raises(SystemExit):
+        command_parser(args[0], COMMANDS[args[0]]).read(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"  {key} " in text for key in COMMANDS[args[0]].json)
+
+
+def test_atlas(stories, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('"Once upon a time"\n\n{"prompt": "The dog"}\n')
+    words = ["atlas", stories, "--prompts", prompts, "--sources", "0-1,3", "--targets", "2,4", "-k", 3]
+    plan = json.loads(run(*words, "--dry-run", "--json").stdout)
+    assert plan["pairs"] == 8 and plan["seconds"] > 0 and not (tmp_path / "run").exists()
+    made = json.loads(run(*words, "--out", tmp_path / "run", "--json").stdout)
+    assert made["pairs"] == made["converged"] == 8 and made["worst_residual"] <= 1e-2
+    assert {(c["source"], c["target"]) for c in made["cells"]} == {
+        (0, 2), (0, 4), (0, "next_token"), (1, 2), (1, 4), (1, "next_token"), (3, 4), (3, "next_token")
+    }  # fmt: skip
+    atlas = ps.Atlas.load(tmp_path / "run")
+    assert atlas.complete and atlas.prompts == ["Once upon a time", "The dog"]
+    shown = run(*words, "--out", tmp_path / "run", "--workers", 2).stdout  # nothing left to do
+    assert "8 of 8 pairs" in shown and f"{atlas.S[1, 4, 0]:8.3g}" in shown
+    again = run(*words, "--out", tmp_path / "other", "--workers", 2, "--threads", 1, "--json")
+    np.testing.assert_allclose(
+        [c["sigma"] for c in json.loads(again.stdout)["cells"]], [c["sigma"] for c in made["cells"]], rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [("{", "line 1 is no JSON"), ("3", "line 1 must be"), ('{"prompt": "a", "messages": [1]}', "line 1 must be"), ("", "no prompt")],
+)
+def test_atlas_refuses_prompts(tmp_path, line, said):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text(line + "\n")
+    with pytest.raises(ps.InvalidInput, match=said):
+        atlas_command._prompts(Namespace(prompts=str(prompts), prompt=[], prompt_file=[], chat=False))

@@ -44,8 +44,6 @@ def test_greedy_tokens_with_and_without_a_cache(name, loaded, rng):
     hooks = [(v.layer, v.site, v.vector, None)]
     with hf_models.exact(name) as double:
         assert steered[1] == said_by_transformers(double, prompts[1], hooks, cache=False)
-        if name == "phi3-longrope_long":  # transformers' cache keeps keys turned by the short table after the change
-            return
         for i, prompt in enumerate(prompts):
             assert plain[i] == said_by_transformers(double, prompt)
             assert steered[i] == said_by_transformers(double, prompt, hooks)

@@ -104,8 +104,10 @@ def test_dynamic_scaling_beyond_the_context_is_refused(loaded):
     with hf_models.exact("llama-dynamic") as double:
         want = hf_models.run(double, prompt)[0]
     assert np.abs(model(prompt) - want).max() < 1e-12 * np.abs(want).max()
-    with pytest.raises(InvalidInput, match="65 tokens; the context of .* has 64"):
+    with pytest.raises(InvalidInput, match=r"65 tokens; the context of .* has 64 \(its rotary scaling 'dynamic'.*shorten"):
         model([*prompt, 5])
+    with pytest.raises(InvalidInput, match="context of 64 .*'dynamic'"):
+        model.generate(prompt, max_new_tokens=1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+import tqdm
 from spectra import Counted, Diagonal, planted, published
+from tiny import tiny
 
 import powersteer as ps
 from powersteer import _core32, _core64
@@ -289,16 +291,43 @@ def test_stopped_runs_leak_nothing():
     assert grown < 20_000  # one run's history alone is larger than what may stay
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_line(monkeypatch, terminal):
-    out = io.StringIO()
-    out.isatty = lambda: terminal
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_progress_line(monkeypatch, kind):
+    out = kind()
     monkeypatch.setattr(sys, "stderr", out)
-    ps.svd(A, 3, progress=True)
+    result = ps.svd(A, 3, progress=True)
     text = out.getvalue()
-    assert bool(text) == terminal
-    if terminal:
-        assert text.endswith("\n") and "applications" in text
+    assert bool(text) == (kind is Terminal)
+    if text:
+        last = text.split("\r")[-1]
+        assert last.endswith("\n") and f"{result.applications} applications" in last
+        assert f"residual {result.residuals.max():.1e}, tol 1e-03" in last
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, KeyError])
+def test_progress_line_ends_with_the_run(monkeypatch, error):
+    class Failing(Counted):
+        def apply_t(self, U):
+            raise error
+
+    out = Terminal()
+    monkeypatch.setattr(sys, "stderr", out)
+    with pytest.raises(error):
+        ps.svd(Failing(A), 3, progress=True)
+    assert out.getvalue().endswith("\n") and not tqdm.tqdm._instances
+
+
+def test_the_warning_points_at_the_callers_line():
+    J = tiny()[0].jacobian([1, 2, 3], 0, 1)
+    for call in (lambda: ps.svd(A, 3, method="power", tol=1e-9), lambda: J.svd(3, method="power", tol=1e-12)):
+        with pytest.warns(ps.ConvergenceWarning) as record:
+            call()
+        assert [w.filename for w in record] == [__file__]
 
 
 def test_a_result_reads_well():

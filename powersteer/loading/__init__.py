@@ -131,6 +131,8 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
 
 
 def _checked(check: bool | None, tensors: Mapping[str, Stored]) -> bool:
+    if check is not None and not isinstance(check, bool):
+        raise InvalidInput(f"check is {check!r}; it must be True, False, or None for up to {CHECK_LIMIT >> 30} GiB")
     return sum(tensor.nbytes for tensor in tensors.values()) <= CHECK_LIMIT if check is None else check
 
 

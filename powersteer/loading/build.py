@@ -107,6 +107,7 @@ def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: 
         head_dim=f.head_dim,
         d_ff=f.d_ff,
         n_ctx=f.n_ctx,
+        n_ctx_why=next((table.limit for table in tables if table.limit), ""),
         norm=family.norm,
         norm_eps=float(f.norm_eps),
         qk_norm=value_of(family.qk_norm, f),

@@ -29,6 +29,7 @@ class RopeTable:
     inv_freq: NDArray[np.float64]  # (dim/2,), float32 values
     scale: float  # multiplies cos and sin
     long: tuple[NDArray[np.float64], int] | None = None  # another inv_freq, for sequences of more tokens than this
+    limit: str = ""  # why no sequence may exceed max_positions, where the kind has a reason
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _linear(s: _Setting) -> RopeTable:
 def _dynamic(s: _Setting) -> RopeTable:
     """NTK scaling changes theta only beyond max_position_embeddings, which is our context; up to there nothing."""
     s.number("factor")
-    return _default(s)
+    return replace(_default(s), limit="its rotary scaling 'dynamic' changes with the length beyond it, which is not computed")
 
 
 def _llama3(s: _Setting) -> RopeTable:

@@ -1,0 +1,57 @@
+"""The command line: `powersteer COMMAND ...`, also as `python -m powersteer`.
+
+Results go to standard output, progress and warnings to standard error. Exit codes:
+
+    0    done
+    1    the result misses the tolerance that was asked for; it is given all the same
+    2    bad input, or a file that cannot be read or written: one line says what, where, and what to do
+    130  after Ctrl-C
+    141  whoever read the output has gone, as for any program that SIGPIPE ends
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+from .._version import __version__
+from ..errors import InvalidInput
+from . import atlas, generate, info, svd
+from .arguments import Command, Parser, command_parser
+from .console import guarded
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, Command] = {
+    "info": info.COMMAND,
+    "svd": svd.COMMAND,
+    "atlas": atlas.COMMAND,
+    "generate": generate.COMMAND,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    if words and words[0] in COMMANDS:
+        command = COMMANDS[words[0]]
+        return command.run(command_parser(words[0], command).read(words[1:]))
+    if words and not words[0].startswith("-"):
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
+        raise InvalidInput(f"there is no command {words[0]!r}: {hint}")
+    listing = "\n".join(f"  {name:<10} {command.summary}" for name, command in COMMANDS.items())
+    top = Parser(
+        prog="powersteer",
+        usage="powersteer COMMAND ...",
+        description="Directions that a language model's later layers are sensitive to.",
+        epilog=f"commands:\n{listing}\n\n`powersteer COMMAND --help` has an example of each.",
+    )
+    top.add_argument("--version", action="version", version=f"powersteer {__version__}")
+    top.read(words)
+    raise InvalidInput(f"no command: give one of {', '.join(COMMANDS)}, first of all")

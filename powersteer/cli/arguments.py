@@ -1,0 +1,176 @@
+"""What commands are made of: a table entry each, and the arguments that several share."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import InvalidInput
+from ..model import Model, load
+from ..sites import SITES, parse_site
+
+__all__ = [
+    "Command",
+    "Parser",
+    "add_positions",
+    "add_prompts",
+    "add_sites",
+    "command_parser",
+    "load_model",
+    "number",
+    "read_prompts",
+    "whole",
+]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors as one InvalidInput, and values that may begin with a dash."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def read(self, words: Sequence[str]) -> Namespace:
+        return self.parse_args(self._joined(words))
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInput(f"{message}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file)  # argparse's own ignores a full disk
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """`--positions -2:` as `--positions=-2:`, for argparse takes -2: for an option. Unknown options are named here,
+        before argparse misses another."""
+        known, joined = self._option_string_actions, list[str]()
+        rest = iter(words)
+        for word in rest:
+            name = word.split("=", 1)[0]
+            if word == "--":
+                return [*joined, word, *rest]
+            if name.startswith("--") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                self.error(f"there is no argument {name}" + (f": did you mean {near[0]}?" if near else ""))
+            if word in known and known[word].nargs is None:
+                value = next(rest, None)
+                if value is None or value.split("=", 1)[0] in known:
+                    self.error(f"argument {word}: its value is missing")
+                word += ("=" if word.startswith("--") else "") + value
+            joined.append(word)
+        return joined
+
+
+@dataclass(frozen=True)
+class Command:
+    summary: str
+    example: str  # what follows `powersteer NAME`; path/to/model stands for a checkpoint
+    arguments: Callable[[Parser], None]  # adds those of its own
+    run: Callable[[Namespace], int]  # returns the exit code
+    json: Mapping[str, str]  # key: meaning, of what --json prints; "a.b": key b of the objects in the list a
+
+
+def command_parser(name: str, command: Command) -> Parser:
+    """The arguments of every command, and those of this one."""
+    keys = "\n".join(f"  {key:<25} {meaning}" for key, meaning in command.json.items())
+    parser = Parser(
+        prog=f"powersteer {name}",
+        description=command.summary,
+        epilog=f"example:\n  powersteer {name} {command.example}\n\n--json prints one object:\n{keys}",
+    )
+    parser.add_argument("model", help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"
+    )
+    parser.add_argument("--threads", type=whole, help="default: the physical cores")
+    parser.add_argument("--check", action="store_true", help="search all weights for NaN, also of more than 2 GiB")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    command.arguments(parser)
+    return parser
+
+
+def load_model(args: Namespace) -> Model:
+    return load(args.model, args.dtype, args.threads, check=args.check or None)
+
+
+# ---- prompts
+
+
+def add_prompts(parser: Parser) -> None:
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
+    parser.add_argument("--prompt-file", action="append", default=[], metavar="FILE", help="a prompt, the whole file")
+    parser.add_argument("--chat", action="store_true", help="render prompts with the model's chat template")
+
+
+def read_prompts(args: Namespace) -> list[Any]:
+    """Texts, or with --chat conversations."""
+    texts = list(args.prompt)
+    for name in args.prompt_file:
+        try:
+            texts.append(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"cannot read the prompt file {name}: {error}") from error
+    if not texts:
+        raise InvalidInput("no prompt: give --prompt TEXT or --prompt-file FILE")
+    return [[{"role": "user", "content": text}] for text in texts] if args.chat else texts
+
+
+# ---- places
+
+
+def add_sites(parser: Parser) -> None:
+    parser.add_argument("--source", type=_place, required=True, help="layer, or a site such as blocks.1.hook_mlp_out")
+    parser.add_argument("--target", type=_target, required=True, help="layer, site, next_token or logits")
+    parser.add_argument("--source-site", help=f"with a layer: {', '.join(SITES)} (default mlp_out)")
+    parser.add_argument("--target-site", help="likewise")
+
+
+def add_positions(parser: Parser, what: str) -> None:
+    parser.add_argument("--positions", type=_positions, help=what)
+
+
+def _place(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            parse_site(text)
+            return text
+        except InvalidInput:
+            raise ArgumentTypeError(f"{text!r} is neither a layer (3) nor a site (blocks.3.hook_mlp_out)") from None
+
+
+def _target(text: str) -> Any:
+    return text if text in ("next_token", "logits") else _place(text)
+
+
+def _positions(text: str) -> Any:
+    """ "prompt", "-2:", "1:4", "3,5" -> what the API takes"""
+    if text in ("all", "prompt", "generated"):
+        return text
+    try:
+        if ":" in text:
+            return slice(*(int(part) if part.strip() else None for part in text.split(":")))
+        return [int(part) for part in text.split(",")]
+    except (ValueError, TypeError):
+        raise ArgumentTypeError(f"{text!r} is no position (-1), list (3,5) or range (-2:)") from None
+
+
+# ---- numbers
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no number") from None

@@ -1,0 +1,193 @@
+"""`powersteer atlas`: the map of all pairs of layers, into a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atlas import Atlas, atlas, atlas_plan
+from ..atlas.settings import METHODS, VIEWS
+from ..errors import InvalidInput
+from .arguments import Command, Parser, add_positions, add_prompts, load_model, number, read_prompts, whole
+from .console import print_json
+
+
+def _arguments(parser: Parser) -> None:
+    add_prompts(parser)
+    parser.add_argument("--prompts", metavar="FILE", help='JSON lines: "text", {"prompt": "text"} or {"messages": [...]}')
+    parser.add_argument("--out", metavar="FOLDER", help="the atlas; one that is there and of the same settings is resumed")
+    parser.add_argument("-k", type=whole, default=12, help="triplets a pair (default 12)")
+    parser.add_argument("--sources", type=_layers, metavar="LAYERS", help="0-11 or 0,4,8 (default: every layer)")
+    parser.add_argument("--targets", type=_layers, metavar="LAYERS", help="likewise")
+    parser.add_argument("--sites", type=lambda text: text.split(","), default=["mlp_out", "mlp_out"],
+                        help="source,target (default mlp_out,mlp_out)")  # fmt: skip
+    add_positions(parser, "target positions (default -2:)")
+    parser.add_argument("--tol", type=number, default=1e-2, help="largest residual over sigma_1 (default 1e-2)")
+    parser.add_argument("--views", choices=VIEWS, default="stacked", help="prompts together (default), each alone, or both")
+    parser.add_argument("--method", choices=METHODS, default="auto", help="auto (default) takes the cheaper for each source")
+    parser.add_argument("--sketch", type=whole, default=16, help="random vectors of the sketch (default 16)")
+    parser.add_argument("--no-next-token", action="store_true", help="leave out the Fisher target")
+    parser.add_argument("--seed", type=whole, default=0, help="of starting and random vectors (default 0)")
+    parser.add_argument("--workers", type=whole, default=0, help="processes, with --threads threads each or 1 (default: none)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan: time, memory, disk")
+
+
+def _layers(text: str) -> list[int]:
+    """ "0-3,7" -> [0, 1, 2, 3, 7]"""
+    layers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            layers += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no list of layers (0-11 or 0,4,8)") from None
+    return layers
+
+
+def _prompts(args: Namespace) -> list[Any]:
+    if args.prompts is None:
+        return read_prompts(args)
+    if args.prompt or args.prompt_file:
+        raise InvalidInput("give prompts by --prompts FILE, or by --prompt and --prompt-file")
+    try:
+        lines = Path(args.prompts).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"cannot read the prompts {args.prompts}: {error}") from error
+    prompts = [_prompt(line, f"{args.prompts}, line {n}", args.chat) for n, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise InvalidInput(f"{args.prompts} holds no prompt")
+    return prompts
+
+
+def _prompt(line: str, where: str, chat: bool) -> Any:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise InvalidInput(f"{where} is no JSON: {error}") from None
+    text = data.get("prompt") if isinstance(data, dict) else data
+    messages = data.get("messages") if isinstance(data, dict) else None
+    if isinstance(text, str) and messages is None:
+        return [{"role": "user", "content": text}] if chat else text
+    if isinstance(messages, list) and messages and text is None:
+        return messages
+    raise InvalidInput(f'{where} must be "text", {{"prompt": "text"}} or {{"messages": [...]}}')
+
+
+def _atlas(args: Namespace) -> int:
+    prompts = _prompts(args)
+    if args.out is None and not args.dry_run:
+        raise InvalidInput("an atlas needs a folder: --out FOLDER (or --dry-run for the plan alone)")
+    if args.workers < 0:
+        raise InvalidInput(f"--workers is {args.workers}; it must be 0 or more")
+    model = load_model(args)
+    what: dict[str, Any] = {
+        "sources": args.sources, "targets": args.targets, "k": args.k, "sites": args.sites, "tol": args.tol,
+        "views": args.views, "next_token": not args.no_next_token, "method": args.method, "sketch": args.sketch,
+        "seed": args.seed,
+    }  # fmt: skip
+    if args.positions is not None:
+        what["positions"] = args.positions
+    if args.dry_run:
+        plan = atlas_plan(model, prompts, **what)
+        if args.json:
+            print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk})
+        else:
+            print(plan)
+        return 0
+    with _Workers(args.workers) as executor:
+        made = atlas(
+            model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1,
+            progress=sys.stderr.isatty(), **what,
+        )  # fmt: skip
+    if args.json:
+        print_json(_summary(made))
+    else:
+        print("\n".join(map(repr, made.views())))
+        print(_map(made))
+    return 0 if all(cell.converged for view in made.views() for cell in view) else 1
+
+
+class _Workers:
+    """Processes, or none; None is what `atlas` takes for none."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.pools = n, list[Executor]()
+
+    def __enter__(self) -> Callable[[], Executor] | None:
+        return self._make if self.n else None
+
+    def _make(self) -> Executor:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        self.pools.append(ProcessPoolExecutor(self.n, mp_context=multiprocessing.get_context("spawn")))
+        return self.pools[-1]
+
+    def __exit__(self, *unused: object) -> None:
+        for pool in self.pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _summary(made: Atlas) -> dict[str, Any]:
+    cells = [cell for view in made.views() for cell in view]
+    return {
+        "out": str(made.path),
+        "model": made.model_name,
+        "views": [view.view_name for view in made.views()],
+        "pairs": len(cells),
+        "converged": sum(cell.converged for cell in cells),
+        "worst_residual": max((max(cell.residuals) for cell in cells), default=None),
+        "applications": sum(cell.applications for cell in cells),
+        "cells": [
+            {"source": c.source, "target": c.target, "method": c.method, "sigma": c.sigma, "residuals": c.residuals}
+            for c in made
+        ],
+    }
+
+
+def _map(made: Atlas) -> str:
+    """sigma_1 of every pair as a table, sources down."""
+    S, n = made.S[..., 0], made.next_token.S[:, 0]
+    layers: Sequence[int] = [t for t in made.targets if not isinstance(t, str)]
+    if len(layers) > 12 or not len(made):
+        return f"Atlas.load({str(made.path)!r}) in Python"
+    head = "sigma_1, source down, target across\n      " + "".join(f"{t:>8}" for t in layers) + "   next token"
+    rows = [
+        f"{s:>5} " + "".join(_number(S[s, t]) for t in layers) + "     " + _number(n[s])
+        for s in made.sources if np.isfinite(S[s]).any() or np.isfinite(n[s])
+    ]  # fmt: skip
+    return "\n".join([head, *rows])
+
+
+def _number(x: float) -> str:
+    return f"{x:8.3g}" if np.isfinite(x) else "       ."
+
+
+COMMAND = Command(
+    summary="The singular directions of all pairs of layers, certified, into a folder that can be resumed.",
+    example='path/to/model --prompt "Once upon a time" --sources 0-2 -k 4 --out run/',
+    arguments=_arguments,
+    run=_atlas,
+    json={
+        "out": "the folder",
+        "model": "name",
+        "views": "prompts stacked, or each alone",
+        "pairs": "computed, in all views",
+        "converged": "how many of them reach tol",
+        "worst_residual": "over sigma_1",
+        "applications": "of J or its transpose to one vector, in all",
+        "cells": "pairs of the first view",
+        "cells.source": "layer",
+        "cells.target": "layer, or next_token",
+        "cells.method": "krylov or dense",
+        "cells.sigma": "singular values",
+        "cells.residuals": "of each",
+    },
+)

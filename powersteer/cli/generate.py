@@ -1,0 +1,106 @@
+"""`powersteer generate`: continue prompts, steered or not."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from typing import Any
+
+from ..errors import InvalidInput
+from ..generation import Generation
+from ..vectors import SteeringVector
+from .arguments import Command, Parser, add_positions, add_prompts, load_model, number, read_prompts, whole
+from .console import print_json
+
+
+def _arguments(parser: Parser) -> None:
+    add_prompts(parser)
+    parser.add_argument("--steer", action="append", default=[], metavar="FILE", help="a saved vector; may be repeated")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--relative", type=number, help="strength, as a multiple of the site's activation norm")
+    scale.add_argument("--scale", type=number, help="strength, absolute (default: as saved)")
+    add_positions(parser, "where to steer: prompt, generated, -2: or 3,5 (default all)")
+    parser.add_argument("--compare", action="store_true", help="unsteered and both signs, one after the other")
+    parser.add_argument("--max-new-tokens", type=whole, default=64, help="default 64")
+    parser.add_argument("--temperature", type=number, default=0.0, help="0 (default): greedy")
+    parser.add_argument("--top-k", type=whole, default=0, help="draw among so many tokens (default 0: all)")
+    parser.add_argument("--top-p", type=number, default=1.0, help="draw within this probability (default 1)")
+    parser.add_argument("--seed", type=whole, default=0, help="of the draws (default 0)")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="stop at this text instead of the end token")
+
+
+def _generate(args: Namespace) -> int:
+    _need_steer(args)
+    prompts = read_prompts(args)
+    vectors = [_scaled(SteeringVector.load(name), args) for name in args.steer]
+    model = load_model(args)
+    variants = [("steered" if vectors else "unsteered", vectors)]
+    if args.compare:
+        variants = [("unsteered", []), ("steered", vectors), ("steered the other way", [-v for v in vectors])]
+    options = {
+        "max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": args.top_k,
+        "top_p": args.top_p, "seed": args.seed, "stop": args.stop,
+    }  # fmt: skip
+    found = []
+    for title, chosen in variants:
+        view = model.steered(chosen, positions=args.positions) if chosen else model
+        for prompt in prompts:
+            if args.json:
+                found.append(_generation(title, prompt, view.generate(prompt, **options)))
+                continue
+            stream = view.generate(prompt, stream=True, **options)  # refuses before anything is printed
+            if len(variants) * len(prompts) > 1:
+                print(f"--- {title}" + (f": {prompt}" if isinstance(prompt, str) else ""))
+            print(prompt if isinstance(prompt, str) else "", end="", flush=True)
+            for piece in stream:
+                print(piece, end="", flush=True)
+            print()
+    if args.json:
+        print_json({"model": model.identity, "generations": found})
+    return 0
+
+
+def _need_steer(args: Namespace) -> None:
+    """Options that say how to steer do nothing without a vector."""
+    given = {
+        "--relative": args.relative is not None, "--scale": args.scale is not None,
+        "--positions": args.positions is not None, "--compare": args.compare,
+    }  # fmt: skip
+    for name, is_given in given.items():
+        if is_given and not args.steer:
+            raise InvalidInput(f"{name} needs a vector: --steer FILE")
+
+
+def _scaled(vector: SteeringVector, args: Namespace) -> SteeringVector:
+    if args.relative is not None:
+        return vector.relative(args.relative)
+    return vector if args.scale is None else replace(vector, scale=args.scale)
+
+
+def _generation(title: str, prompt: Any, made: Generation) -> dict[str, Any]:
+    return {
+        "variant": title, "prompt": prompt, "text": made.text, "tokens": made.tokens.tolist(),
+        "prompt_tokens": made.prompt_tokens.tolist(), "finish_reason": made.finish_reason, "stop": made.stop,
+        "seed": made.seed, "steering": list(made.steering),
+    }  # fmt: skip
+
+
+COMMAND = Command(
+    summary="Continue a prompt, steered or not.",
+    example='path/to/model --prompt "Once upon a time" --steer run/0.safetensors --relative 0.5',
+    arguments=_arguments,
+    run=_generate,
+    json={
+        "model": "name, model_type, n_layers, d_model, n_vocab, and weights: their fingerprint",
+        "generations": "a list, variant by variant, of objects:",
+        "generations.variant": "unsteered, steered, or steered the other way",
+        "generations.prompt": "its text, or with --chat its messages",
+        "generations.text": "what was said, without what stopped it",
+        "generations.tokens": "ids of the new tokens, those that stopped it included",
+        "generations.prompt_tokens": "ids",
+        "generations.finish_reason": "stop or length",
+        "generations.stop": "the text or token id that ended it, or null",
+        "generations.seed": "of its draws",
+        "generations.steering": "its interventions, described",
+    },
+)

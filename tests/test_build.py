@@ -1,0 +1,39 @@
+"""The two cores, built from a copy of the sources: at the same time, and again after a change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def build(folder, *options):
+    command = [sys.executable, "setup.py", "build_ext", "--inplace", *options]
+    env = os.environ | {"POWERSTEER_DEBUG": "1"}  # quick to compile
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return sum(" -c " in line for line in done.stdout.splitlines())  # files compiled
+
+
+def test_both_cores_at_once_and_again_after_a_change(tmp_path):
+    for name in ("csrc", "powersteer"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    n_files = len([*(ROOT / "csrc").rglob("*.c")])
+    assert build(tmp_path, "-j2") == 2 * n_files
+    script = "import powersteer; from powersteer import _core32, _core64; print(powersteer.__file__)"
+    used = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert used.stdout.startswith(str(tmp_path))
+    objects = [path.relative_to(tmp_path / "build") for path in (tmp_path / "build").rglob("*.o")]
+    assert len(objects) == 2 * n_files
+    assert build(tmp_path) == 0
+    (tmp_path / "csrc" / "vec.h").touch()
+    assert build(tmp_path) == 2 * n_files
