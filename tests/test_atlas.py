@@ -423,3 +423,22 @@ def test_on_the_trained_model(stories, tmp_path):
     want = model.jacobian(loaded.prompts, 1, 4).svd(12, method="dense").S
     np.testing.assert_allclose(loaded.S[1, 4], want, rtol=1e-2)
     assert json.loads(Path(tmp_path / "atlas.json").read_text())["origin"]["version"] == ps.__version__
+
+
+# ---- the report
+
+
+def test_report_shows_what_the_atlas_holds(model, tmp_path):
+    pytest.importorskip("plotly")
+    atlas = compute(model, views="both", method="krylov", out=tmp_path / "run")
+    page = atlas.page_data()
+    assert [v["name"] for v in page["views"]] == ["2 prompts stacked", "prompt 0", "prompt 1"]
+    for view, data in zip(atlas.views(), page["views"], strict=True):
+        assert {(c["source"], c["target"]): tuple(c["sigma"]) for c in data["cells"]} == {
+            pair: view.cell(*pair).sigma for pair in view.pairs
+        }
+    atlas.report(tmp_path / "atlas.html")
+    text = (tmp_path / "atlas.html").read_text("utf-8")
+    assert text.startswith("<!doctype html>") and "http-equiv" in text
+    sketched = compute(model, method="sketch").page_data()["views"][0]["cells"]
+    assert {c["method"] for c in sketched} == {"sketch"} and all(len(c["error"]) == len(c["sigma"]) for c in sketched)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._version import __version__
 from ..errors import InvalidInput, MissingDependency, NotFound
 from ..model import Model
 from ..positions import prompt_positions
@@ -279,6 +283,50 @@ class Atlas:
             {"model": self.model_name, "view": self.view_name, "source_site": self.settings.source_site,
              "target_site": self.settings.target_site, "tol": self.settings.tol},
         )  # fmt: skip
+
+    def page_data(self) -> dict[str, Any]:
+        """What the report shows, as plain data: all views, their cells, or sketches where there is no cell yet."""
+        s = self.settings
+        return {
+            "format": "powersteer-page-1",
+            "title": f"Atlas of {self.model_name}",
+            "model": s.model,
+            "version": __version__,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "settings": {key: value for key, value in s.to_json().items() if key not in ("model", "prompts")},
+            "reproduce": self._reproduce(),
+            "prompts": [
+                {"name": p.name, "text": p.text, "n_tokens": len(p.tokens), "base_text": ""} for p in s.prompts
+            ],
+            "sources": list(self.sources),
+            "targets": list(self.targets),
+            "views": [view._page_view() for view in self.views()],
+            "scales": [],
+            "signs": [],
+        }
+
+    def _reproduce(self) -> dict[str, str]:
+        path = getattr(self._store, "origin", {}).get("path") or self.model_name
+        made = f"ps.Atlas.load({str(self.path)!r})" if self.path is not None else "ps.atlas(model, prompts)"
+        return {"load": f"model = ps.load({path!r})", "atlas": f"atlas = {made}"}
+
+    def _page_view(self) -> dict[str, Any]:
+        cells = [{**asdict(c), "error": None} for c in self]
+        cells += [
+            {"source": s.source, "target": s.target, "method": "sketch", "sigma": s.sigma, "error": s.error,
+             "residuals": [math.nan] * len(s.sigma), "clusters": [], "cluster_open": False, "converged": False,
+             "applications": 0, "site_norm": s.site_norm}
+            for pair, s in self._sketches.items() if pair not in self._cells
+        ]  # fmt: skip
+        cells = [{key: list(v) if isinstance(v, tuple) else v for key, v in c.items() if key != "view"} for c in cells]
+        group = list(self.settings.groups[self._view])
+        return {"name": self.view_name, "prompts": group, "cells": cells, "effects": [], "random": []}
+
+    def report(self, path: str | Path) -> None:
+        """Write the atlas as one HTML file to explore, which needs no server and no network (see powersteer.report)."""
+        from ..report import write_report
+
+        write_report(self.page_data(), path)
 
     def __repr__(self) -> str:
         unsure = sum(not c.converged for c in self)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from .._version import __version__
 from ..errors import InvalidInput
-from . import atlas, generate, info, svd
+from . import atlas, generate, info, report, svd
 from .arguments import Command, Parser, command_parser
 from .console import guarded
 
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "info": info.COMMAND,
     "svd": svd.COMMAND,
     "atlas": atlas.COMMAND,
+    "report": report.COMMAND,
     "generate": generate.COMMAND,
 }
 

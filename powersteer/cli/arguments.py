@@ -71,6 +71,7 @@ class Command:
     arguments: Callable[[Parser], None]  # adds those of its own
     run: Callable[[Namespace], int]  # returns the exit code
     json: Mapping[str, str]  # key: meaning, of what --json prints; "a.b": key b of the objects in the list a
+    subject: str = "model"  # what it works on: "model", or the "folder" of an atlas
 
 
 def command_parser(name: str, command: Command) -> Parser:
@@ -81,15 +82,22 @@ def command_parser(name: str, command: Command) -> Parser:
         description=command.summary,
         epilog=f"example:\n  powersteer {name} {command.example}\n\n--json prints one object:\n{keys}",
     )
+    if command.subject == "model":
+        _add_model(parser)
+    else:
+        parser.add_argument(command.subject, help="of an atlas, which holds its atlas.json")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    command.arguments(parser)
+    return parser
+
+
+def _add_model(parser: Parser) -> None:
     parser.add_argument("model", help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file")
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"
     )
     parser.add_argument("--threads", type=whole, help="default: the physical cores")
     parser.add_argument("--check", action="store_true", help="search all weights for NaN, also of more than 2 GiB")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    command.arguments(parser)
-    return parser
 
 
 def load_model(args: Namespace) -> Model:

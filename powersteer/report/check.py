@@ -1,0 +1,80 @@
+"""Is this page data? One clear error that says where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InvalidInput
+
+__all__ = ["FORMAT", "check"]
+
+FORMAT = "powersteer-page-1"
+NUMBER = (int, float)
+_PAGE = {
+    "title": str, "model": Mapping, "version": str, "created": str, "settings": Mapping, "reproduce": Mapping,
+    "prompts": list, "sources": list, "targets": list, "views": list, "scales": list, "signs": list,
+}  # fmt: skip
+_PROMPT = {"name": str, "text": str, "base_text": str}
+_VIEW = {"name": str, "prompts": list, "cells": list, "effects": list, "random": list}
+_CELL = {
+    "source": int, "target": (int, str), "method": str, "sigma": list, "residuals": list, "clusters": list,
+    "cluster_open": bool, "converged": bool, "applications": int, "site_norm": (*NUMBER, type(None)),
+}  # fmt: skip
+_EFFECT = {"source": int, "target": (int, str), "rank": int, "sign": int, "scale": NUMBER, "norm": NUMBER, "prompt": int}
+
+
+def check(page: Any) -> None:
+    """Raise InvalidInput, with the path of the first thing that is wrong, unless `page` is page data."""
+    _fields("page data", page, _PAGE)
+    if page.get("format") != FORMAT:
+        raise InvalidInput(f"page data: format is {page.get('format')!r}, this version writes pages of {FORMAT!r}")
+    for name in ("sources", "targets", "views"):
+        _demand(len(page[name]) > 0, f"page data: {name} is empty; there is nothing to show")
+    for i, prompt in enumerate(page["prompts"]):
+        _fields(f"prompts[{i}]", prompt, _PROMPT)
+    for i, view in enumerate(page["views"]):
+        _check_view(f"views[{i}]", view, page)
+
+
+def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
+    _fields(where, view, _VIEW)
+    prompts = range(len(page["prompts"]))
+    _demand(all(p in prompts for p in view["prompts"]), f"{where}.prompts: {view['prompts']} are not all prompts")
+    sources, targets, ranks = set(page["sources"]), set(page["targets"]), {}
+    for i, cell in enumerate(view["cells"]):
+        here = f"{where}.cells[{i}]"
+        _fields(here, cell, _CELL)
+        pair, k = (cell["source"], cell["target"]), len(cell["sigma"])
+        _demand(pair[0] in sources and pair[1] in targets, f"{here}: {pair} is not in sources and targets")
+        _demand(pair not in ranks, f"{here}: the pair {pair} is there twice")
+        _demand(k > 0 and len(cell["residuals"]) == k, f"{here}: sigma and residuals have {k} and {len(cell['residuals'])} entries")
+        error = cell.get("error")
+        _demand(error is None or len(error) == k, f"{here}: error must be null or have {k} entries")
+        members = [r for ranks_ in cell["clusters"] for r in ranks_]
+        _demand(all(r in range(k) for r in members), f"{here}: clusters {cell['clusters']} are not ranks below {k}")
+        ranks[pair] = k
+    for i, effect in enumerate(view["effects"]):
+        _fields(f"{where}.effects[{i}]", effect, _EFFECT)
+        pair = effect["source"], effect["target"]
+        _demand(pair in ranks, f"{where}.effects[{i}]: there is no cell {pair}")
+        known = 0 <= effect["rank"] < ranks[pair] and effect["prompt"] in prompts
+        _demand(known, f"{where}.effects[{i}]: rank {effect['rank']} or prompt {effect['prompt']} is out of range")
+    for i, effect in enumerate(view["random"]):
+        _fields(f"{where}.random[{i}]", effect, _EFFECT)
+        known = effect["source"] in sources and effect["prompt"] in prompts
+        _demand(known, f"{where}.random[{i}]: source {effect['source']} or prompt {effect['prompt']} is not on the page")
+
+
+def _fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{where} must be a dict, got {type(value).__name__}; Atlas.page_data() makes page data")
+    for name, kind in kinds.items():
+        if not isinstance(value.get(name), kind):
+            found = f"is {type(value[name]).__name__}" if name in value else "is missing"
+            raise InvalidInput(f"{where}: {name} {found}; Atlas.page_data() makes page data")
+
+
+def _demand(fact: bool, message: str) -> None:
+    if not fact:
+        raise InvalidInput(message)
