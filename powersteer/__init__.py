@@ -10,6 +10,8 @@ from . import errors
 from ._blas import show_config
 from ._version import __version__
 from .atlas import Atlas, atlas, atlas_plan
+from .baselines import caa, power_vectors, random_vectors
+from .dct import calibrated_radius, dct
 from .errors import (
     BadCheckpoint,
     ConvergenceWarning,
@@ -23,14 +25,16 @@ from .errors import (
 )
 from .generation import Generation
 from .jlens import JLens
+from .melbo import melbo
 from .model import Model, from_transformers, load
 from .svd import svd
-from .vectors import ProvenanceWarning, SteeringVector, load_vectors, save_vectors
+from .vectors import Cost, ProvenanceWarning, SteeringVector, load_vectors, save_vectors
 
 __all__ = [
     "Atlas",
     "BadCheckpoint",
     "ConvergenceWarning",
+    "Cost",
     "Generation",
     "InvalidInput",
     "JLens",
@@ -46,10 +50,16 @@ __all__ = [
     "__version__",
     "atlas",
     "atlas_plan",
+    "caa",
+    "calibrated_radius",
+    "dct",
     "errors",
     "from_transformers",
     "load",
     "load_vectors",
+    "melbo",
+    "power_vectors",
+    "random_vectors",
     "save_vectors",
     "show_config",
     "svd",

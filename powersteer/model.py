@@ -260,10 +260,28 @@ class Model:
         caches = [dict(zip(map(tuple, wanted), one, strict=True)) for one in acts]
         return (logits, caches) if several else (logits[0], caches[0])
 
-    def _forward(self, tokens: list[Ids], sites: Sequence[Site]) -> tuple[list[Array], list[list[Array]]]:
-        lengths = [len(t) for t in tokens]
-        steer = core_steering(self._steering, lengths, lengths)
-        result = self._loaded.core.forward(tokens, steer, [(s.layer, s.index) for s in sites], "all")
+    def activations(self, prompt: Prompts, site: SiteLike) -> Any:
+        """The activation (T, d) at one site, without the cost of logits; for a list of prompts a list."""
+        _, tokens, several = self._read(prompt)
+        _, acts = self._forward(tokens, [parse_site(site, **self._site_rules)], "none")
+        return [one for (one,) in acts] if several else acts[0][0]
+
+    def _forward(
+        self,
+        tokens: list[Ids],
+        sites: Sequence[Site],
+        rows: str = "all",
+        steer: Sequence[tuple[Intervention, ...]] = (),
+        prompt_lengths: Sequence[int] | None = None,
+    ) -> tuple[list[Array], list[list[Array]]]:
+        """rows: those that get logits: "all", "last" or "none". steer: of each sequence, on top of this view's.
+        prompt_lengths: how much of each sequence is its prompt; None: all of it."""
+        totals = [len(t) for t in tokens]
+        lengths = totals if prompt_lengths is None else prompt_lengths
+        core_steer = core_steering(self._steering, lengths, totals)
+        for i, extra in enumerate(steer):
+            core_steer += core_steering(extra, lengths, totals, row=i)
+        result = self._loaded.core.forward(tokens, core_steer, [(s.layer, s.index) for s in sites], rows)
         return cast(tuple[list[Array], list[list[Array]]], result)
 
     def _sites(self, sites: SiteLike | Iterable[SiteLike] | None) -> list[Site]:

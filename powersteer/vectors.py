@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,7 +25,7 @@ from .hooks import Hook, attach, import_torch
 from .positions import Positions
 from .sites import Site, parse_site
 
-__all__ = ["ProvenanceWarning", "SteeringVector", "load_vectors", "save_vectors"]
+__all__ = ["Cost", "ProvenanceWarning", "SteeringVector", "load_vectors", "save_vectors"]
 
 _GGUF_KEY = "powersteer.vector"  # with .N: the provenance of direction.N
 FORMAT = "powersteer-vector-1"  # the one key of the safetensors metadata: several would be written in random order
@@ -34,6 +34,14 @@ _UNIT_TOLERANCE = 1e-4
 
 class ProvenanceWarning(UserWarning):
     """A vector is used on another model than the one it was made with."""
+
+
+class Cost(NamedTuple):
+    """What the call that made a vector has spent, on all the vectors that it returned."""
+
+    forward: int  # forward passes of one prompt
+    products: int  # products with J or J' of one prompt and one vector: JVP or VJP sweeps
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,7 +72,9 @@ class SteeringVector:
     rank: int | None = None  # 0 is the largest singular value
     sigma: float | None = None
     residual: float | None = None  # the larger of |Jv - sigma u| and |J'u - sigma v|, over sigma_1
+    objective: float | None = None  # what the method has maximised, at this vector
     seed: int | None = None
+    cost: Cost | None = None
     version: str = __version__  # of the powersteer that made it
 
     # NumPy leaves `array * v` to this class, which refuses it, instead of building an array of objects
@@ -472,6 +482,11 @@ def _target(value: Any) -> tuple[int, str] | str | None:
     return (_natural(layer), _site(site))
 
 
+def _cost(value: Any) -> Cost:
+    forward, products, seconds = value
+    return Cost(_natural(forward), _natural(products), _finite(seconds))
+
+
 # every field: how it is read, and what it must be
 _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "direction": (_direction, "a finite array (d,) of length 1; SteeringVector.from_array takes any length"),
@@ -493,6 +508,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "rank": (_optional(_natural), "an integer >= 0 or None"),
     "sigma": (_optional(_finite), "a finite number or None"),
     "residual": (_optional(_finite), "a finite number or None"),
+    "objective": (_optional(_finite), "a finite number or None"),
     "seed": (_optional(_natural), "an integer >= 0 or None"),
+    "cost": (_optional(_cost), "(forward passes, products, seconds) or None"),
     "version": (_text, "text"),
 }

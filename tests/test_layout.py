@@ -19,7 +19,8 @@ C_ORDER = (
 PYTHON_C_ORDER = ["module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
 PY_ORDER = (
     "_version errors forks files _core32 _core64 _blas sites spec chat tokens loading prompts positions hooks "
-    "controlvector vectors steering svd lockstep jacobian estimate generation model jlens report atlas __init__ cli __main__"
+    "controlvector vectors steering svd lockstep jacobian estimate generation model "
+    "displacement melbo dct baselines jlens report atlas __init__ cli __main__"
 ).split()
 
 C_FILES = sorted(CSRC.glob("*.[ch]"))

@@ -23,7 +23,8 @@ PROVENANCE = dict(
     site_norm=2.5, method="krylov", model="org/name", model_type="llama", weights="abc", target=(7, "resid_post"),
     prompts=("Once “upon”", "a\n"), prompt_tokens=((1, 2, 3), (4,)), source_positions=((0, 1, 2), (0,)),
     target_positions=((1, 2), (0,)), reduce="stack", steering=("2 × blocks.0.hook_mlp_out at all (krylov)",),
-    rank=3, sigma=8.25, residual=1e-5, seed=7,
+    rank=3, sigma=8.25, residual=1e-5, seed=7, objective=-2.5,
+    cost=(6, 40, 0.25),
 )  # fmt: skip
 
 

@@ -1,0 +1,172 @@
+"""CAA against PyTorch on the same weights, random vectors against the uniform distribution, power vectors, costs."""
+
+from __future__ import annotations
+
+import hf_models
+import numpy as np
+import pytest
+import torch
+from tiny import tiny
+
+import powersteer as ps
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()[0]
+
+
+GOOD, BAD = ["abc (A", "what? (A", "x (A"], ["abc (B", "what? (B", "yes, x (B"]
+
+
+# ---- contrastive vectors
+
+
+@pytest.mark.parametrize("position", [-1, -2])
+def test_caa_is_pytorchs(position, loaded, rng):
+    """hidden_states[l + 1] is the output of block l."""
+    model, layer = loaded("llama"), 1
+    good, bad = ([rng.integers(0, model.n_vocab, n).tolist() for n in (9, 4, 6)] for _ in range(2))
+    with hf_models.exact("llama") as hf, torch.no_grad():
+
+        def hidden(tokens):
+            return hf(torch.tensor([tokens]), output_hidden_states=True).hidden_states[layer + 1][0, position]
+
+        want = torch.stack([hidden(p) - hidden(n) for p, n in zip(good, bad, strict=True)]).mean(0).numpy()
+    found = ps.caa(model, good, bad, layer, positions=position)
+    np.testing.assert_allclose(found.vector, want, rtol=0, atol=1e-12 * np.linalg.norm(want))
+    assert found.place == (layer, "resid_post") and found.method == "caa"
+    assert found.scale == pytest.approx(np.linalg.norm(want), rel=1e-12)
+    assert found.target_positions == tuple((len(p) + position,) for p in good + bad)
+    single = ps.caa(loaded("llama", "float32"), good, bad, layer, positions=position)
+    assert single.direction.dtype == np.float32
+    np.testing.assert_allclose(single.vector, want, rtol=0, atol=1e-4 * np.linalg.norm(want))
+
+
+def test_caa_by_hand(model):
+    """One pair, two positions, any site: the difference of two means. site_norm is over all positions of all prompts."""
+    found = ps.caa(model, "abcd", "wxyz!", 0, "mlp_out", positions=[1, -1])
+    a, b = (model.run_with_cache(t)[1][0, "mlp_out"] for t in ("abcd", "wxyz!"))
+    np.testing.assert_allclose(found.vector, (a[1] + a[-1]) / 2 - (b[1] + b[-1]) / 2, rtol=1e-12)
+    assert found.site_norm == pytest.approx(np.linalg.norm(np.vstack([a, b]), axis=1).mean(), rel=1e-12)
+    assert found.prompts == ("abcd", "wxyz!") and found.prompt_tokens[1] == tuple(model.tokens("wxyz!").tolist())
+    assert found.cost[:2] == (2, 0)
+    assert np.array_equal(ps.caa(model, "abcd", "wxyz!", "blocks.0.hook_mlp_out", positions=[1, -1]).vector, found.vector)
+
+
+def test_caa_unpaired(model):
+    pairs, lists = ps.caa(model, GOOD, BAD, 1), ps.caa(model, GOOD, BAD, 1, paired=False)
+    assert np.array_equal(pairs.vector, lists.vector)
+    assert np.array_equal(ps.caa(model, BAD, GOOD, 1).vector, -pairs.vector)
+    fewer = ps.caa(model, GOOD, BAD[:1], 1, paired=False)
+    last = [np.array([model.activations(p, (1, "resid_post"))[-1] for p in some]) for some in (GOOD, BAD[:1])]
+    np.testing.assert_allclose(fewer.vector, last[0].mean(0) - last[1].mean(0), rtol=1e-12)
+
+
+def test_caa_of_a_steered_model_sees_the_steering(model):
+    bias = ps.random_vectors(model, 0)[0]
+    view = model.steered(bias * 5.0)
+    assert not np.allclose(ps.caa(view, GOOD, BAD, 1).vector, ps.caa(model, GOOD, BAD, 1).vector)
+    assert ps.caa(view, GOOD, BAD, 1).steering == view.steering
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((GOOD, BAD[:2], 1), "3 positive and 2 negative"),
+        ((GOOD, GOOD, 1), "same mean activation"),
+        (([], BAD, 1), "empty"),
+        ((GOOD, [], 1), "empty"),
+        ((GOOD, BAD, 2), "no layer 2"),
+        ((GOOD, BAD, 1, "resid"), "no site 'resid'"),
+        ((GOOD, BAD, 1, "resid_post", 99), "no position 99"),
+    ],
+)
+def test_caa_refuses(model, arguments, message):
+    with pytest.raises(ps.InvalidInput, match=message):
+        ps.caa(model, *arguments)
+
+
+# ---- random vectors
+
+
+def test_random_vectors_are_uniform(model):
+    d, n = model.d_model, 20_000
+    V = np.array([v.vector for v in ps.random_vectors(model, 1, n, seed=3)])
+    np.testing.assert_allclose(np.linalg.norm(V, axis=1), 1, rtol=1e-12)
+    assert np.abs(V.mean(0)).max() < 5 / np.sqrt(n * d)
+    moment = V.T @ V * d / n  # of the uniform distribution: I; an entry's deviation is at most sqrt(2 / n)
+    assert np.abs(moment - np.eye(d)).max() < 5 * np.sqrt(2 / n)
+
+
+def test_random_vectors_by_seed_and_number(model):
+    some = ps.random_vectors(model, 1, 5, "attn_out", seed=7)
+    assert [v.place for v in some] == [(1, "attn_out")] * 5 and {v.method for v in some} == {"random"}
+    assert np.array_equal(ps.random_vectors(model, "blocks.1.hook_attn_out", 2, seed=7)[1].vector, some[1].vector)
+    assert not np.array_equal(ps.random_vectors(model, 1, 1, "attn_out", seed=8)[0].vector, some[0].vector)
+    assert some[0].seed == 7 and some[0].site_norm is None
+    with pytest.raises(ps.InvalidInput, match="does not know its site's activation norm"):
+        some[0].relative(1)
+
+
+def test_random_vectors_with_prompts_are_relative(model):
+    found = ps.random_vectors(model, 1, 2, prompts=GOOD)[1]
+    rows = np.vstack(model.activations(GOOD, (1, "mlp_out")))
+    assert found.relative(0.5).scale == pytest.approx(0.5 * np.linalg.norm(rows, axis=1).mean(), rel=1e-12)
+    assert found.site_norm == pytest.approx(model.jacobian(GOOD, 1, "logits").source_norm, rel=1e-12)  # power vectors'
+    assert found.prompts == tuple(GOOD) and found.cost.forward == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "n is 0"),
+        ({"n": 1.5}, "n is 1.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"site": "nowhere"}, "no site"),
+        ({"prompts": []}, "empty"),
+    ],
+)
+def test_random_vectors_refuse(model, arguments, message):
+    with pytest.raises(ps.InvalidInput, match=message):
+        ps.random_vectors(model, 1, **arguments)
+
+
+# ---- power vectors, and what all have in common
+
+
+def test_power_vectors_are_the_svds(model):
+    for target in (1, "next_token", "blocks.1.hook_resid_post"):
+        result = model.jacobian(GOOD, 0, target).svd(3, seed=5)
+        found = ps.power_vectors(model, GOOD, 0, target, 3, seed=5)
+        for a, b in zip(found, result.vectors, strict=True):
+            assert np.array_equal(a.vector, b.vector)
+            assert (a.sigma, a.rank, a.target, a.target_positions) == (b.sigma, b.rank, b.target, b.target_positions)
+        assert found[0].cost[:2] == (3, 3 * (result.applications + result.certificate_applications))
+    assert ps.power_vectors(model, "ab", 0, 1, 2, "power", iterations=2, tol=1.0)[0].method == "power"
+
+
+def test_every_method_gives_vectors_to_steer_with(model, tmp_path):
+    every = [
+        ps.caa(model, GOOD, BAD, 0),
+        *ps.random_vectors(model, 0, 2, prompts=GOOD),
+        *ps.power_vectors(model, GOOD, 0, 1, 2),
+        *ps.melbo(model, GOOD, 0, 1, 2, steps=2),
+        *ps.dct(model, GOOD, 0, 1, 2),
+        *ps.dct(model, GOOD, 0, 1, 2, method="exponential", iterations=1),
+    ]
+    for vector in every:
+        assert isinstance(vector, ps.SteeringVector) and len(vector) == model.d_model
+        assert vector.weights == model.identity["weights"] and vector.prompts[: len(GOOD)] == tuple(GOOD)
+        assert vector.cost.forward >= 3 and vector.cost.seconds > 0
+        steered = model.steered(vector.relative(0.5))
+        assert not np.allclose(steered("abc"), model("abc"))
+        vector.save(tmp_path / "v.safetensors")
+        assert ps.SteeringVector.load(tmp_path / "v.safetensors").provenance == vector.provenance
+
+
+def test_activations(model):
+    _, acts = model.run_with_cache(GOOD, [(1, "attn_out")])
+    for a, b in zip(model.activations(GOOD, "blocks.1.hook_attn_out"), acts, strict=True):
+        assert np.array_equal(a, b[1, "attn_out"])
+    assert np.array_equal(model.activations(GOOD[0], (1, "attn_out")), acts[0][1, "attn_out"])
