@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .errors import InvalidInput
 from .lockstep import Lane, run_together
 from .sites import Site
-from .svd import Progress, SVDResult, krylov, solve, warned
+from .svd import Progress, SVDResult, solve, warned
 from .vectors import SteeringVector
 
 if TYPE_CHECKING:
@@ -312,11 +312,12 @@ class Jacobians:
         a time for each, certified to tol. The results say whether they converged; no warning is given. Raises
         InvalidInput as `powersteer.svd`."""
 
-        def solve(lane: Lane) -> SVDResult:
+        def one_target(lane: Lane) -> SVDResult:
             shape = self.shapes[lane.index]
-            return krylov(_Shaped(lane, shape, self.dtype), min(k, *shape), tol, seed, max_applications)
+            J = _Shaped(lane, shape, self.dtype)
+            return solve(J, min(k, *shape), tol=tol, max_applications=max_applications, seed=seed, block=1)
 
-        results = run_together(len(self), solve, self._apply, self._apply_t)
+        results = run_together(len(self), one_target, self._apply, self._apply_t)
         return [s.label(r, self.source_norm) for s, r in zip(self.subjects, results, strict=True)]
 
     def _apply(self, asked: Sequence[tuple[int, Array]]) -> list[Array]:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from . import _blas, _core32, _core64  # noqa: F401  (_blas opens the library that the cores need)
 from .errors import ConvergenceWarning, InvalidInput, NumericalError
 
-__all__ = ["Progress", "SVDResult", "krylov", "solve", "svd", "warned"]
+__all__ = ["Progress", "SVDResult", "solve", "svd", "warned"]
 
 Array = NDArray[Any]
 Progress = Callable[[int, float, Array], object]  # (applications, worst residual, leading sigma)
@@ -132,16 +132,16 @@ def svd(
 def solve(
     operator: Any,
     k: int,
-    method: str,
-    tol: float,
-    max_applications: int | None,
-    seed: int,
-    iterations: int,
-    oversample: int,
-    block: int | None,
-    progress: bool | Progress,
+    method: str = "krylov",
+    tol: float = 1e-3,
+    max_applications: int | None = None,
+    seed: int = 0,
+    iterations: int = 5,
+    oversample: int = 0,
+    block: int | None = None,
+    progress: bool | Progress = False,
 ) -> SVDResult:
-    """`svd` without its warning."""
+    """`svd` without its warning, for callers that collect many results."""
     started = time.perf_counter()
     map_ = _as_map(operator)
     k, seed, tol = _check_common(map_.shape, k, seed, tol, method)
@@ -167,17 +167,6 @@ def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
     if not result.converged:
         warnings.warn(_advice(result, max_applications), ConvergenceWarning, stacklevel=3)
     return result
-
-
-def krylov(
-    operator: Any, k: int, tol: float, seed: int = 0, max_applications: int | None = None, block: int = 1
-) -> SVDResult:
-    """`svd(operator, k)` by the Krylov method, without its warning: for callers that collect many results."""
-    started = time.perf_counter()
-    map_ = _as_map(operator)
-    k, seed, tol = _check_common(map_.shape, k, seed, tol, "krylov")
-    raw = _krylov(map_, k, tol, seed, block, max_applications, None)
-    return _result(raw, map_.dtype, "krylov", tol, seed, time.perf_counter() - started)
 
 
 def _krylov(

@@ -13,7 +13,7 @@ from ..errors import InvalidInput
 from ..jacobian import Jacobians
 from ..model import Model, load
 from ..positions import Canonical
-from ..svd import SVDResult, svd
+from ..svd import SVDResult, solve
 from ..vectors import SteeringVector
 from .settings import Settings, Target
 from .store import Cell, Sketch, Unit
@@ -34,7 +34,7 @@ def compute(model: Model, settings: Settings, unit: Unit, dense: bool) -> tuple[
     """The cells of a unit, and the vectors (k, d) of each."""
     J = jacobians_of(model, settings, unit)
     if dense:
-        results = [svd(A, min(settings.k, *A.shape), "dense", settings.tol) for A in J.dense()]
+        results = [solve(A, min(settings.k, *A.shape), "dense", settings.tol) for A in J.dense()]
     else:
         results = J.svd(settings.k, settings.tol, settings.seed, settings.max_applications)
     cells = [_cell(unit, t, r, J) for t, r in zip(unit.targets, results, strict=True)]
