@@ -90,7 +90,7 @@ def melbo(
                     )
                 tell(i, step, value)
                 ascent = _orthogonal(field.pull_back(J, g.ravel()), before)
-                pass  # tangent to the sphere
+                ascent -= (ascent @ v) * v / radius**2  # tangent to the sphere
                 v = radius * unit(_orthogonal(v + optimiser.step(ascent), before))
             value, _ = objective(field.at(v)[0].reshape(-1, d), bounds, power, q)
             tell(i, steps, value)
