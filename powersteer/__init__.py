@@ -6,12 +6,14 @@ vec = J.svd(k=12).vectors[0]
 print(model.steered(vec.relative(0.5)).generate("Once upon a time").text)
 """
 
-from . import errors
+from . import errors, plots
+from . import evaluation as evaluate
 from ._blas import show_config
 from ._version import __version__
 from .atlas import Atlas, atlas, atlas_plan
 from .baselines import caa, power_vectors, random_vectors
 from .dct import calibrated_radius, dct
+from .effects import Effect, Effects, effects
 from .errors import (
     BadCheckpoint,
     ConvergenceWarning,
@@ -27,6 +29,7 @@ from .generation import Generation
 from .jlens import JLens
 from .melbo import melbo
 from .model import Model, from_transformers, load
+from .selection import SearchResult, search
 from .svd import svd
 from .vectors import Cost, ProvenanceWarning, SteeringVector, load_vectors, save_vectors
 
@@ -35,6 +38,8 @@ __all__ = [
     "BadCheckpoint",
     "ConvergenceWarning",
     "Cost",
+    "Effect",
+    "Effects",
     "Generation",
     "InvalidInput",
     "JLens",
@@ -45,6 +50,7 @@ __all__ = [
     "OutOfMemory",
     "PowersteerError",
     "ProvenanceWarning",
+    "SearchResult",
     "SteeringVector",
     "UnsupportedModel",
     "__version__",
@@ -53,14 +59,18 @@ __all__ = [
     "caa",
     "calibrated_radius",
     "dct",
+    "effects",
     "errors",
+    "evaluate",
     "from_transformers",
     "load",
     "load_vectors",
     "melbo",
+    "plots",
     "power_vectors",
     "random_vectors",
     "save_vectors",
+    "search",
     "show_config",
     "svd",
 ]

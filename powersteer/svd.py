@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import _blas, _core32, _core64  # noqa: F401  (_blas opens the library that the cores need)
 from .errors import ConvergenceWarning, InvalidInput, NumericalError

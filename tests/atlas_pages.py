@@ -24,7 +24,8 @@ def page(n_layers=6, n_prompts=2, k=4, scales=(0.35, 1.0), words=40, draws=4, ne
     texts = ["Once upon a time there was a little girl. " + sentence(rng, 12) for _ in range(n_prompts)]
     texts[0] = HOSTILE
     prompts = [
-        {"name": f"prompt {i}" if i else "prompt 0 <b>bold</b>", "text": text, "n_tokens": len(text.split()), "base_text": sentence(rng, words)}
+        {"name": f"prompt {i}" if i else "prompt 0 <b>bold</b>", "text": text, "n_tokens": len(text.split()),
+         "base_text": sentence(rng, words)}
         for i, text in enumerate(texts)
     ]
     groups = ([list(range(n_prompts))] if n_prompts > 1 else []) + [[i] for i in range(n_prompts)]

@@ -108,7 +108,7 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
     ([], "no command.*info, svd, .*generate"),
     (["--json"], "no argument --json"),
     (["inof"], "'inof': did you mean info"),
-    (["frobnicate"], "'frobnicate': commands are info, svd, .*generate"),
+    (["frobnicate"], "'frobnicate': commands are demo, info, .*generate"),
     (["info"], "required: model; see powersteer info --help"),
     (["info", "/no/such/folder"], "/no/such/folder"),
     (["info", "{model}", "more"], "unrecognized arguments: more"),
@@ -268,7 +268,10 @@ def test_atlas(stories, tmp_path):
     }  # fmt: skip
     atlas = ps.Atlas.load(tmp_path / "run")
     assert atlas.complete and atlas.prompts == ["Once upon a time", "The dog"]
-    shown = run(*words, "--out", tmp_path / "run", "--workers", 2).stdout  # nothing left to do
+    tried = run(*words, "--out", tmp_path / "run", "--workers", 2, "--effects", 1, "--scales", "0.5,2", "--new-tokens", 5)
+    shown = tried.stdout  # the cells were all there
+    effects = ps.Atlas.load(tmp_path / "run").kept_effects
+    assert len(effects) == 8 * 2 * 2 * 2 and {e.scale for e in effects} == {0.5, 2.0} and all(e.text for e in effects)
     assert "8 of 8 pairs" in shown and f"{atlas.S[1, 4, 0]:8.3g}" in shown
     page = json.loads(run("report", tmp_path / "run", "--json").stdout)
     assert page == {"file": str(tmp_path / "run" / "atlas.html"), "bytes": os.path.getsize(page["file"]), "complete": True}

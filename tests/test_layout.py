@@ -20,7 +20,7 @@ PYTHON_C_ORDER = ["module", "convert", "model_type", "solver", "jacobian_type", 
 PY_ORDER = (
     "_version errors forks files _core32 _core64 _blas sites spec chat tokens loading prompts positions hooks "
     "controlvector vectors steering svd lockstep jacobian estimate generation model "
-    "displacement melbo dct baselines jlens report atlas __init__ cli __main__"
+    "displacement melbo dct baselines rows response evaluation effects selection jlens report atlas plots demo __init__ cli __main__"
 ).split()
 
 C_FILES = sorted(CSRC.glob("*.[ch]"))
@@ -103,5 +103,5 @@ def test_readme_begins_with_two_commands():
     assert [kind for kind, _ in blocks[:2]] == ["sh", "sh"]
     run, test = (text.strip() for _, text in blocks[:2])
     assert "\n" not in run and "\n" not in test
-    assert run.startswith("python3 -m venv .venv") and "powersteer svd" in run
+    assert run.startswith("python3 -m venv .venv") and run.endswith("powersteer demo")
     assert test.startswith("python3 -m venv .venv") and "pytest" in test

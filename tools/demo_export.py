@@ -11,6 +11,12 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from train_demo import load_settings
 
+# A question a turn: what `model.tokens([{"role": "user", "content": "628*8"}])` reads.
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}\nA:"
+    "{% else %} {{ m['content'] }}\n{% endif %}{% endfor %}"
+)
+
 
 def tokenizer() -> Tokenizer:
     """Whole words with the space before them, single digits and marks; text decodes to what was encoded."""
@@ -36,7 +42,7 @@ def export(run: Path, folder: Path) -> None:
         "generation_config.json": {"bos_token_id": demo_corpus.BOS, "eos_token_id": ends, "do_sample": False},
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-            "clean_up_tokenization_spaces": False, "model_max_length": load_settings(run).shape.n_ctx,
+            "clean_up_tokenization_spaces": False, "model_max_length": load_settings(run).shape.n_ctx, "chat_template": CHAT,
         },
     }  # fmt: skip
     for name, content in texts.items():

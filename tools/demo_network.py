@@ -14,12 +14,12 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class Shape:
     n_vocab: int
-    d_model: int = 192
-    n_layers: int = 6
-    n_heads: int = 6
+    d_model: int = 160
+    n_layers: int = 5
+    n_heads: int = 4
     n_kv_heads: int = 2
     head_dim: int = 32
-    d_ff: int = 512
+    d_ff: int = 384
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
     n_ctx: int = 256

@@ -1,6 +1,6 @@
 """Train the built-in model: plain next-token prediction on the corpus of demo_corpus.py.
 
-    python tools/train_demo.py runs/demo --steps 4000            # start, or carry on from the last checkpoint
+    python tools/train_demo.py runs/demo   # start, or carry on from the last checkpoint
     python tools/train_demo.py runs/demo --export powersteer/demo_model
 
 A run is a function of its settings: batches come from (seed, step), dropout from a generator whose state is kept in the
@@ -27,14 +27,14 @@ from torch import Tensor
 class Settings:
     shape: Shape = field(default_factory=lambda: Shape(len(demo_corpus.IDS)))
     recipe: demo_corpus.Recipe = field(default_factory=demo_corpus.Recipe)
-    steps: int = 4000
+    steps: int = 3000
     rows: int = 16  # sequences a batch
     length: int = 128  # tokens a sequence
     rate: float = 2e-3  # peak learning rate
     warmup: int = 100
     decay_from: float = 0.6  # share of the steps after which the rate falls linearly to zero
-    weight_decay: float = 0.1  # on matrices only
-    dropout: float = 0.1  # on what attention and MLP add to the residual stream; not in the shipped model
+    weight_decay: float = 0.5  # on matrices only
+    dropout: float = 0.2  # on what attention and MLP add to the residual stream; not in the shipped model
     seed: int = 0
 
 
@@ -129,7 +129,7 @@ def main() -> None:
     for name, kind in kinds.items():
         parser.add_argument("--" + name.replace("_", "-"), type=kind)
     parser.add_argument("--shape", default="{}", help='JSON, such as {"d_model": 256, "n_heads": 8}')
-    parser.add_argument("--recipe", default="{}", help='JSON, such as {"shared_mood": false}')
+    parser.add_argument("--recipe", default="{}", help='JSON, such as {"mood_end": 0.2}')
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     if a.export:

@@ -4,6 +4,7 @@
     sketches/<view>-<source>.json       singular values of all targets of a source, estimated
     cells/<view>-<source>-<targets>.safetensors
                                         cells of a unit of work: records as JSON in the metadata, `V.<target>` (k, d)
+    effects/<view>-<source>.json        what the vectors of a source do, if it was asked for (powersteer.Effects)
 
 Every file is written whole or not at all, and its content follows from the settings: a second process working on the
 same folder writes the same bytes.
@@ -101,6 +102,11 @@ class Store(ABC):
     def vectors(self, cell: Cell) -> Array:
         """(k, d), the right singular vectors."""
 
+    @abstractmethod
+    def put_effects(self, view: int, source: int, text: str) -> None: ...
+    @abstractmethod
+    def effects(self, view: int, source: int) -> str | None: ...
+
 
 class Memory(Store):
     def __init__(self, settings: Settings) -> None:
@@ -108,6 +114,7 @@ class Memory(Store):
         self._units: set[Unit] = set()
         self._cells: dict[tuple[int, int, Target], tuple[Cell, Array]] = {}
         self._sketches: dict[tuple[int, int], Sequence[Sketch]] = {}
+        self._effects: dict[tuple[int, int], str] = {}
 
     def has(self, unit: Unit) -> bool:
         return unit in self._units
@@ -130,6 +137,12 @@ class Memory(Store):
 
     def vectors(self, cell: Cell) -> Array:
         return self._cells[cell.view, cell.source, cell.target][1]
+
+    def put_effects(self, view: int, source: int, text: str) -> None:
+        self._effects[view, source] = text
+
+    def effects(self, view: int, source: int) -> str | None:
+        return self._effects.get((view, source))
 
 
 class Folder(Store):
@@ -206,6 +219,18 @@ class Folder(Store):
             except safetensors.SafetensorError as error:
                 raise self._damaged(file, error) from None
         raise NotFound(f"{str(self.path)!r}: the vectors of {cell.source} -> {cell.target} are gone")
+
+    def _effects_file(self, view: int, source: int) -> Path:
+        return self.path / "effects" / f"{view}-{source:03d}.json"
+
+    def put_effects(self, view: int, source: int, text: str) -> None:
+        file = self._effects_file(view, source)
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, text)
+
+    def effects(self, view: int, source: int) -> str | None:
+        file = self._effects_file(view, source)
+        return file.read_text("utf-8") if file.exists() else None
 
     @staticmethod
     def _damaged(file: Path, reason: object) -> InvalidInput:

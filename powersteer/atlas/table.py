@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cached_property
@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._version import __version__
+from ..effects import Effects
 from ..errors import InvalidInput, MissingDependency, NotFound
+from ..evaluation import Score
 from ..model import Model
 from ..positions import prompt_positions
+from ..prompts import Prompts
+from ..selection import SearchResult, search
 from ..sites import Site
 from ..vectors import SteeringVector
+from . import effects as kept
 from .settings import NEXT_TOKEN, Settings, Target
 from .store import Cell, Sketch, Store, open_folder
 
@@ -247,6 +252,69 @@ class Atlas:
         rows = zip(self._store.vectors(cell), cell.sigma, cell.residuals, strict=True)
         return [SteeringVector(v, rank=i, sigma=x, residual=r, **shared) for i, (v, x, r) in enumerate(rows)]
 
+    def _vectors(self, ranks: int | Iterable[int] | None, pairs: Iterable[tuple[int, Target]]) -> list[SteeringVector]:
+        """Those of the cells that are there among `pairs`; ranks: how many of each, which ones, or None for all."""
+        wanted = range(self.k if ranks is None else ranks) if ranks is None or isinstance(ranks, int) else list(ranks)
+        if not wanted or not set(wanted) <= set(range(self.k)):
+            raise InvalidInput(f"ranks are {ranks!r}; they must be a number, or some of 0 to {self.k - 1}")
+        return [v for pair in pairs if pair in self._cells for v in self.vectors(*pair) if v.rank in wanted]
+
+    # ---- what its vectors do
+
+    def effects(
+        self,
+        ranks: int | Iterable[int] | None = None,
+        *,
+        scales: Sequence[float] = (0.35, 1.0),
+        signs: Sequence[int] = (1, -1),
+        max_new_tokens: int = 32,
+        tokens: Sequence[str | int] = (),
+        score: Callable[[Any, str], float] | None = None,
+        random: int = 8,
+        seed: int = 0,
+        resume: bool = True,
+        progress: bool = True,
+    ) -> Effects:
+        """What the vectors of this view do to its prompts: KL, logits, linearity, continuations, signs of degeneration,
+        beside random vectors of the same norms. The arguments are those of `powersteer.effects`.
+
+        ranks: of each pair; a number n for the first n, None for all. They are kept in the atlas, source by source, and
+        shown by `report`; what is there already is not computed again. Raises InvalidInput where effects with other
+        arguments are kept, naming them; resume=False replaces them.
+        """
+        how = {"scales": list(scales), "signs": list(signs), "max_new_tokens": max_new_tokens, "tokens": list(tokens),
+               "score": score, "random": random, "seed": seed}  # fmt: skip
+        ranks = ranks if ranks is None or isinstance(ranks, int) else list(ranks)
+
+        def vectors_of(source: int) -> list[SteeringVector]:
+            return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])
+
+        return kept.compute(self.model, self._store, self._view, vectors_of, resume, progress, how)
+
+    @property
+    def kept_effects(self) -> Effects | None:
+        """The effects of this view that are kept in the atlas; None before `effects` was called."""
+        return kept.stored(self._store, self._view)
+
+    def search(
+        self,
+        score: Score,
+        validation: Prompts | Sequence[Any],
+        test: Prompts | Sequence[Any],
+        ranks: int | Iterable[int] | None = None,
+        *,
+        pairs: Iterable[tuple[int, Target]] | None = None,
+        **how: Any,
+    ) -> SearchResult:
+        """The vector of this view, its sign and scale, with the best score on validation prompts, what that is worth on
+        test prompts, and the best of as many random vectors. ranks: as for `effects`; pairs: (source, target); None:
+        every pair that is computed. Other arguments and errors: see `powersteer.search`."""
+        wanted = self.pairs if pairs is None else list(pairs)
+        unknown = [pair for pair in wanted if pair not in self.pairs]
+        if unknown:
+            raise InvalidInput(f"search: the pair {unknown[0]} is not in this atlas of {self.model_name!r}")
+        return search(self.model, self._vectors(ranks, wanted), score, validation, test, **how)
+
     # ---- for others
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -286,23 +354,28 @@ class Atlas:
 
     def page_data(self) -> dict[str, Any]:
         """What the report shows, as plain data: all views, their cells, or sketches where there is no cell yet."""
-        s = self.settings
+        s, views = self.settings, self.views()
+        parts = [view.kept_effects for view in views]
+        said = {e.prompt: e.text for part in parts if part for e in part.base}
+        used: dict[str, Any] = next((part.settings for part in parts if part), {"scales": [], "signs": []})
         return {
             "format": "powersteer-page-1",
             "title": f"Atlas of {self.model_name}",
             "model": s.model,
             "version": __version__,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "settings": {key: value for key, value in s.to_json().items() if key not in ("model", "prompts")},
+            "settings": {key: value for key, value in s.to_json().items() if key not in ("model", "prompts")}
+            | {key: used[key] for key in ("max_new_tokens",) if key in used},
             "reproduce": self._reproduce(),
             "prompts": [
-                {"name": p.name, "text": p.text, "n_tokens": len(p.tokens), "base_text": ""} for p in s.prompts
+                {"name": p.name, "text": p.text, "n_tokens": len(p.tokens), "base_text": said.get(i, "")}
+                for i, p in enumerate(s.prompts)
             ],
             "sources": list(self.sources),
             "targets": list(self.targets),
-            "views": [view._page_view() for view in self.views()],
-            "scales": [],
-            "signs": [],
+            "views": [view._page_view(part) for view, part in zip(views, parts, strict=True)],
+            "scales": used["scales"],
+            "signs": used["signs"],
         }
 
     def _reproduce(self) -> dict[str, str]:
@@ -310,7 +383,7 @@ class Atlas:
         made = f"ps.Atlas.load({str(self.path)!r})" if self.path is not None else "ps.atlas(model, prompts)"
         return {"load": f"model = ps.load({path!r})", "atlas": f"atlas = {made}"}
 
-    def _page_view(self) -> dict[str, Any]:
+    def _page_view(self, effects: Effects | None) -> dict[str, Any]:
         cells = [{**asdict(c), "error": None} for c in self]
         cells += [
             {"source": s.source, "target": s.target, "method": "sketch", "sigma": s.sigma, "error": s.error,
@@ -320,7 +393,8 @@ class Atlas:
         ]  # fmt: skip
         cells = [{key: list(v) if isinstance(v, tuple) else v for key, v in c.items() if key != "view"} for c in cells]
         group = list(self.settings.groups[self._view])
-        return {"name": self.view_name, "prompts": group, "cells": cells, "effects": [], "random": []}
+        moved = {name: [asdict(e) for e in getattr(effects, name, ())] for name in ("effects", "random")}
+        return {"name": self.view_name, "prompts": group, "cells": cells, **moved}
 
     def report(self, path: str | Path) -> None:
         """Write the atlas as one HTML file to explore, which needs no server and no network (see powersteer.report)."""

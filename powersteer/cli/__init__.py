@@ -17,13 +17,14 @@ from collections.abc import Sequence
 
 from .._version import __version__
 from ..errors import InvalidInput
-from . import atlas, generate, info, report, svd
+from . import atlas, demo, generate, info, report, svd
 from .arguments import Command, Parser, command_parser
 from .console import guarded
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, Command] = {
+    "demo": demo.COMMAND,
     "info": info.COMMAND,
     "svd": svd.COMMAND,
     "atlas": atlas.COMMAND,

@@ -71,7 +71,7 @@ class Command:
     arguments: Callable[[Parser], None]  # adds those of its own
     run: Callable[[Namespace], int]  # returns the exit code
     json: Mapping[str, str]  # key: meaning, of what --json prints; "a.b": key b of the objects in the list a
-    subject: str = "model"  # what it works on: "model", or the "folder" of an atlas
+    subject: str = "model"  # what it works on: "model", the "folder" of an atlas, or nothing: ""
 
 
 def command_parser(name: str, command: Command) -> Parser:
@@ -84,7 +84,7 @@ def command_parser(name: str, command: Command) -> Parser:
     )
     if command.subject == "model":
         _add_model(parser)
-    else:
+    elif command.subject:
         parser.add_argument(command.subject, help="of an atlas, which holds its atlas.json")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.arguments(parser)

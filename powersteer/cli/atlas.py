@@ -35,6 +35,10 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument("--sketch", type=whole, default=16, help="random vectors of the sketch (default 16)")
     parser.add_argument("--no-next-token", action="store_true", help="leave out the Fisher target")
     parser.add_argument("--seed", type=whole, default=0, help="of starting and random vectors (default 0)")
+    parser.add_argument("--effects", type=whole, metavar="RANKS", default=0,
+                        help="also try the first RANKS vectors of every pair on the prompts, for the report")  # fmt: skip
+    parser.add_argument("--scales", type=_numbers, default=[0.35, 1.0], help="of effects, in site norms (default 0.35,1)")
+    parser.add_argument("--new-tokens", type=whole, default=32, help="of every continuation (default 32)")
     parser.add_argument("--workers", type=whole, default=0, help="processes, with --threads threads each or 1 (default: none)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan: time, memory, disk")
 
@@ -49,6 +53,10 @@ def _layers(text: str) -> list[int]:
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is no list of layers (0-11 or 0,4,8)") from None
     return layers
+
+
+def _numbers(text: str) -> list[float]:
+    return [number(part) for part in text.split(",")]
 
 
 def _prompts(args: Namespace) -> list[Any]:
@@ -106,6 +114,10 @@ def _atlas(args: Namespace) -> int:
             model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1,
             progress=sys.stderr.isatty(), **what,
         )  # fmt: skip
+    if args.effects:
+        for view in made.views():
+            view.effects(args.effects, scales=args.scales, max_new_tokens=args.new_tokens, seed=args.seed,
+                         progress=sys.stderr.isatty())  # fmt: skip
     if args.json:
         print_json(_summary(made))
     else:

@@ -73,6 +73,8 @@ function drawSpectrum(cell, sigma, residual, error) {
     const size = ranks.map((r) => (r === state.vector ? 12 : 7));
     const shade = groups.map((g) => ({ type: "rect", xref: "x", yref: "paper", x0: g[0] - 0.4, x1: g[g.length - 1] + 0.4, y0: 0, y1: 1, fillcolor: faint(accent, 0.16), line: { width: 0 }, layer: "below" }));
     const limit = typeof tol === "number" ? [{ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y2", y0: tol, y1: tol, line: { color: muted, width: 1, dash: "dash" } }] : [];
+    const logs = [...residual, tol].filter((x) => x > 0).map(Math.log10), low = Math.floor(Math.min(...logs, 0) - 0.1);
+    const high = logs.length ? Math.max(...logs) + 0.2 : 0, step = Math.ceil((high - low) / 3); // decades, whole ones marked
     return {
       traces: [
         { x: ranks, y: sigma, error_y: { type: "data", array: bars, visible: true, color: main, thickness: 1.5 }, mode: "lines+markers", name: "σ", line: { color: main, width: 1.5 }, marker: { color: main, size },
@@ -83,7 +85,7 @@ function drawSpectrum(cell, sigma, residual, error) {
         height: 280, shapes: [...shade, ...limit], showlegend: false,
         xaxis: { title: { text: "rank" }, dtick: k > 16 ? null : 1, range: [-0.5, k - 0.5], anchor: "y2" },
         yaxis: { title: { text: next ? "σ (√nats per unit)" : "σ" }, rangemode: "tozero", domain: [0.38, 1] },
-        yaxis2: { title: { text: "residual" }, type: "log", domain: [0, 0.26], exponentformat: "power", nticks: 4 },
+        yaxis2: { title: { text: "residual" }, type: "log", domain: [0, 0.26], exponentformat: "power", range: [low, high], tick0: low, dtick: step },
       },
     };
   }, (rank) => pickVector(rank));
@@ -97,10 +99,10 @@ function drawCellEffects(cell, k) {
   const ranks = Array.from({ length: k }, (_, i) => i);
   const of = (sign) => Array.from(view.ofVectors(measure.id, { ...currentPick(), sign }).subarray(cell * view.k, cell * view.k + k));
   const both = Object.fromEntries(SIGNS.map(({ sign }) => [sign, of(sign)]));
-  const draws = view.ofRandom(measure.id, currentPick())[state.source], range = band(draws);
-  const beyond = range ? ranks.filter((r) => SIGNS.some(({ sign }) => both[sign][r] > range.high)).length : 0;
+  const range = band(drawsOf(view, measure, currentPick())[state.source]), low = measure.signed ? range?.low : -Infinity;
+  const beyond = range ? ranks.filter((r) => SIGNS.some(({ sign }) => both[sign][r] > range.high || both[sign][r] < low)).length : 0;
   const summary = `Scale ${page.scales[state.scale]}, ${state.prompt < 0 ? "mean over prompts" : page.prompts[state.prompt].name}. `
-    + (range ? `Grey: ${plural(range.n, "random vector")} of the same length, ${show(range.low)} to ${show(range.high)}; ${beyond} of ${k} vectors exceed all of them in one sign or both.` : "No random vectors were recorded here.");
+    + (range ? `Grey: ${plural(view.draws, "random vector")} of the same length, ${show(range.low)} to ${show(range.high)}; ${beyond} of ${k} vectors exceed all of them in one sign or both.` : "No random vectors were recorded here.");
   drawChart("cell-effects", summary, () => ({
     traces: [
       ...bandTraces(range ? [-0.5, k - 0.5].map((x) => ({ x, ...range })) : [], "random, range"),

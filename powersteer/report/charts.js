@@ -32,6 +32,7 @@ async function drawChart(id, summary, draw, onPick) {
   const Plotly = await loadPlotly();
   if (place.draw !== draw || !place.isConnected) return; // overtaken by a newer one
   const { traces, layout = {} } = draw();
+  place.style.height = `${layout.height ?? 250}px`; // plotly's own box follows it when the window changes
   const [ink, line, surface] = ["ink-2", "line", "surface"].map(token);
   const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, automargin: true };
   const axes = Object.fromEntries(["xaxis", "yaxis", "yaxis2"].filter((a) => a in layout).map((a) => [a, { ...axis, ...layout[a] }]));
@@ -40,7 +41,10 @@ async function drawChart(id, summary, draw, onPick) {
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, hovermode: "closest", showlegend: true,
     ...layout, ...axes,
-  }, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+  }, {
+    displaylogo: false, responsive: true, displayModeBar: place.clientWidth > 480, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+    showSendToCloud: false, plotlyServerURL: "", // no button that would send the data to plotly's server
+  });
   place.removeAllListeners("plotly_click");
   if (onPick) place.on("plotly_click", (event) => onPick(event.points[0].x));
 }

@@ -14,6 +14,12 @@ function mix(stops, x) {
   return a.map((c, j) => Math.round(c + (b[j] - c) * (at - i)));
 }
 
+// Relative luminance by WCAG.
+const luminance = (colour) => {
+  const [r, g, b] = colour.map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+
 const isDark = () => getComputedStyle(document.documentElement).getPropertyValue("--dark").trim() === "1";
 
 // A scale for these values: place(x) in 0..1, css(x), ink(x) for a number on top, ticks.
@@ -28,7 +34,7 @@ function colourScale(values, { signed: centred, positive, kind }) {
   const stops = centred ? DIVERGING[isDark() ? "dark" : "light"] : CIVIDIS;
   const place = (x) => (high > low ? (f(x) - f(low)) / (f(high) - f(low)) : 0.5);
   const css = (x) => `rgb(${mix(stops, place(x)).join(" ")})`;
-  const ink = (x) => { const [r, g, b] = mix(stops, place(x)); return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#111" : "#fff"; };
+  const ink = (x) => (luminance(mix(stops, place(x))) > 0.179 ? "#000" : "#fff"); // whichever is further from it, 4.5:1 or more
   const inverse = (p) => (log ? Math.exp(f(low) + p * (f(high) - f(low))) : low + p * (high - low));
   return { low, high, log, centred, css, ink, ticks: high > low ? [0, 0.25, 0.5, 0.75, 1].map(inverse) : [low], stops };
 }

@@ -21,7 +21,7 @@ function buildMap() {
 
 function sizeMap() {
   const width = $("grid-box").clientWidth - 48;
-  const size = Math.max(12, Math.min(46, Math.floor(width / (page.targets.length + 0.6))));
+  const size = Math.max(12, Math.min(60, Math.floor(width / (page.targets.length + 0.6))));
   $("grid").style.setProperty("--cell", `${size}px`);
   $("grid").classList.toggle("numbers", size >= 36);
   $("grid").classList.toggle("dense", size < 18);
@@ -49,7 +49,7 @@ function drawMap() {
     node.setAttribute("aria-label", placeText(s, t));
   }));
   $("map-title").textContent = describe(measure, state, page);
-  $("map-hint").textContent = `${measure.about}${state.against === "random" && !measure.spectrum ? "; here minus " + (state.rank === "max" ? "the largest of the random draws" : "the median of the random draws") + " at the same source, scale and prompt" : ""}. Rows are source layers, columns targets.`;
+  $("map-hint").textContent = `${measure.about}${state.against === "random" && !measure.spectrum ? "; here minus " + (state.rank === "max" ? "the largest of the random draws" : "the median of the random draws") + ` at the same source, scale and prompt${measure.signed && !state.sign ? ", in size" : ""}` : ""}. Rows are source layers, columns targets.`;
   drawLegend(measure);
   markChosen();
 }

@@ -96,7 +96,7 @@ async function main() {
   await showView(asked.view ?? 0);
   Object.assign(state, { scale: Math.max(0, (page.scales.length - 1) >> 1) }, firstPair(), asked);
   if (!measuresOf(view.fields).some((x) => x.id === state.measure)) state.measure = "sigma";
-  if (!view.steeredPrompts.includes(state.prompt)) state.prompt = -1;
+  fitToView();
   buildMap();
   fillPickers();
   drawMap();

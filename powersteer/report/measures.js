@@ -43,13 +43,24 @@ const largest = (values) => values.reduce((a, b) => (!(Math.abs(b) > Math.abs(a)
 // at the same source, or, for the largest of the ranks, minus the largest of the draws.
 function cellValues(view, measure, { rank, against, ...pick }) {
   const values = vectorValues(view, measure, pick);
+  const bySize = measure.signed && !pick.sign; // signs of vectors are arbitrary, those of draws as well
+  const typical = (draws) => (rank === "max" ? largest(draws) : band(draws)?.median ?? NaN);
   const random = against === "random" && !measure.spectrum
-    ? view.ofRandom(measure.id, pick).map((draws) => (rank === "max" ? largest(draws) : band(draws)?.median ?? NaN)) : null;
+    ? view.ofRandom(measure.id, pick).map((draws) => typical(bySize ? draws.map(Math.abs) : draws)) : null;
   return Array.from({ length: view.n }, (_, cell) => {
     const own = values.subarray(cell * view.k, (cell + 1) * view.k);
     const value = rank === "max" ? largest(own) : own[rank];
-    return random ? value - random[view.cells.source[cell]] : value;
+    const less = random?.[view.cells.source[cell]] ?? 0;
+    return bySize ? Math.sign(value) * (Math.abs(value) - less) : value - less;
   });
+}
+
+// The random draws, by source, that vectors in both signs are held against: for "larger of both signs" the larger of each
+// draw's two as well, but of what has a sign each draw in each sign.
+function drawsOf(view, measure, pick) {
+  if (!measure.signed || pick.sign) return view.ofRandom(measure.id, pick);
+  const [plus, minus] = [1, -1].map((sign) => view.ofRandom(measure.id, { ...pick, sign }));
+  return plus.map((draws, source) => [...draws, ...minus[source]]);
 }
 
 function describe(measure, { rank, sign, scale, prompt, against }, page) {

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 __all__ = ["blocks"]
 
 Block = tuple[str, bytes]
-_IDENTITY = ("source", "site", "target", "rank", "sign", "scale", "norm", "prompt", "text", "logit_change")
+_IDENTITY = ("source", "site", "target", "rank", "sign", "scale", "norm", "prompt", "text", "logit_change", "vector")
 
 
 def blocks(page: Mapping[str, Any]) -> Iterator[Block]:

@@ -16,6 +16,15 @@ async function showView(number) {
   view = views[number];
 }
 
+// What was picked and is not in the view gives way; what did is returned.
+function fitToView() {
+  const patch = {};
+  if (state.prompt >= 0 && !view.steeredPrompts.includes(state.prompt)) patch.prompt = -1;
+  if (state.against === "random" && !view.draws) patch.against = "none";
+  Object.assign(state, patch);
+  return patch;
+}
+
 let latest = 0;
 async function update(patch) {
   const changed = new Set(Object.keys(patch).filter((name) => state[name] !== patch[name]));
@@ -26,7 +35,7 @@ async function update(patch) {
     $("problem").hidden = true;
     await showView(state.view);
     if (mine !== latest) return;
-    if (state.prompt >= 0 && !view.steeredPrompts.includes(state.prompt)) { state.prompt = -1; changed.add("prompt"); }
+    Object.keys(fitToView()).forEach((name) => changed.add(name));
   }
   writeFragment();
   for (const listener of listeners) listener(changed);
@@ -39,7 +48,8 @@ function writeFragment() {
     scale: page.scales[state.scale], prompt: state.prompt < 0 ? "mean" : state.prompt, against: state.against,
     colours: state.colours,
   };
-  history.replaceState(null, "", `#${new URLSearchParams(words)}`);
+  const known = Object.entries(words).filter(([, value]) => value !== undefined); // without effects there is no scale
+  history.replaceState(null, "", `#${new URLSearchParams(known)}`);
 }
 
 // The part of the fragment that fits this page; what does not is left as it is by default.

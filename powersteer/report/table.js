@@ -23,13 +23,13 @@ function tableColumns() {
   const values = Object.fromEntries(measuresOf(view.fields).map((m) => [m.id, m.spectrum ? vectorValues(view, m) : view.ofVectors(m.id, currentPick())]));
   const measured = (m) => ({ id: m.id, label: m.label, value: (i) => values[m.id][i] });
   const [spectrum, effects] = [true, undefined].map((kind) => measuresOf(view.fields).filter((m) => m.spectrum === kind).map(measured));
-  const first = effectMeasure(), medians = first && view.ofRandom(first.id, currentPick()).map((draws) => band(draws)?.median);
+  const first = effectMeasure(), medians = first && view.ofRandom(first.id, currentPick()).map((draws) => band(draws.map(Math.abs))?.median);
   return [
     { id: "source", label: "source", value: (i) => page.sources[cells.source[cell(i)]] },
     { id: "target", label: "target", value: (i) => page.targets[cells.target[cell(i)]] },
     { id: "rank", label: "rank", value: (i) => i % k },
     ...spectrum, ...effects,
-    ...(first ? [{ id: "ratio", label: `${first.label}, × random's median`, value: (i) => values[first.id][i] / medians[cells.source[cell(i)]] }] : []),
+    ...(first ? [{ id: "ratio", label: `${first.label}, × random's median`, value: (i) => Math.abs(values[first.id][i]) / medians[cells.source[cell(i)]] }] : []),
   ];
 }
 
@@ -108,7 +108,10 @@ function drawRows() {
   };
   const row = (i) => {
     const cell = Math.floor(i / view.k), s = view.cells.source[cell], t = view.cells.target[cell], rank = i % view.k;
-    const open = () => update({ source: s, target: t, vector: rank }).then(() => $("vector").scrollIntoView({ behavior: "smooth" }));
+    const open = () => update({ source: s, target: t, vector: rank }).then(() => {
+      $("vector-title").focus({ preventScroll: true });
+      $("vector").scrollIntoView({ behavior: "smooth" });
+    });
     const current = s === state.source && t === state.target && rank === state.vector;
     return el("tr", { onclick: open, "aria-current": current ? "true" : null }, table.columns.map((c, n) => {
       const value = c.value(i), text = typeof value === "string" ? value.replace("_", " ") : n < 3 ? String(value) : show(value);

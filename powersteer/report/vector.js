@@ -42,7 +42,7 @@ function drawVectorEffects(cell, rank) {
   $("vector-effects").querySelector("b").textContent = `${measure.label} by scale`;
   const at = (sign, scale) => view.ofVectors(measure.id, { ...currentPick(), sign, scale })[cell * view.k + rank];
   const scales = page.scales.map((_, i) => i).filter((i) => SIGNS.some(({ sign }) => Number.isFinite(at(sign, i))));
-  const ranges = scales.map((i) => ({ x: page.scales[i], ...band(view.ofRandom(measure.id, { ...currentPick(), scale: i })[state.source]) })).filter((p) => p.n);
+  const ranges = scales.map((i) => ({ x: page.scales[i], ...band(drawsOf(view, measure, { ...currentPick(), scale: i })[state.source]) })).filter((p) => p.n);
   const sentence = ({ sign, name }) => `${name}: ${scales.map((i) => `${show(at(sign, i))} at ${page.scales[i]}`).join(", ")}`;
   drawChart("vector-effects", `${SIGNS.map(sentence).join("; ")}. Scale: fraction of the activation norm at the source. Grey: random vectors.`, () => ({
     traces: [
@@ -72,7 +72,9 @@ async function drawTexts() {
       el("span", { class: "chips" }, effectChips(view.effects, row.row)),
       el("button", { type: "button", class: "small", onclick: (event) => copy(python(cell, rank, row), event.target) }, "Copy Python")),
     sideBySide(prompt.base_text, texts?.steered(row.row) ?? "", prompt.base_text !== "" || Boolean(texts?.steered(row.row))));
+  const focused = $("texts").contains(document.activeElement);
   $("texts").replaceChildren(...(rows.length ? rows.map(pair) : [el("p", { class: "hint" }, "No effects were recorded for this vector and prompt.")]));
+  if (focused) $("texts").querySelector(".chosen .sign")?.focus({ preventScroll: true });
   drawRandomTexts();
 }
 

@@ -1,0 +1,141 @@
+"""Effects and search of an atlas: those of its vectors, kept beside the cells, never lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tiny
+
+import powersteer as ps
+from powersteer.report.check import check
+
+PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
+HOW = {"scales": [0.5, 2.0], "max_new_tokens": 4, "random": 3, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.tiny(n_layers=4)[0]
+
+
+def make(model, **arguments):
+    return ps.atlas(model, PROMPTS, **{"k": 3, "progress": False, "views": "both", **arguments})
+
+
+def plain(records):
+    """Records to compare, NaN included."""
+    return [repr(dataclasses.replace(e, prompt=0, vector=0)) for e in records]
+
+
+def test_they_are_those_of_its_vectors(model):
+    atlas = make(model)
+    found = atlas.effects(2, tokens=[3], **HOW)
+    vectors = [v for pair in atlas.pairs for v in atlas.vectors(*pair)[:2]]
+    assert len(found) == len(vectors) * 2 * 2 * 2
+    for source in atlas.sources:
+        some = [v for v in vectors if v.layer == source]
+        want = ps.effects(model, PROMPTS, some, tokens=[3], **HOW)
+        got = found.where(source=source)
+        assert plain(sorted(got, key=lambda e: e.prompt)) == plain(want) and plain(got.random) == plain(want.random)
+    labels = {e.vector: (e.source, e.target, e.rank) for e in found}
+    wanted = [(v.layer, v.target if isinstance(v.target, str) else v.target[0], v.rank) for v in vectors]
+    assert [labels[i] for i in range(len(vectors))] == wanted
+    assert {e.target for e in found} == {1, 2, 3, "next_token"} and {e.rank for e in found} == {0, 1}
+
+
+def test_of_one_prompt_alone(model):
+    atlas = make(model)
+    found = atlas.prompt(1).effects(1, **HOW)
+    assert {e.prompt for e in found} == {e.prompt for e in found.base} == {1}
+    assert atlas.kept_effects is None and plain(atlas.prompt(1).kept_effects) == plain(found)
+    want = ps.effects(model, [PROMPTS[1]], [atlas.prompt(1).vector(0, t, 0) for t in (1, 2, 3, "next_token")], **HOW)
+    assert plain(found.where(source=0)) == plain(want)
+
+
+def test_kept_and_resumed_source_by_source(model, tmp_path):
+    atlas = make(model, out=tmp_path)
+    first = atlas.effects([0, 2], **HOW)
+    files = {f: f.read_bytes() for f in sorted(tmp_path.glob("effects/*"))}
+    assert [f.name for f in files] == [f"0-{s:03d}.json" for s in range(4)]
+    (tmp_path / "effects" / "0-001.json").unlink()
+    times = {f: f.stat().st_mtime_ns for f in files if f.exists()}
+    again = ps.Atlas.load(tmp_path, model).effects([0, 2], **HOW)
+    assert again.to_json() == first.to_json() and {f: f.read_bytes() for f in files} == files
+    assert {f: f.stat().st_mtime_ns for f in times} == times
+    assert ps.Atlas.load(tmp_path, model).kept_effects.to_json() == first.to_json()
+
+
+def test_other_arguments_are_refused_by_name(model, tmp_path):
+    atlas = make(model, out=tmp_path)
+    atlas.effects(1, **HOW)
+    with pytest.raises(ps.InvalidInput, match=r"scales \(\[1\.0\], there \[0\.5, 2\.0\]\); seed \(1, there 0\)"):
+        atlas.effects(1, **{**HOW, "scales": [1.0]}, seed=1)
+    with pytest.raises(ps.InvalidInput, match="score"):
+        atlas.effects(1, **HOW, score=lambda prompt, text: 1.0)
+    assert {e.scale for e in atlas.kept_effects} == {0.5, 2.0}
+    assert {e.scale for e in atlas.effects(1, **{**HOW, "scales": [1.0]}, resume=False)} == {1.0}
+    assert {e.scale for e in atlas.kept_effects} == {1.0}
+
+
+def test_cells_added_since_are_tried_too(model, tmp_path):
+    store = make(model, views="stacked", out=tmp_path)
+    gone = sorted(tmp_path.glob("cells/0-001-*"))
+    kept = {f: f.read_bytes() for f in gone}
+    for f in gone:
+        f.unlink()
+    part = ps.Atlas.load(tmp_path, model)
+    assert {e.source for e in part.effects(1, **HOW)} == {0, 2, 3}
+    for f, data in kept.items():
+        f.write_bytes(data)
+    assert {e.source for e in ps.Atlas.load(tmp_path, model).effects(1, **HOW)} == {0, 1, 2, 3}
+    assert store.complete
+
+
+def test_damaged_effects(model, tmp_path):
+    atlas = make(model, out=tmp_path)
+    atlas.effects(1, **HOW)
+    file = tmp_path / "effects" / "0-002.json"
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(ps.InvalidInput, match="effects of source 2"):
+        atlas.page_data()
+
+
+def test_the_page_has_them(model):
+    atlas = make(model)
+    atlas.effects(2, **HOW)
+    atlas.prompt(1).effects(2, **HOW)
+    page = atlas.page_data()
+    check(page)
+    stacked, first, second = page["views"]
+    assert len(stacked["effects"]) == len(atlas.kept_effects) and not first["effects"] and second["effects"]
+    assert page["settings"]["max_new_tokens"] == 4 and page["scales"] == [0.5, 2.0] and page["signs"] == [1, -1]
+    assert len(stacked["random"]) == 4 * 3 * 2 * 2 * 2  # sources, draws, signs, scales, prompts
+    assert {e["prompt"] for e in second["random"]} == {1}
+
+
+def test_refusals(model):
+    atlas = make(model)
+    for ranks in (0, 4, [3], []):
+        with pytest.raises(ps.InvalidInput, match="ranks are"):
+            atlas.effects(ranks, **HOW)
+    with pytest.raises(ps.InvalidInput, match="pair"):
+        atlas.search(ps.evaluate.LogitDifference(1, 2), PROMPTS[:1], PROMPTS[1:], pairs=[(2, 1)])
+    with pytest.raises(ps.InvalidInput, match="no cell yet"):
+        make(model, method="sketch").effects(1, **HOW)
+
+
+def test_search_is_that_of_its_vectors(model, rng):
+    atlas = make(model, views="stacked")
+    prompts = [rng.integers(0, model.n_vocab, 6).tolist() for _ in range(8)]
+    how = {"scales": (1.0, 4.0), "random": 2, "seed": 3}
+    score = ps.evaluate.LogitDifference(3, 5)
+    found = atlas.search(score, prompts[:4], prompts[4:], 2, pairs=[(0, 2), (1, "next_token")], **how)
+    vectors = atlas.vectors(0, 2)[:2] + atlas.vectors(1, "next_token")[:2]
+    want = ps.search(model, vectors, score, prompts[:4], prompts[4:], **how)
+    assert str(found) == str(want) and np.array_equal(found.vector.vector, want.vector.vector)
+    assert found.test.n == 4 and math.isfinite(found.test.low)
+    everywhere = atlas.search(score, prompts[:4], prompts[4:], scales=(1.0,), random=0)
+    assert len({c.index for c in everywhere.ranked}) == 3 * len(atlas.pairs)
