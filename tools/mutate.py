@@ -74,8 +74,12 @@ class Worker:
         done = self._run([sys.executable, "setup.py", "build_ext", "--inplace"], 1200)
         if done.returncode:
             raise SystemExit(done.stdout[-3000:])
-        lines = [line for line in done.stdout.splitlines() if " -o " in line and "csrc" in line]
-        return [shlex.split(line) for line in lines]
+        commands = [shlex.split(line) for line in done.stdout.splitlines() if " -o " in line and "csrc" in line]
+        for command in commands:
+            if "-c" not in command:  # setuptools links elsewhere and copies
+                out = command.index("-o") + 1
+                command[out] = f"powersteer/{Path(command[out]).name}"
+        return commands
 
     def _run(self, command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
         # a session of its own, so that a test's children end with it
