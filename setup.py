@@ -39,7 +39,7 @@ def flags():
         compile_ += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
         link += [f"-fsanitize={sanitizers}"]
     if flag("COVERAGE"):
-        compile_ += ["--coverage", "-O0"]
+        compile_ += ["--coverage", "-fprofile-update=atomic", "-O0"]
         link += ["--coverage"]
     return compile_, link
 

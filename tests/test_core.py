@@ -152,6 +152,28 @@ def test_weights_as_stored(core, stored, order):
         assert_close(logits[0], reference.forward(twin, random_prompts(np.random.default_rng(n), 97, (n,))[0])[0][-1:], tol)
 
 
+def test_matrices_wider_than_a_panel():
+    """16-bit weights are widened a panel at a time: the panels' products add up, in both directions."""
+    twin = random_model(6, stored="bfloat16", d_model=60, d_ff=2500, n_vocab=2300, n_layers=1)
+    model = core_model(twin)
+    (prompt,) = prompts = random_prompts(np.random.default_rng(0), 2300, (12,))
+    want, _ = reference.forward(twin, prompt)
+    assert_close(model.forward(prompts, [], [], "all")[0][0], want, 1e-11)
+    every = [np.arange(12, dtype=np.int32)]
+    J = _core64.Jacobian(model, prompts, [], (0, 0), "logits", every, [every[0][-2:]], False)
+    dense = J.apply(np.eye(60)).T
+    U = np.random.default_rng(1).normal(size=(5, J.shape[0]))
+    assert_close(J.apply_t(U), U @ dense, 1e-11)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_narrow_products_shared_by_threads(threads):
+    twin = random_model(8, d_model=130, d_ff=601, n_layers=1, head_bias=True, n_vocab=530)
+    (prompt,) = prompts = random_prompts(np.random.default_rng(0), 530, (4,))
+    logits, _ = core_model(twin, threads=threads).forward(prompts, [], [], "all")
+    assert_close(logits[0], reference.forward(twin, prompt)[0], 1e-11)
+
+
 def test_decoding_is_the_forward_pass():
     twin = random_model(5, window=3, n_layers=3)
     model = core_model(twin)
@@ -175,6 +197,15 @@ def test_decoding_is_the_forward_pass():
     with pytest.raises(powersteer.PowersteerError, match="full"):
         for _ in range(20):
             decoder.step()
+
+
+def test_of_equal_logits_the_lowest_id_is_chosen():
+    twin = random_model(4, n_vocab=24)
+    twin.top["head"][12:] = twin.top["head"][:12]
+    decoder = _core64.Decoder(core_model(twin), [ids(5, 2), ids(20)], ids(9, 9), [], 0.0, 0, 1.0, np.zeros(2, np.uint64))
+    for _ in range(5):
+        assert np.array_equal(decoder.step(), decoder.logits().argmax(1))
+        assert np.array_equal(decoder.logits()[:, :12], decoder.logits()[:, 12:])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
