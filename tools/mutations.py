@@ -176,8 +176,9 @@ MUTATIONS = [
     *_c("rng.c", "blas_rng",
         ("philox-nine-rounds", "round < 10", "round < 9"),
         ("normal-without-logs-half", "sqrt(-2 * log(", "sqrt(-1 * log(")),
-    *_c("arena.c", "core",
-        ("arena-not-aligned", "(n + ALIGN - 1) & ~(size_t)(ALIGN - 1)", "n")),
+    *_c("arena.c", "arena core",
+        ("arena-not-aligned", "(n + ALIGN - 1) & ~(size_t)(ALIGN - 1)", "n"),
+        ("arena-sum-may-overflow", "if (b > SIZE_MAX / 2 - total)", "if (b > SIZE_MAX - total)")),
     # ---- the core: Python types
     *_c("python/convert.c", "core",
         ("byte-order-not-checked", "!PyArray_ISALIGNED(a) || PyArray_ISBYTESWAPPED(a)", "!PyArray_ISALIGNED(a)"),
