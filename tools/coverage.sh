@@ -3,7 +3,8 @@
 #   tools/coverage.sh [test files]     python and gcovr from PATH, or PYTHON=/path/to/python
 # Prints a line a file; details, line by line, in coverage/ beside csrc/ of the copy it names. The repository is only read.
 set -euo pipefail
-python="${PYTHON:-python3}"
+python="$(command -v "${PYTHON:-python3}")"
+python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")" # of a virtual environment: not resolved
 root="$(cd "$(dirname "$0")/.." && pwd)"
 copy="$(mktemp -d -t powersteer-coverage-XXXX)/repository"
 mkdir "$copy"

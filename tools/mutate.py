@@ -16,11 +16,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -32,7 +34,7 @@ COPIED = ("csrc", "powersteer", "tests", "tools", "docs", "notebooks", "benchmar
           "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in")  # fmt: skip
 # these say nothing of the arithmetic, and copy, build or browse for minutes; the first needs unchanged texts
 LEFT_OUT = ("test_mutations", "test_build", "test_browser", "test_notebooks")
-NAMED_SECONDS, REST_SECONDS = 600, 1800  # a bug that hangs is noticed, too
+NAMED_SECONDS, REST_SECONDS = 400, 1800  # a bug that hangs is noticed, too
 QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "POWERSTEER_WERROR": "0"}
 
 
@@ -82,16 +84,19 @@ class Worker:
         return commands
 
     def _run(self, command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
-        # a session of its own, so that a test's children end with it
+        # a session of its own, so that what a test has started ends with it
         with subprocess.Popen(command, cwd=self.root, env=os.environ | QUIET, text=True, errors="replace",
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:  # fmt: skip
+            code = None
             try:
                 out, _ = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
+                code = 124
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if code:
                 out, _ = process.communicate()
-                return subprocess.CompletedProcess(command, 124, out)
-        return subprocess.CompletedProcess(command, process.returncode, out)
+        return subprocess.CompletedProcess(command, code or process.returncode, out)
 
     def compile(self, path: str) -> str:
         """Compiles what depends on a C file or header. Returns the compiler's complaint, or nothing."""

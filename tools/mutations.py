@@ -148,7 +148,7 @@ MUTATIONS = [
         ("orth-one-pass-only", "enum { PASSES = 4 }", "enum { PASSES = 1 }"),
         ("orth-keeps-noise", "DROP = 16", "DROP = 0"),
         ("norm-overflows", "sum > 1e-280 && sum < 1e280", "sum > -1")),
-    *_c("svd.c", "svd",
+    *_c("svd.c", "svd svd_call",
         ("certificate-without-root", "out[j * step] = sqrt(out[j * step]);", "out[j * step] *= out[j * step];"),
         ("svd-unit-not-kept", "a->unit = ldexp(1, exponent < -1000 ? -1000 : exponent);", "a->unit = 1 + 0 * exponent;"),
         ("svd-lets-nan-through", "if (!isfinite(size))", "if (0)")),
