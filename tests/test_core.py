@@ -199,10 +199,11 @@ def test_decoding_is_the_forward_pass():
             decoder.step()
 
 
-def test_of_equal_logits_the_lowest_id_is_chosen():
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_of_equal_logits_the_lowest_id_is_chosen(temperature):
     twin = random_model(4, n_vocab=24)
     twin.top["head"][12:] = twin.top["head"][:12]
-    decoder = _core64.Decoder(core_model(twin), [ids(5, 2), ids(20)], ids(9, 9), [], 0.0, 0, 1.0, np.zeros(2, np.uint64))
+    decoder = _core64.Decoder(core_model(twin), [ids(5, 2), ids(20)], ids(9, 9), [], temperature, 1, 1.0, np.zeros(2, np.uint64))
     for _ in range(5):
         assert np.array_equal(decoder.step(), decoder.logits().argmax(1))
         assert np.array_equal(decoder.logits()[:, :12], decoder.logits()[:, 12:])
