@@ -359,7 +359,7 @@ def main() -> None:
     plot_cost(forks, a.out / "results" / "cost.svg")
     plot_linearity(measured, a.out / "results" / "linearity.svg")
     text = PAGE.format(
-        weights=model.identity["weights"], version=ps.__version__, n_validation=a.validation, n_test=a.test,
+        weights=model.identity["weights"][:16], version=ps.__version__, n_validation=a.validation, n_test=a.test,
         methods=methods_table(forks), certified=certified_table(forks), signs=signs_table(forks), scales=scales_table(forks),
         linearity=linearity_table(measured), predictors=predictors_table(forks, measured),
         fisher=fisher_table({f.name: fisher_grid(f) for f in forks}), minutes=(time.perf_counter() - began) / 60,

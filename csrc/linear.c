@@ -2,45 +2,30 @@
 #include <string.h>
 #include "half.h"
 #include "skinny.h"
-
-enum { PANEL = 128 * 1024, MIN_ROWS = 16 }; /* reals of a panel: it stays in the L2 cache between widening and use */
-
-/* dst[j] = element at data[offset + j*stride], j < n */
-static void widen(const weight *W, ptrdiff_t offset, ptrdiff_t stride, size_t n, real *restrict dst) {
-#define WIDEN(type, convert)                                                              \
-    {                                                                                     \
-        const type *src = (const type *)W->data + offset;                                 \
-        if (stride == 1)                                                                  \
-            for (size_t j = 0; j < n; j++) dst[j] = (real)convert(src[j]);                \
-        else                                                                              \
-            for (size_t j = 0; j < n; j++) dst[j] = (real)convert(src[(ptrdiff_t)j * stride]); \
-        break;                                                                            \
-    }
-    switch (W->type) {
-    case W_F32: WIDEN(float, )
-    case W_F64: WIDEN(double, )
-    case W_F16: WIDEN(uint16_t, half_to_float)
-    case W_BF16: WIDEN(uint16_t, bf16_to_float)
-    }
-#undef WIDEN
-}
+#include "tile.h"
 
 static ptrdiff_t row_offset(const weight *W, size_t o) {
     return (ptrdiff_t)(o / W->group) * W->group_stride + (ptrdiff_t)(o % W->group) * W->out_stride;
 }
 
-void weight_row(const weight *W, size_t o, real *out) { widen(W, row_offset(W, o), W->in_stride, W->n_in, out); }
-
-/* A block of W as the BLAS can read it. layout 'o': element (o,i) at p[o*ld + i]; 'i': at p[i*ld + o]. */
-typedef struct {
-    const real *p;
-    size_t ld;
-    char layout;
-} view;
+void weight_row(const weight *W, size_t o, real *out) {
+#define WIDEN(type, convert)                                                                                  \
+    for (size_t i = 0; i < W->n_in; i++)                                                                      \
+        out[i] = (real)convert(((const type *)W->data)[row_offset(W, o) + (ptrdiff_t)i * W->in_stride]); \
+    break
+    switch (W->type) {
+    case W_F32: WIDEN(float, );
+    case W_F64: WIDEN(double, );
+    case W_F16: WIDEN(uint16_t, half_to_float);
+    case W_BF16: WIDEN(uint16_t, bf16_to_float);
+    }
+#undef WIDEN
+}
 
 static wtype real_type(void) { return sizeof(real) == 4 ? W_F32 : W_F64; }
 
-/* The one predicate: real, grouped evenly, unit stride one way and a positive stride that is no overlap the other. */
+/* How the BLAS can read W: 'o', element (o,i) at p[o*ld + i]; 'i', at p[i*ld + o]; 0, not at all. It takes reals, without
+ * groups, of unit stride one way and a positive stride that is no overlap the other. */
 static char in_place_layout(const weight *W) {
     if (W->type != real_type() || W->group != W->n_out) return 0;
     if (W->in_stride == 1 && W->out_stride >= (ptrdiff_t)W->n_in) return 'o';
@@ -48,33 +33,17 @@ static char in_place_layout(const weight *W) {
     return 0;
 }
 
-static size_t panel_rows(size_t n_in) {
-    size_t rows = n_in ? PANEL / n_in : MIN_ROWS;
-    return rows < MIN_ROWS ? MIN_ROWS : rows;
+size_t linear_scratch(const weight *W) { return W->data ? TILE_SCRATCH : 0; }
+
+static const void *element(const weight *W, size_t o, size_t i) {
+    static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
+    return (const char *)W->data + (row_offset(W, o) + (ptrdiff_t)i * W->in_stride) * (ptrdiff_t)item[W->type];
 }
 
-size_t linear_scratch(const weight *W) {
-    if (!W->data || in_place_layout(W)) return 0;
-    size_t rows = panel_rows(W->n_in);
-    return (rows < W->n_out ? rows : W->n_out) * W->n_in;
-}
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Outputs o0..o1, inputs i0..i1 of W. */
-static view weight_view(const weight *W, size_t o0, size_t o1, size_t i0, size_t i1, real *panel) {
-    const real *base = W->data;
-    switch (in_place_layout(W)) {
-    case 'o': return (view){base + o0 * (size_t)W->out_stride + i0, (size_t)W->out_stride, 'o'};
-    case 'i': return (view){base + i0 * (size_t)W->in_stride + o0, (size_t)W->in_stride, 'i'};
-    }
-    if (W->out_stride == 1 && W->group == W->n_out) { /* widen along the contiguous axis */
-        for (size_t i = i0; i < i1; i++)
-            widen(W, (ptrdiff_t)o0 + (ptrdiff_t)i * W->in_stride, 1, o1 - o0, panel + (i - i0) * (o1 - o0));
-        return (view){panel, o1 - o0, 'i'};
-    }
-    for (size_t o = o0; o < o1; o++)
-        widen(W, row_offset(W, o) + (ptrdiff_t)i0 * W->in_stride, W->in_stride, i1 - i0, panel + (o - o0) * (i1 - i0));
-    return (view){panel, i1 - i0, 'o'};
-}
+/* end of the run of outputs from o that lie at one stride, cut at `end` */
+static size_t run_end(const weight *W, size_t o, size_t end) { return smaller((o / W->group + 1) * W->group, end); }
 
 typedef struct {
     const runtime *rt;
@@ -83,6 +52,7 @@ typedef struct {
     real *out, *scratch, beta;
     size_t scratch_stride;
     const weight *W;
+    char layout; /* as the BLAS reads W, 0: as tile.h does */
 } product;
 
 static int is_skinny(const weight *W, size_t M) { return M <= SKINNY_ROWS && W->in_stride == 1 && W->group == W->n_out; }
@@ -90,57 +60,79 @@ static int is_skinny(const weight *W, size_t M) { return M <= SKINNY_ROWS && W->
 static void skinny_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
     const weight *W = p->W;
-    static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
     size_t n0, n1;
     (void)worker;
     part(W->n_out, p->cols, task, &n0, &n1);
-    skinny(W->type, (const char *)W->data + (ptrdiff_t)n0 * W->out_stride * (ptrdiff_t)item[W->type], W->out_stride,
-           n1 - n0, W->n_in, p->M, p->in, p->ld_in, p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
+    if (n1 > n0)
+        skinny(W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
+               p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
+}
+
+enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of tile.h */
+
+/* The part of the (M, N) result that is the task's. */
+static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t *m, size_t *n0, size_t *n1) {
+    part(p->M, p->rows, task / p->cols, m0, m);
+    part((N + COLUMNS - 1) / COLUMNS, p->cols, task % p->cols, n0, n1);
+    *m -= *m0;
+    *n0 *= COLUMNS;
+    *n1 = smaller(*n1 * COLUMNS, N);
+    return *m && *n1 > *n0;
 }
 
 static void linear_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
-    size_t m0, m1, n0, n1, step = in_place_layout(p->W) ? p->W->n_out : panel_rows(p->W->n_in);
-    part(p->M, p->rows, task / p->cols, &m0, &m1);
-    part(p->W->n_out, p->cols, task % p->cols, &n0, &n1);
+    const weight *W = p->W;
+    size_t m0, m, n0, n1;
+    if (!task_part(p, W->n_out, task, &m0, &m, &n0, &n1)) return;
     const real *X = p->in + m0 * p->ld_in;
-    for (size_t a = n0; a < n1 && m1 > m0; a += step) {
-        size_t b = a + step < n1 ? a + step : n1;
-        real *Y = p->out + m0 * p->ld_out + a;
-        if (p->bias)
-            for (size_t m = 0; m < m1 - m0; m++) memcpy(Y + m * p->ld_out, p->bias + a, (b - a) * sizeof(real));
-        view w = weight_view(p->W, a, b, 0, p->W->n_in, p->scratch + (size_t)worker * p->scratch_stride);
-        gemm(p->rt->blas, 'n', w.layout == 'o' ? 't' : 'n', m1 - m0, b - a, p->W->n_in, 1, X, p->ld_in, w.p, w.ld,
-             p->bias ? 1 : 0, Y, p->ld_out);
+    real *Y = p->out + m0 * p->ld_out;
+    if (p->layout) {
+        for (size_t i = 0; p->bias && i < m; i++) memcpy(Y + i * p->ld_out + n0, p->bias + n0, (n1 - n0) * sizeof(real));
+        gemm(p->rt->blas, 'n', p->layout == 'o' ? 't' : 'n', m, n1 - n0, W->n_in, 1, X, p->ld_in, element(W, n0, 0),
+             (size_t)(p->layout == 'o' ? W->out_stride : W->in_stride), p->bias ? 1 : 0, Y + n0, p->ld_out);
+        return;
+    }
+    for (size_t a = n0, b; a < n1; a = b) {
+        b = run_end(W, a, n1);
+        tile(&(tile_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
+                          .k_stride = W->in_stride, .n_stride = W->out_stride, .bias = p->bias ? p->bias + a : NULL,
+                          .Y = Y + a, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
 }
 
 static void linear_t_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
-    size_t m0, m1, i0, i1, step = in_place_layout(p->W) ? p->W->n_out : panel_rows(p->W->n_in);
-    part(p->M, p->rows, task / p->cols, &m0, &m1);
-    part(p->W->n_in, p->cols, task % p->cols, &i0, &i1);
+    const weight *W = p->W;
+    size_t m0, m, i0, i1;
+    if (!task_part(p, W->n_in, task, &m0, &m, &i0, &i1)) return;
+    const real *Y = p->in + m0 * p->ld_in;
     real *X = p->out + m0 * p->ld_out + i0;
-    for (size_t a = 0; a < p->W->n_out && m1 > m0 && i1 > i0; a += step) {
-        size_t b = a + step < p->W->n_out ? a + step : p->W->n_out;
-        view w = weight_view(p->W, a, b, i0, i1, p->scratch + (size_t)worker * p->scratch_stride);
-        gemm(p->rt->blas, 'n', w.layout == 'o' ? 'n' : 't', m1 - m0, i1 - i0, b - a, 1, p->in + m0 * p->ld_in + a,
-             p->ld_in, w.p, w.ld, a ? 1 : p->beta, X, p->ld_out);
+    if (p->layout) {
+        gemm(p->rt->blas, 'n', p->layout == 'o' ? 'n' : 't', m, i1 - i0, W->n_out, 1, Y, p->ld_in, element(W, 0, i0),
+             (size_t)(p->layout == 'o' ? W->out_stride : W->in_stride), p->beta, X, p->ld_out);
+        return;
+    }
+    for (size_t a = 0, b; a < W->n_out; a = b) {
+        b = run_end(W, a, W->n_out);
+        tile(&(tile_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
+                          .data = element(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride,
+                          .add = a || p->beta != 0, .Y = X, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
 }
 
 static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
 
 /* Splits an (M, N) result over the threads. A part of m x n reads (and packs) m rows of the activations and n columns
- * of the weight: rows*N + cols*M in all, the weight's share threefold where it must be widened. */
+ * of the weight: rows*N + cols*M in all; tile.h packs the weight alone, and turning or widening it is dearer. */
 static void run_grid(product *p, size_t N, pool_task task) {
-    size_t threads = (size_t)pool_threads(p->rt->pool), dear = in_place_layout(p->W) ? 1 : 3;
-    size_t best = 0;
+    size_t threads = (size_t)pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
+    p->layout = p->M > tile_rows() ? in_place_layout(p->W) : 0;
     if (operations(p) < POOL_WORTH) threads = 1;
+    p->rows = 1, p->cols = smaller(threads, panels);
     for (size_t rows = 1; rows <= threads; rows++) {
-        if (threads % rows) continue;
-        size_t cols = threads / rows, cost = rows * N * dear + cols * p->M;
-        if (rows > 1 && rows > p->M / 4) continue; /* no slivers */
+        size_t cols = threads / rows, cost = rows * N * (p->layout ? 1 : 3) + cols * p->M;
+        if (threads % rows || (rows > 1 && rows > p->M / 4) || cols > panels) continue; /* no slivers */
         if (!best || cost < best) best = cost, p->rows = rows, p->cols = cols;
     }
     pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);

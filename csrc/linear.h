@@ -1,12 +1,12 @@
-/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, any strides. A weight that the BLAS
- * can read (real, one unit stride, no groups) is used in place; any other is widened panel by panel into scratch of
- * the worker that multiplies it, so that no second copy of the model exists. */
+/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, any strides. Few rows, or a
+ * weight that the BLAS cannot read: skinny.h and tile.h, which widen as they go. Many rows: the BLAS, in place. No second
+ * copy of the model exists. */
 #ifndef PS_LINEAR_H
 #define PS_LINEAR_H
 #include "runtime.h"
 #include "spec.h"
 
-/* Reals of scratch a worker that linear and linear_t need for W; 0 if it is used in place. */
+/* Reals of scratch a worker that linear and linear_t need for W; 0 if it is absent. */
 size_t linear_scratch(const weight *W);
 
 /* Y(M, n_out) = X(M, n_in) W' + bias. ldx, ldy: row strides. scratch: (threads, scratch_stride). */

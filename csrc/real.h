@@ -9,11 +9,13 @@
 
 #ifdef PS_DOUBLE
 typedef double real;
+#define REAL_SIZE 8
 #define REAL_EPS DBL_EPSILON
 #define REAL_MAX DBL_MAX
 #define FN(name) name        /* FN(exp)(x) is exp(x) or expf(x) */
 #else
 typedef float real;
+#define REAL_SIZE 4 /* for the preprocessor */
 #define REAL_EPS FLT_EPSILON
 #define REAL_MAX FLT_MAX
 #define FN(name) name##f

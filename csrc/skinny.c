@@ -1,49 +1,14 @@
 #include "skinny.h"
-#include "half.h"
 
-#define ALWAYS inline __attribute__((always_inline))
-
-/* Vectors of 64 bytes by the compiler's own extension: two or four registers each where the machine's are shorter. */
-enum { LANE = 64 / sizeof(real) };
-typedef real wide __attribute__((vector_size(64)));
-typedef float floats __attribute__((vector_size(LANE * sizeof(float))));
-typedef uint32_t words __attribute__((vector_size(LANE * sizeof(uint32_t))));
-typedef int32_t masks __attribute__((vector_size(LANE * sizeof(int32_t))));
-typedef uint16_t halves __attribute__((vector_size(LANE * sizeof(uint16_t))));
-
-#define LOAD(name, type, p)    \
-    type name;                 \
-    memcpy(&name, p, sizeof name)
-
-static ALWAYS void wide_f32(const void *p, size_t i, wide *out) {
-    LOAD(x, floats, (const float *)p + i);
-    *out = __builtin_convertvector(x, wide);
-}
-static ALWAYS void wide_f64(const void *p, size_t i, wide *out) {
-    for (size_t j = 0; j < LANE; j++) (*out)[j] = (real)((const double *)p)[i + j];
-}
-static ALWAYS void wide_bf16(const void *p, size_t i, wide *out) {
-    LOAD(h, halves, (const uint16_t *)p + i);
-    words w = __builtin_convertvector(h, words) << 16;
-    *out = __builtin_convertvector((floats)w, wide);
-}
-static ALWAYS void wide_f16(const void *p, size_t i, wide *out) { /* half.h, on vectors */
-    LOAD(h, halves, (const uint16_t *)p + i);
-    words w = __builtin_convertvector(h, words) << 16, sign = w & 0x80000000u, twice = w + w;
-    floats normal = (floats)((twice >> 4) + (0xE0u << 23)) * 0x1.0p-112f;
-    floats small = (floats)((twice >> 17) | (126u << 23)) - 0.5f;
-    words mask = (words)(masks)(twice < (1u << 27));
-    words bits = ((words)small & mask) | ((words)normal & ~mask) | sign;
-    *out = __builtin_convertvector((floats)bits, wide);
-}
-static ALWAYS real one_f32(const void *p, size_t i) { return (real)((const float *)p)[i]; }
-static ALWAYS real one_f64(const void *p, size_t i) { return (real)((const double *)p)[i]; }
-static ALWAYS real one_f16(const void *p, size_t i) { return (real)half_to_float(((const uint16_t *)p)[i]); }
-static ALWAYS real one_bf16(const void *p, size_t i) { return (real)bf16_to_float(((const uint16_t *)p)[i]); }
+/* Vectors of 64 bytes: two or four registers each where the machine's are shorter. */
+#define VECTOR 64
+#define TARGET
+#define OF(name) name
+#include "wide.h"
 
 /* One output: its products with M rows of X. M and the loaders are constants after inlining; two sums a row hide the
  * latency of the multiply-add. */
-static ALWAYS void one_output(void (*load)(const void *, size_t, wide *), real (*load_one)(const void *, size_t),
+static ALWAYS void one_output(void (*load)(const void *, size_t, wide *), real (*load_one)(const void *, ptrdiff_t),
                               const void *w, size_t K, const size_t M, const real *X, size_t ldx, real *out) {
     wide even[SKINNY_ROWS] = {{0}}, odd[SKINNY_ROWS] = {{0}};
     size_t k = 0;
@@ -61,7 +26,7 @@ static ALWAYS void one_output(void (*load)(const void *, size_t, wide *), real (
     for (size_t m = 0; m < M; m++) {
         wide sum = even[m] + odd[m];
         real tail = 0;
-        for (size_t i = k; i < K; i++) tail += load_one(w, i) * X[m * ldx + i];
+        for (size_t i = k; i < K; i++) tail += load_one(w, (ptrdiff_t)i) * X[m * ldx + i];
         for (size_t half = LANE / 2; half; half /= 2)
             for (size_t j = 0; j < half; j++) sum[j] += sum[j + half];
         out[m] = sum[0] + tail;

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from .displacement import check_count, check_positive, unit
 from .errors import InvalidInput, MissingDependency, NotFound
 from .evaluation import divergence, finite_score, repetition, surprise, token_id
-from .files import write_text
+from .files import read_text, write_text
 from .generation import Generation
 from .model import Model
 from .prompts import Ids, Prompts, split
+from .records import record
 from .response import change, departure, log_softmax, slopes, target_sites
 from .rows import Steer, Tell, bar, forward_rows, generate_rows, joined
 from .sites import Site
@@ -127,7 +128,11 @@ class Effects:
             if whole["format"] != FORMAT:
                 raise ValueError(f"its format is {whole['format']!r}")
             parts = {name: tuple(_effect(e) for e in whole[name]) for name in ("effects", "random", "base")}
-            return cls(prompts=tuple(whole["prompts"]), settings=dict(whole["settings"]), **parts)
+            prompts, settings = tuple(whole["prompts"]), dict(whole["settings"])
+            known = all(isinstance(p, str) for p in prompts) and {"scales", "signs"} <= set(settings)
+            if not known or not all(0 <= e.prompt < len(prompts) for part in parts.values() for e in part):
+                raise ValueError("prompts, scales or signs are missing")
+            return cls(prompts=prompts, settings=settings, **parts)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidInput(f"these are no effects of this version of powersteer: {error}") from None
 
@@ -140,7 +145,7 @@ class Effects:
         """Read what `save` wrote. Raises NotFound and InvalidInput."""
         if not Path(path).is_file():
             raise NotFound(f"there is no file {str(path)!r}")
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        return cls.from_json(read_text(path))
 
     def __repr__(self) -> str:
         vectors = len({e.vector for e in self.effects})
@@ -411,10 +416,10 @@ def _matching(records: Sequence[Effect], conditions: dict[str, Any]) -> tuple[Ef
     return tuple(e for e in records if all(agrees(getattr(e, name), wanted) for name, wanted in conditions.items()))
 
 
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in fields.items()}
 
 
-def _effect(record: dict[str, Any]) -> Effect:
-    values: dict[str, Any] = {k: math.nan if v is None and k in _FLOATS else v for k, v in record.items()}
-    return Effect(**values)
+def _effect(data: Any) -> Effect:
+    filled = {k: math.nan if v is None and k in _FLOATS else v for k, v in data.items()} if isinstance(data, dict) else data
+    return record(Effect, filled)

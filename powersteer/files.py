@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from .errors import InvalidInput, NotFound
 
-__all__ = ["atomic_writer", "write_bytes", "write_text"]
+__all__ = ["atomic_writer", "read_text", "write_bytes", "write_text"]
 
 
 @contextmanager
@@ -51,6 +51,14 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 to `path`, all or nothing. Raises as `atomic_writer`."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The UTF-8 text of a file. Raises InvalidInput for other bytes, OSError as the system reports it."""
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{os.fspath(path)!r} is no text: byte {error.start} is no UTF-8") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -80,7 +80,7 @@ def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike | None = None
     if threads is None:
         threads = _blas.default_threads()
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= _MOST_THREADS:
-        raise InvalidInput(f"threads is {threads!r}; it must be an integer from 1 to {_MOST_THREADS}")
+        raise InvalidInput(f"threads is {threads!r:.80}; it must be an integer from 1 to {_MOST_THREADS}")
     real = np.dtype(np.float32 if core is _core32 else np.float64)
     return Model(_Loaded(core, core.Model(*checkpoint.spec.to_core(real), int(threads)), real, checkpoint))
 
@@ -371,7 +371,7 @@ class Model:
 
     def _totals(self, tokens: list[Ids], max_new_tokens: int) -> list[int]:
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 1:
-            raise InvalidInput(f"max_new_tokens is {max_new_tokens!r}; it must be an integer >= 1")
+            raise InvalidInput(f"max_new_tokens is {max_new_tokens!r:.80}; it must be an integer >= 1")
         for t in tokens:
             if len(t) + max_new_tokens > self.n_ctx:
                 raise InvalidInput(
@@ -394,7 +394,9 @@ class Model:
     def _stops(self, stop: str | int | Iterable[str | int] | None) -> Stops:
         if stop is None:
             return Stops(self.end_tokens)
-        items = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop)
+        items = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop) if np.iterable(stop) else None
+        if items is None:
+            raise InvalidInput(f"stop is {stop!r:.80}; it must be a text, a token id, or a list of these")
         strings = [item for item in items if isinstance(item, str)]
         ids = [item for item in items if not isinstance(item, str)]
         if "" in strings:

@@ -276,10 +276,10 @@ def _integer(value: Any, name: str, least: int, most: int | None = None) -> int:
     try:
         number = op.index(value)
     except TypeError:
-        raise InvalidInput(f"svd: {name} must be an integer, got {value!r}") from None
+        raise InvalidInput(f"svd: {name} must be an integer, got {value!r:.80}") from None
     if isinstance(value, bool | np.bool_) or number < least or (most is not None and number > most):
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise InvalidInput(f"svd: {name} must be an integer, {limit}, got {value!r}")
+        raise InvalidInput(f"svd: {name} must be an integer, {limit}, got {value!r:.80}")
     return number
 
 

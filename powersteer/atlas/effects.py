@@ -55,11 +55,24 @@ def stored(store: Store, view: int) -> Effects | None:
 
 
 def _read(store: Store, view: int, source: int) -> Effects | None:
-    text = store.effects(view, source)
     try:
-        return None if text is None else Effects.from_json(text)
+        text = store.effects(view, source)
+        found = None if text is None else Effects.from_json(text)
+        if found is not None:
+            _check(found, store.settings, view, source)
+        return found
     except InvalidInput as error:
         raise InvalidInput(f"the stored effects of source {source}, view {view}: {error}; delete the file, or resume=False") from None
+
+
+def _check(found: Effects, settings: Settings, view: int, source: int) -> None:
+    asked = found.settings.get("asked")
+    group, records = settings.groups[view], [*found.effects, *found.random, *found.base]
+    known = isinstance(asked, dict) and isinstance(asked.get("vectors"), list) and len(found.prompts) == len(group)
+    if not known or len(found.base) != len(group) or not all(e.prompt < len(group) for e in records):
+        raise InvalidInput("its prompts or vectors are not those of the atlas")
+    if any(e.source != source or e.target not in settings.targets or not 0 <= e.rank < settings.k for e in found.effects):
+        raise InvalidInput("an effect is of a vector that the atlas does not have")
 
 
 def _plain(how: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +87,9 @@ def _target(vector: SteeringVector) -> int | str:
 
 
 def _same(settings: Settings, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    changes = [f"{k} ({asked[k]!r}, there {there[k]!r})" for k in asked if k != "vectors" and asked[k] != there[k]]
+    changes = [
+        f"{k} ({asked[k]!r}, there {there.get(k)!r})" for k in asked if k != "vectors" and asked[k] != there.get(k)
+    ]
     if changes:
         raise InvalidInput(
             f"this atlas holds effects with other arguments: {'; '.join(changes)}. Give these, or resume=False to "

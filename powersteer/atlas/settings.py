@@ -12,6 +12,7 @@ from ..errors import InvalidInput
 from ..model import Model
 from ..positions import Positions, canonical, prompt_positions
 from ..prompts import Prompts, split
+from ..records import record
 from ..sites import Site, parse_site, precedes
 
 __all__ = ["NEXT_TOKEN", "PromptRecord", "Settings", "Target", "make_settings"]
@@ -81,12 +82,25 @@ class Settings:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
-        names = {f.name for f in fields(cls)}
-        if set(data) != names:
-            raise InvalidInput(f"keys {sorted(set(data) ^ names)} are missing or unknown")
-        prompts = tuple(PromptRecord(p["name"], p["text"], tuple(p["tokens"])) for p in data["prompts"])
-        lists = {name: tuple(data[name]) for name in ("steering", "sources", "targets")}
-        return cls(**{**data, **lists, "prompts": prompts, "positions": _frozen(data["positions"])})
+        settings = record(cls, {**data, "positions": _frozen(data["positions"])})
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        """Raise InvalidInput for what `make_settings` never makes."""
+        layers: Any = self.model.get("n_layers")
+        d: Any = self.model.get("d_model")
+        names = all(isinstance(self.model.get(key), str) for key in ("name", "weights"))
+        numbers = all(isinstance(n, int) and 0 < n < 2**24 for n in (layers, d))
+        known = self.views in VIEWS and self.method in METHODS and self.dtype in ("float32", "float64")
+        if not (names and numbers and known and self.prompts and self.sources and self.targets):
+            raise InvalidInput("its settings are incomplete")
+        if not 1 <= self.k <= d or not {*self.sources, *self.targets} <= {*range(layers), NEXT_TOKEN}:
+            raise InvalidInput(f"k, sources or targets are not those of a model of {layers} layers and d_model {d}")
+        for site in (self.source_site, self.target_site):
+            parse_site((0, site))
+        for p in self.prompts:
+            prompt_positions(self.target_positions, len(p.tokens))
 
     @property
     def hash(self) -> str:
@@ -138,18 +152,18 @@ def make_settings(
     """Checked arguments of `atlas`. Raises InvalidInput for what the model does not have."""
     for value, allowed, name in ((views, VIEWS, "views"), (method, METHODS, "method")):
         if value not in allowed:
-            raise InvalidInput(f"atlas: {name} is {value!r}; it must be one of {', '.join(allowed)}")
+            raise InvalidInput(f"atlas: {name} is {value!r:.80}; it must be one of {', '.join(allowed)}")
     source_site, target_site = _sites(sites)
     counts = {"k": (k, 1), "sketch": (sketch, 0), "seed": (seed, 0)}
     if max_applications is not None:
         counts["max_applications"] = (max_applications, 2)
     for name, (number, least) in counts.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InvalidInput(f"atlas: {name} is {number!r}; it must be an integer >= {least}")
+            raise InvalidInput(f"atlas: {name} is {number!r:.80}; it must be an integer >= {least}")
     if method == "sketch" and not sketch:
         raise InvalidInput("atlas: method='sketch' with sketch=0 computes nothing; sketch is its number of random vectors")
     if not (isinstance(tol, (int, float)) and 0 < tol < 1):
-        raise InvalidInput(f"atlas: tol is {tol!r}; it must be a number between 0 and 1")
+        raise InvalidInput(f"atlas: tol is {tol!r:.80}; it must be a number between 0 and 1")
     if k > model.d_model:
         raise InvalidInput(f"atlas: k is {k}, but a Jacobian of {model.name!r} has at most {model.d_model} triplets")
     at = canonical(positions)

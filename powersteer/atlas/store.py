@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from .._version import __version__
 from ..errors import InvalidInput, NotFound
-from ..files import write_bytes, write_text
+from ..files import read_text, write_bytes, write_text
+from ..records import record
 from .settings import Settings, Target
 
 __all__ = ["Cell", "Folder", "Memory", "Sketch", "Store", "Unit", "open_folder"]
@@ -65,6 +66,11 @@ class Cell:
     stop: str
     site_norm: float  # mean 2-norm of the source activation
 
+    def whole(self, k: int) -> bool:
+        """Whether its parts fit each other and an atlas of k triplets."""
+        ranks = {rank for cluster in self.clusters for rank in cluster}
+        return 0 < len(self.sigma) == len(self.residuals) <= k and ranks <= set(range(len(self.sigma)))
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -78,6 +84,10 @@ class Sketch:
     frobenius: float  # estimate of the norm of the whole Jacobian
     site_norm: float
     base_norm: float  # of the target activation that the Jacobian moves, 2-norm over its rows
+
+    def whole(self, k: int) -> bool:
+        """As of a Cell."""
+        return 0 < len(self.sigma) == len(self.error) <= k
 
 
 class Store(ABC):
@@ -182,7 +192,7 @@ class Folder(Store):
 
     def sketches(self) -> list[Sketch]:
         files = sorted(self.path.glob("sketches/*.json"))
-        return [s for f in files for s in self._records(f, f.read_text("utf-8"), "sketches", Sketch)]
+        return [s for f in files for s in self._records(f, read_text(f), "sketches", Sketch)]
 
     def _read_cells(self, file: Path) -> list[Cell]:
         try:
@@ -197,16 +207,15 @@ class Folder(Store):
             data = json.loads(text)
             if data["settings"] != self.settings.hash:
                 raise InvalidInput(f"{str(file)!r} belongs to an atlas of other settings; move it out of the folder")
-            names = {f.name for f in fields(kind)}
-            records = [kind(**{name: _tuples(record[name]) for name in names}) for record in data[key]]
+            records = [record(kind, item) for item in data[key]]
         except InvalidInput:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(file, error) from None
         for r in records:
             known = r.view in range(len(self.settings.groups)) and r.source in self.settings.sources
-            if not known or r.target not in self.settings.targets or len(r.sigma) > self.settings.k:
-                raise self._damaged(file, f"it has a cell {r.view}, {r.source} -> {r.target} that the settings do not")
+            if not known or r.target not in self.settings.targets or not r.whole(self.settings.k):
+                raise self._damaged(file, f"its {r.view}, {r.source} -> {r.target} is not what the settings say")
         return records
 
     def vectors(self, cell: Cell) -> Array:
@@ -215,8 +224,10 @@ class Folder(Store):
                 with safetensors.safe_open(file, framework="numpy") as f:
                     if f"V.{cell.target}" in f.keys():  # noqa: SIM118  # not a dict
                         V: Array = f.get_tensor(f"V.{cell.target}")
+                        if V.shape != (len(cell.sigma), self.settings.model["d_model"]) or V.dtype != self.settings.dtype:
+                            raise self._damaged(file, f"V.{cell.target} is {V.dtype} of shape {V.shape}")
                         return V
-            except safetensors.SafetensorError as error:
+            except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
                 raise self._damaged(file, error) from None
         raise NotFound(f"{str(self.path)!r}: the vectors of {cell.source} -> {cell.target} are gone")
 
@@ -230,15 +241,11 @@ class Folder(Store):
 
     def effects(self, view: int, source: int) -> str | None:
         file = self._effects_file(view, source)
-        return file.read_text("utf-8") if file.exists() else None
+        return read_text(file) if file.exists() else None
 
     @staticmethod
     def _damaged(file: Path, reason: object) -> InvalidInput:
         return InvalidInput(f"{str(file)!r} is damaged ({reason}); delete it, and resume to compute it again")
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def open_folder(
@@ -249,16 +256,18 @@ def open_folder(
     file = path / "atlas.json"
     if file.exists():
         try:
-            data = json.loads(file.read_text("utf-8"))
+            data = json.loads(read_text(file))
             if data["format"] != FORMAT:
                 raise InvalidInput(f"its format is {data['format']!r}, and this is powersteer {__version__}")
-            there = Settings.from_json(data["settings"])
-        except (ValueError, KeyError, TypeError) as error:
+            there, came_from = Settings.from_json(data["settings"]), data["origin"]
+            if not isinstance(came_from, dict) or not isinstance(came_from.get("path"), (str, type(None))):
+                raise ValueError("its origin is no path")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidInput(f"{str(file)!r} cannot be read as an atlas: {error}") from None
         if settings is None or settings == there:
             if settings is not None and not resume:
                 raise InvalidInput(f"{str(path)!r} holds this atlas already; resume=True, or another folder")
-            return Folder(path, there, data["origin"])
+            return Folder(path, there, came_from)
         changes = "; ".join(settings.differences(there))
         raise InvalidInput(f"{str(path)!r} holds an atlas of other settings: {changes}. Give another folder")
     if settings is None:

@@ -1,0 +1,83 @@
+#include "tile.h"
+#include <string.h>
+
+#if defined(__clang__)
+#define SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, (OF(indices)){__VA_ARGS__})
+#endif
+
+/* Reals of the panels at a time: they stay in the L2 cache. DEPTH: of a panel at most; LDX: from row to row of the tile's
+ * part of X, which is copied so that the kernel knows the stride and no two rows compete for a place in the L1 cache. */
+enum { TILE_REALS = 32 * 1024, DEPTH = 256, LDX = DEPTH + 16, MOST_ROWS = 14 };
+
+/* Rows of B at a time. Deep panels touch Y less often; where the rows are few and B is contiguous along n, shallow and
+ * wide ones read it in long runs. */
+static size_t depth_of(const tile_call *c) { return c->n_stride != 1 || c->M > 48 ? DEPTH : 32; }
+
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+#define OF(name) PASTE(name, KIND)
+
+#define KIND plain
+#define TARGET
+#define VECTOR 16
+#define ROWS 6
+#define VECTORS 4
+#include "tile_kernel.h"
+#undef KIND
+#undef TARGET
+#undef VECTOR
+#undef ROWS
+#undef VECTORS
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define KIND avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define VECTOR 32
+#define ROWS 6
+#define VECTORS 2
+#include "tile_kernel.h"
+#undef KIND
+#undef TARGET
+#undef VECTOR
+#undef ROWS
+#undef VECTORS
+
+#define KIND avx512
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")))
+#define VECTOR 64
+#define ROWS 14
+#define VECTORS 2
+#include "tile_kernel.h"
+
+tile_kind tile_best(void) {
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return TILE_AVX512;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? TILE_AVX2 : TILE_PLAIN;
+}
+#else
+tile_kind tile_best(void) { return TILE_PLAIN; }
+#define product_avx512 product_plain
+#define product_avx2 product_plain
+#endif
+
+/* Nothing to sum over. */
+static int is_empty(const tile_call *c) {
+    if (c->K) return !c->M || !c->N;
+    for (size_t m = 0; !c->add && m < c->M; m++)
+        for (size_t n = 0; n < c->N; n++) c->Y[m * c->ldy + n] = c->bias ? c->bias[n] : 0;
+    return 1;
+}
+
+/* the panels begin on a cache line */
+static real *aligned(real *scratch) { return (real *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); }
+
+void tile_as(tile_kind kind, const tile_call *c, real *scratch) {
+    static void (*const products[])(const tile_call *, real *) = {product_plain, product_avx2, product_avx512};
+    if (!is_empty(c)) products[kind](c, aligned(scratch));
+}
+
+void tile(const tile_call *c, real *scratch) { tile_as(tile_best(), c, scratch); }
+
+size_t tile_rows(void) { return tile_best() == TILE_AVX512 ? 192 : 0; }

@@ -1,0 +1,33 @@
+/* Products of many rows with a weight as it is stored. The weight is packed on the fly, a few panels at a time: widened,
+ * transposed if need be, and left in the L2 cache for the rows that multiply it; no other copy exists. The
+ * instruction set is chosen at run time. Against OpenBLAS it wins where packing counts: few rows, or a weight to widen. */
+#ifndef PS_TILE_H
+#define PS_TILE_H
+#include "spec.h"
+
+/* Y(M,N) = X(M,K) B(K,N) + bias, or Y += X B if add. Element (k,n) of B is data[k*k_stride + n*n_stride], strides in
+ * elements and of any sign; a unit stride one way is fast. bias (N), NULL: 0; not with add. Any of M, N, K may be 0. */
+typedef struct {
+    size_t M, N, K;
+    const real *X;
+    size_t ldx;
+    wtype type;
+    const void *data;
+    ptrdiff_t k_stride, n_stride;
+    const real *bias;
+    int add;
+    real *Y;
+    size_t ldy;
+} tile_call;
+
+enum { TILE_SCRATCH = 36 * 1024 + 64 }; /* reals of scratch, for one call at a time */
+
+void tile(const tile_call *c, real *scratch);
+/* The same by the instructions of a kind, of which `tile` takes the last that the machine has. */
+typedef enum { TILE_PLAIN, TILE_AVX2, TILE_AVX512 } tile_kind;
+tile_kind tile_best(void);
+void tile_as(tile_kind kind, const tile_call *c, real *scratch);
+/* Rows up to which a weight that the BLAS could read as well is faster here; measured, 0 for the plain C. */
+size_t tile_rows(void);
+
+#endif

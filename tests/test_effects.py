@@ -1,0 +1,124 @@
+"""ps.effects: every figure is what ps.evaluate says of the same vector alone, and the yardstick is fair."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from tiny import ids, tiny
+
+import powersteer as ps
+from powersteer import evaluate
+
+PROMPTS = ["abc", "what? no"]
+N = 5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny(n_layers=3, ropes=1)[0]  # no factors that change with the length: one pass serves prompt and continuation
+
+
+@pytest.fixture(scope="module")
+def vectors(model):
+    near = model.jacobian(PROMPTS, 0, 2).svd(2).vectors
+    return [*near, model.jacobian(PROMPTS, 1, "next_token").svd(1).vectors[0], ps.caa(model, PROMPTS[:1], PROMPTS[1:], 1)]
+
+
+@pytest.fixture(scope="module")
+def found(model, vectors):
+    return ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], random=2, score=lambda p, t: len(t))
+
+
+def test_every_figure(model, vectors, found):
+    assert len(found) == len(vectors) * 2 * 2 * 2 and len(found.random) == 3 * 2 * 2 * 2 * 2 and len(found.base) == 2
+    said = [g.tokens for g in model.generate(PROMPTS, N)]
+    for e in found:
+        v, p = vectors[e.vector].relative(e.sign * e.scale), PROMPTS[e.prompt]
+        assert (e.source, e.site, e.norm) == (v.layer, v.site, pytest.approx(abs(v.scale), rel=1e-9))
+        assert e.kl_end == pytest.approx(evaluate.kl(model, [p], v).value, rel=1e-6)
+        along = evaluate.kl(model, [p], v, continuation=[said[e.prompt]])
+        assert e.kl_continuation == pytest.approx(along.value, rel=1e-6)
+        moved = (model.steered(v)(p)[-1] - model(p)[-1]).astype(float)
+        assert e.logit_change["y"] == pytest.approx(moved[ids("y")[0]] - moved.mean(), rel=1e-6, abs=1e-9)
+        one = model.generate(p, N, steer=v)
+        assert e.text == one.text and e.score == len(one.text)
+        assert e.repetition == evaluate.repetition(one, 4).value
+        assert e.perplexity == pytest.approx(evaluate.perplexity(model, [p], continuation=[one]).value, rel=1e-6)
+        if v.target is None:
+            assert math.isnan(e.linearity) and e.target == "caa"
+        else:
+            assert e.linearity == pytest.approx(evaluate.linearity(model, [p], v).value, rel=1e-5)
+
+
+def test_base_and_yardstick(model, vectors, found):
+    assert [b.text for b in found.base] == [g.text for g in model.generate(PROMPTS, N)]
+    assert all(b.kl_end == b.kl_continuation == b.norm == 0.0 for b in found.base)
+    assert {(r.source, r.site, r.sign, round(r.norm, 9)) for r in found.random} == {
+        (e.source, e.site, e.sign, round(e.norm, 9)) for e in found
+    }
+    fewer = ps.effects(model, PROMPTS, vectors[:1], scales=(0.4, 1.5), max_new_tokens=0, random=2)
+    ends = {(r.rank, r.sign, r.scale, r.prompt): r.kl_end for r in found.random if r.source == 0}
+    for r in fewer.random:  # depends on the seed, the site and the draw alone
+        assert ends[r.rank, r.sign, r.scale, r.prompt] == pytest.approx(r.kl_end, rel=1e-6)
+    other = ps.effects(model, PROMPTS, vectors[:1], max_new_tokens=0, random=1, seed=1)
+    assert other.random[0].kl_end != fewer.random[0].kl_end
+
+
+def test_the_same_bits_and_a_file(model, vectors, found, tmp_path):
+    again = ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], random=2, score=lambda p, t: len(t))
+    assert again.to_json() == found.to_json()
+    found.save(tmp_path / "e.json")
+    loaded = ps.Effects.load(tmp_path / "e.json")
+    assert loaded.to_json() == found.to_json() and repr(loaded) == repr(found)
+    with pytest.raises(ps.NotFound):
+        ps.Effects.load(tmp_path / "none.json")
+    for text in ("{", "[]", '{"format": "x"}', '{"format": "powersteer-effects-1"}'):
+        with pytest.raises(ps.InvalidInput, match="no effects of this version"):
+            ps.Effects.from_json(text)
+
+
+def test_without_continuations(model, vectors):
+    quick = ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, random=0)
+    assert not quick.random and {e.text for e in quick} == {""} and all(e.score is None for e in quick)
+    assert all(math.isnan(e.kl_continuation) and math.isnan(e.perplexity) and e.kl_end > 0 for e in quick)
+
+
+def test_where(found):
+    some = found.where(source=0, sign=1, scale=[0.4], rank=lambda r: r > 0)
+    assert len(some) == 2 and {(e.source, e.rank, e.sign, e.scale) for e in some} == {(0, 1, 1, 0.4)}
+    assert {(r.source, r.sign, r.scale) for r in some.random} == {(0, 1, 0.4)} and len(some.base) == 2
+    assert {e.prompt for e in found.where(prompt=1).base} == {1}
+    with pytest.raises(ps.InvalidInput, match="has no 'layer'"):
+        found.where(layer=0)
+
+
+def test_as_a_table(found):
+    pytest.importorskip("pandas")
+    frame = found.to_pandas()
+    assert len(frame) == len(found) + len(found.random) + 2 and "logit_change[y]" in frame
+    assert set(frame.target) == {2, "next_token", "caa", "random", "base"} and len(found.to_dicts()) == len(found)
+
+
+def test_vectors_without_a_norm_take_that_of_the_prompts(model):
+    vec = ps.SteeringVector.from_array(np.arange(1.0, model.d_model + 1), 1, "mlp_out")
+    (e,) = ps.effects(model, ["abc"], vec, scales=[0.5], signs=[1], max_new_tokens=0, random=0)
+    want = np.linalg.norm(model.activations("abc", (1, "mlp_out")), axis=1).mean()
+    assert e.norm == pytest.approx(0.5 * want, rel=1e-9) and e.target == "given"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"vectors": [1]}, "one SteeringVector or more"),
+    ({"signs": (0,)}, "signs are"),
+    ({"scales": (float("nan"),)}, "a scale is nan"),
+    ({"max_new_tokens": -1}, "max_new_tokens is -1"),
+    ({"random": True}, "random is True"),
+    ({"tokens": ["yes"]}, "not one token"),
+    ({"prompts": []}, "empty"),
+    ({"score": lambda p, t: None}, "finite number"),
+])  # fmt: skip
+def test_refusals(model, vectors, change, said):
+    how = {"prompts": PROMPTS, "vectors": vectors[:1], "max_new_tokens": 1, "random": 0, **change}
+    with pytest.raises(ps.InvalidInput, match=said):
+        ps.effects(model, **how)

@@ -1,0 +1,217 @@
+"""ps.evaluate: against PyTorch on the same weights, SciPy's intervals, and cases small enough to do by hand."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import hf_models
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import ids, tiny
+
+import powersteer as ps
+from powersteer import evaluate
+
+PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()[0]
+
+
+@pytest.fixture(scope="module")
+def vectors(model):
+    return [v.relative(0.7) for v in ps.random_vectors(model, 1, 3, prompts=PROMPTS)]
+
+
+def hf_logits(hf, tokens, vec=None):
+    if vec is None:
+        with torch.no_grad():
+            return hf(torch.tensor([tokens])).logits[0]
+    with vec.hook(hf), torch.no_grad():
+        return hf(torch.tensor([tokens])).logits[0]
+
+
+# ---- intervals
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_scipys(counts, level):
+    want = scipy.stats.binomtest(*counts).proportion_ci(level, "wilson")
+    np.testing.assert_allclose(evaluate.wilson(*counts, level), want, atol=1e-12)
+
+
+def test_bootstrap_is_scipys_up_to_its_draws(rng):
+    x = rng.exponential(size=40)
+    want = scipy.stats.bootstrap((x,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
+    got = evaluate.bootstrap(x, resamples=20_000)
+    np.testing.assert_allclose(got, want, atol=0.03 * x.std())
+    assert got == evaluate.bootstrap(x, resamples=20_000) != evaluate.bootstrap(x, resamples=20_000, seed=1)
+    assert all(map(math.isnan, evaluate.bootstrap([2.0])))
+
+
+def test_summary_knows_a_share_from_a_mean():
+    share, mean = evaluate.summary([1, 0, 1, 1], "share"), evaluate.summary([1, 0, 1, 1], "nats")
+    assert (share.interval, mean.interval) == ("wilson", "bootstrap") and share.value == mean.value == 0.75
+    assert (share.low, share.high) == evaluate.wilson(3, 4) and share.n == 4 and share.values == (1, 0, 1, 1)
+    assert evaluate.summary([0.5, 1.0], "share").interval == "bootstrap"
+
+
+# ---- next-token distributions
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_kl_is_pytorchs(name, loaded):
+    model = loaded(name)
+    vecs = [v.relative(0.8) for v in ps.random_vectors(model, 1, 2, prompts=PROMPTS)]
+    said = [[7, 8, 2], [4]]
+    got = evaluate.kl(model, PROMPTS, vecs), evaluate.kl(model, PROMPTS, vecs, continuation=said)
+    with hf_models.exact(name) as hf:
+        for i, v in enumerate(vecs):
+            for j, p in enumerate(PROMPTS):
+                logp, logq = (hf_logits(hf, p + said[j][:-1], x).log_softmax(-1) for x in (None, v))
+                nats = (logp.exp() * (logp - logq)).sum(-1)[len(p) - 1 :].numpy()
+                np.testing.assert_allclose(got[0][i].values[j], nats[0], rtol=1e-8)
+                np.testing.assert_allclose(got[1][i].values[j], nats.mean(), rtol=1e-8)
+
+
+def test_kl_along_the_bases_own_words(model, vectors):
+    said = model.generate(PROMPTS, 5)
+    want = evaluate.kl(model, PROMPTS, vectors, continuation=said)
+    assert evaluate.kl(model, PROMPTS, vectors, continuation=5) == want
+    assert evaluate.kl(model.steered(vectors[0]), PROMPTS) == evaluate.kl(model, PROMPTS, vectors[0])
+    both = evaluate.kl(model, PROMPTS, [[vectors[0], vectors[1]], None])
+    view = model.steered(vectors[0]).steered(vectors[1])
+    np.testing.assert_allclose(both[0].values, evaluate.kl(view, PROMPTS).values, rtol=1e-9)
+    assert both[1].values == (0.0, 0.0) and both[0].unit == "nats"
+    with pytest.raises(ps.InvalidInput, match="steered model with its base"):
+        evaluate.kl(model, PROMPTS)
+    with pytest.raises(ps.InvalidInput, match="one continuation for each of 2"):
+        evaluate.kl(model, PROMPTS, vectors, continuation=[[1]])
+
+
+def test_perplexity_is_pytorchs(loaded):
+    model, said = loaded("llama"), [[7, 8, 2], [4]]
+    whole, after = evaluate.perplexity(model, PROMPTS), evaluate.perplexity(model, PROMPTS, continuation=said)
+    with hf_models.exact("llama") as hf:
+        losses = [-hf_logits(hf, p).log_softmax(-1)[:-1].gather(1, torch.tensor(p[1:])[:, None])[:, 0] for p in PROMPTS]
+        full = [p + c for p, c in zip(PROMPTS, said, strict=True)]
+        later = [-hf_logits(hf, t).log_softmax(-1)[:-1].gather(1, torch.tensor(t[1:])[:, None])[:, 0] for t in full]
+    later = [x[len(p) - 1 :] for x, p in zip(later, PROMPTS, strict=True)]
+    for got, want in ((whole, losses), (after, later)):
+        assert got.value == pytest.approx(torch.cat(want).mean().exp().item(), rel=1e-9)
+        np.testing.assert_allclose(got.values, [x.mean().exp().item() for x in want], rtol=1e-9)
+        assert got.low <= got.value <= got.high
+    with pytest.raises(ps.InvalidInput, match="one token"):
+        evaluate.perplexity(model, [[1]])
+
+
+# ---- scores
+
+
+def test_logit_difference_and_choice(model, vectors):
+    a, b = ids("y")[0], ids("n")[0]
+    z = model.steered(vectors[0])("is it?")[-1].astype(float)
+    got = evaluate.accuracy(model, ["is it?"], evaluate.LogitDifference("y", b), vectors[0])
+    assert got.value == pytest.approx(z[a] - z[b], rel=1e-9) and got.unit == "nats"
+    template = "{question} A{a} B{b}:"
+    logits = [model(template.format(question="q", a=x, b=y))[-1].astype(float) for x, y in (("1", "2"), ("2", "1"))]
+    A, B = ids("A")[0], ids("B")[0]
+    want = ((logits[0][A] - logits[0][B]) - (logits[1][A] - logits[1][B])) / 2
+    got = evaluate.choice(model, [("q", "1", "2")], template=template, letters=("A", "B"))
+    assert got.value == pytest.approx(want, rel=1e-9)
+    turned = evaluate.choice(model, [("q", "2", "1")], template=template, letters=("A", "B"))
+    assert turned.value == pytest.approx(-want, rel=1e-9)
+    with pytest.raises(ps.InvalidInput, match="not one token"):
+        evaluate.choice(model, [("q", "1", "2")])
+    with pytest.raises(ps.InvalidInput, match="question, first option"):
+        evaluate.choice(model, ["q"], letters=("A", "B"))
+
+
+def test_accuracy_scores_what_is_generated(model, vectors):
+    prompts = ["one", "two two", "three"]
+    texts = [[g.text for g in model.generate(prompts, 6, steer=v)] for v in (None, vectors[0])]
+    letter = next(c for c in texts[0][0] if c not in texts[1][2])
+    got = evaluate.accuracy(model, prompts, evaluate.contains(f"[{letter}]"), [None, vectors[0]], max_new_tokens=6)
+    assert [m.values for m in got] == [tuple(float(letter in t) for t in some) for some in texts]
+    seen = []
+    evaluate.accuracy(model, prompts, lambda p, t: seen.append((p, t)) or 1, vectors[0], max_new_tokens=6)
+    assert seen == list(zip(prompts, texts[1], strict=True))
+    assert evaluate.accuracy(model, prompts, lambda p, t: len(t), max_new_tokens=6).interval == "bootstrap"
+
+
+@pytest.mark.parametrize("value", [None, "yes", float("nan"), math.inf, [1]])
+def test_scores_that_are_no_numbers(model, value):
+    with pytest.raises(ps.InvalidInput, match="finite number"):
+        evaluate.accuracy(model, ["a"], lambda p, t: value, max_new_tokens=1)
+
+
+def test_contains_refuses_what_is_no_pattern():
+    with pytest.raises(ps.InvalidInput, match="regular expression"):
+        evaluate.contains("(")
+    assert evaluate.contains("^ab")("", "abc") and not evaluate.contains("^b")("", "abc")
+
+
+# ---- degeneration, vectors
+
+
+def test_repetition_by_hand():
+    assert evaluate.repetition([1, 2, 1, 2, 1], 2).value == 0.5  # 12 21 12 21
+    assert evaluate.repetition([1, 2, 3], 4).value == 0.0
+    found = evaluate.repetition("a b a b a", 2)
+    assert found.value == 0.5 and found.compression == len(b"a b a b a") / len(zlib.compress(b"a b a b a", 9))
+    assert evaluate.repetition("na " * 200).compression > 2.4 > evaluate.repetition("the quick brown fox").compression
+    assert math.isnan(evaluate.repetition([1, 2]).compression)
+
+
+def test_presence_ratio_is_the_mean_over_random_vectors(model, vectors, rng):
+    got = evaluate.presence_ratio(model, PROMPTS, vectors)
+    u = rng.standard_normal((20_000, model.d_model))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    for j, p in enumerate(PROMPTS):
+        a = model.activations(p, vectors[0].place)
+        for v, m in zip(vectors, got, strict=True):
+            want = np.abs(a @ v.direction).mean() / np.abs(a @ u.T).mean()
+            assert m.values[j] == pytest.approx(want, rel=0.02)
+    last = evaluate.presence_ratio(model, PROMPTS[:1], vectors[0], positions=-1)
+    assert last.value != got[0].values[0] and last.n == 1
+
+
+@pytest.mark.parametrize("target", [1, "next_token", "logits"])
+def test_linearity_is_the_first_order_remainder(model, target):
+    """To second order |dF - J d| / |dF| falls in proportion to |d|; and by hand at one scale."""
+    vec = model.jacobian(PROMPTS, 0, target).svd(1, tol=1e-8).vectors[0]
+    small, half = (evaluate.linearity(model, PROMPTS, vec * s).value for s in (1e-3, 5e-4))
+    assert 0 < small < 0.02 and half == pytest.approx(small / 2, rel=0.05)
+    p, big = PROMPTS[0], vec.relative(0.5)
+    J = model.jacobian(p, 0, target)
+    if target == 1:
+        dF = (model.steered(big).activations(p, (1, "mlp_out")) - model.activations(p, (1, "mlp_out")))[-2:].ravel()
+    else:
+        dF = (model.steered(big)(p) - model(p))[-1].astype(float)
+    if target == "next_token":
+        prob = np.exp(model(p)[-1] - np.logaddexp.reduce(model(p)[-1]))
+        dF = np.sqrt(prob) * (dF - prob @ dF)
+    want = np.linalg.norm(dF - J @ big.vector) / np.linalg.norm(dF)
+    assert evaluate.linearity(model, [p], big).value == pytest.approx(want, rel=1e-6)
+
+
+def test_linearity_needs_a_target(model, vectors):
+    with pytest.raises(ps.InvalidInput, match="names no target"):
+        evaluate.linearity(model, PROMPTS, vectors)
+
+
+def test_curve(model, vectors):
+    v = vectors[0]
+    found = evaluate.curve(lambda vs: evaluate.kl(model, PROMPTS, vs), v, [-1.0, 0.0, 0.5])
+    assert [s for s, _ in found] == [-1.0, 0.0, 0.5] and found[1][1].value == 0.0
+    assert found[2][1].value == pytest.approx(evaluate.kl(model, PROMPTS, v.relative(0.5)).value, rel=1e-12)
+    assert found[0][1].value == pytest.approx(evaluate.kl(model, PROMPTS, v.relative(-1.0)).value, rel=1e-12)
+    with pytest.raises(ps.InvalidInput, match="relative=False"):
+        evaluate.curve(lambda vs: [], ps.SteeringVector.from_array(v.direction, 1, "mlp_out"), [1.0])

@@ -1,0 +1,150 @@
+"""Search: chosen on validation alone, told on test, and random vectors treated in the same way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from tiny import ids, tiny
+
+import powersteer as ps
+from powersteer import evaluate
+from powersteer.selection import random_like
+
+VALIDATION = [f"v{c}" for c in "abcdefgh"]
+TEST = [f"t{c}" for c in "abcdefghij"]
+SCALES = (0.5, 2.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()[0]
+
+
+@pytest.fixture(scope="module")
+def vectors(model):
+    return ps.random_vectors(model, 1, 4, seed=5, prompts=VALIDATION)
+
+
+@pytest.fixture(scope="module")
+def score():
+    return evaluate.LogitDifference(ids("y")[0], ids("n")[0])
+
+
+def test_the_best_on_validation_by_brute_force(model, vectors, score):
+    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=2, top=2)
+    table = {
+        (i, sign, s): evaluate.accuracy(model, VALIDATION, score, v.relative(sign * s)).value
+        for i, v in enumerate(vectors) for sign in (1, -1) for s in SCALES
+    }  # fmt: skip
+    best = max(table, key=table.get)
+    c = found.chosen[0].candidate
+    assert (c.index, c.sign, c.scale) == best and c.score == pytest.approx(table[best], rel=1e-9) and c.n == len(VALIDATION)
+    assert [x.score for x in found.ranked] == sorted((x.score for x in found.ranked), reverse=True)
+    assert len(found.ranked) == len(table) and found.chosen[1].candidate.index != c.index
+    want = evaluate.accuracy(model, TEST, score, found.vector)
+    assert found.test.value == pytest.approx(want.value, rel=1e-9) and found.test.n == len(TEST)
+    base = evaluate.accuracy(model, TEST, score).value
+    assert found.gain.value == pytest.approx(want.value - base, rel=1e-6)
+    assert found.unsteered[1].value == pytest.approx(base, rel=1e-9)
+    passing = {i for (i, _, _), x in table.items() if x >= found.passing}
+    assert found.share.value == len(passing) / len(vectors)
+
+
+def test_random_draws_choose_on_validation_too(model, vectors, score):
+    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=2, seed=3)
+    assert len(found.random) == 2
+    for draw, r in enumerate(found.random):
+        others = random_like(model, vectors, 3, draw)
+        alone = ps.search(model, others, score, VALIDATION, TEST, scales=SCALES, random=0)
+        assert np.array_equal(r.candidate.vector.vector, alone.vector.vector)
+        assert r.test.value == pytest.approx(alone.test.value, rel=1e-9)
+        assert all(o.place == v.place and o.site_norm == v.site_norm for o, v in zip(others, vectors, strict=True))
+    low, high = found.random_range
+    assert found.beats_random == (found.test.low > high) and low <= high
+    assert found.random_share.n == 2 * len(vectors)
+    none = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=0)
+    assert none.random_share is None and math.isnan(none.random_range[0]) and "share" in str(none)
+
+
+def test_test_prompts_are_looked_at_last(model, vectors):
+    seen = []
+
+    def score(prompt, text):
+        seen.append(prompt)
+        return float(prompt[0] == "v" and len(text) % 2)
+
+    ps.search(model, vectors[:2], score, VALIDATION[:3], TEST[:3], scales=(1.0,), random=1, max_new_tokens=3)
+    first = next(i for i, p in enumerate(seen) if p[0] == "t")
+    assert all(p[0] == "t" for p in seen[first:]) and len(seen) - first == 3 * 3
+
+
+def test_a_planted_vector_is_found(model, rng):
+    """The unembedding of a letter at the last layer makes the model say it; random vectors do not."""
+    letter = ids("z")[0]
+    last = (model.n_layers - 1, "resid_post")
+    planted = model.jacobian("ab", last, "logits").dense()[letter]
+    others = ps.random_vectors(model, last, 5, prompts=VALIDATION)
+    vec = dataclasses.replace(others[0], direction=planted / np.linalg.norm(planted), method="array", seed=None)
+    found = ps.search(
+        model, [*others[1:], vec], lambda p, t: t[:1] == "z", VALIDATION, TEST, scales=(1.0, 8.0), random=3, max_new_tokens=1
+    )
+    assert found.chosen[0].candidate.index == 4 and found.chosen[0].candidate.sign == 1
+    assert found.test.value == 1.0 and found.test.interval == "wilson" and found.beats_random
+    assert found.share.value == 0.2 and found.random_share.value < 0.2
+
+
+def test_ties_go_to_the_smaller_scale_then_the_earlier_vector(model, vectors):
+    found = ps.search(model, vectors, lambda p, t: 1.0, VALIDATION, TEST, scales=(2.0, 0.5), random=0, max_new_tokens=1)
+    assert [(c.scale, c.index, c.sign) for c in found.ranked[:3]] == [(0.5, 0, 1), (0.5, 0, -1), (0.5, 1, 1)]
+
+
+def test_halving_keeps_the_best(model, vectors, score):
+    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=1, halving=2)
+    assert found.rounds == ((16, 4), (8, 8)) and [c.n for c in found.ranked] == [8] * 8 + [4] * 8
+    order = [VALIDATION[i] for i in np.random.default_rng(0).permutation(8)][:4]
+    first = {c: evaluate.accuracy(model, order, score, c.vector).value for c in found.ranked}
+    kept = sorted(first.values(), reverse=True)[:8]
+    assert sorted(x for c, x in first.items() if c.n == 8) == sorted(kept)
+
+
+def test_screen_ranks_first(model, vectors):
+    """A score of texts is only asked for the candidates that the cheap one puts first."""
+    screen, asked = evaluate.LogitDifference(ids("y")[0], ids("n")[0]), []
+    cheap = ps.search(model, vectors, screen, VALIDATION, TEST, scales=SCALES, random=0)
+
+    def score(prompt, text):
+        asked.append(prompt)
+        return len(text)
+
+    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=0, max_new_tokens=2, screen=screen, screened=3)
+    kept = {(c.index, c.sign, c.scale) for c in found.ranked[:3]}
+    assert kept == {(c.index, c.sign, c.scale) for c in cheap.ranked[:3]} and found.rounds == ((3, 8),)
+    assert sum(p[0] == "v" for p in asked) == 3 * 8 + 8 and len(found.ranked) == 16
+    assert all(math.isnan(c.score) for c in found.ranked[3:])
+
+
+def test_the_same_arguments_give_the_same_bits(model, vectors, score):
+    a, b = (ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=2, seed=1) for _ in range(2))
+    assert str(a) == str(b) and a.test == b.test and [r.test for r in a.random] == [r.test for r in b.random]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"test": ["ta", VALIDATION[2]]}, "test prompt 1 is also validation prompt 2"),
+    ({"validation": []}, "empty"),
+    ({"vectors": []}, "one SteeringVector or more"),
+    ({"signs": (2,)}, "signs are"),
+    ({"scales": ()}, "scales are"),
+    ({"scales": (0.5, 0.5)}, "each once"),
+    ({"scales": (-1.0,)}, "a scale is -1"),
+    ({"halving": 1}, "halving is 1"),
+    ({"top": 5}, "top is 5"),
+    ({"random": -1}, "random is -1"),
+    ({"screened": 0, "screen": evaluate.LogitDifference(1, 2)}, "screened is 0"),
+])  # fmt: skip
+def test_refusals(model, vectors, score, change, said):
+    how = {"vectors": vectors, "score": score, "validation": VALIDATION, "test": TEST, **change}
+    with pytest.raises(ps.InvalidInput, match=said):
+        ps.search(model, **how)
