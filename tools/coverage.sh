@@ -15,7 +15,7 @@ POWERSTEER_FAULTS=1 POWERSTEER_COVERAGE=1 "$python" setup.py -q build_ext --inpl
 files=("$@")
 if [ $# = 0 ]; then
     files=(tests/test_{faults,arena,blas,blas_rng,core,estimate,forward,generate,jacobian,lockstep,model,moe,orth,rope}.py
-           tests/test_{svd,svd_call,threads,torch_func,vectors}.py)
+           tests/test_{svd,svd_call,threads,tile,torch_func,vectors}.py)
 fi
 # CC: the files that some tests compile for themselves count, too; their counters lie in the tests' folders
 CC="gcc --coverage -fprofile-update=atomic" "$python" -m pytest -q -p no:cacheprovider --basetemp "$copy/tmp" "${files[@]}" ||
