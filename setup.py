@@ -5,7 +5,7 @@ Environment switches, for development:
     POWERSTEER_SANITIZE=address,undefined   (or thread)
     POWERSTEER_COVERAGE=1           gcov counters
     POWERSTEER_WERROR=1             warnings are errors
-    POWERSTEER_MUTATE=n             the n-th deliberate bug of the mutation tests
+    POWERSTEER_FAULTS=1             allocations can be made to fail (csrc/alloc.h)
 """
 
 import copy
@@ -39,7 +39,7 @@ def flags():
         compile_ += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
         link += [f"-fsanitize={sanitizers}"]
     if flag("COVERAGE"):
-        compile_ += ["--coverage", "-O0"]
+        compile_ += ["--coverage", "-fprofile-update=atomic", "-O0"]
         link += ["--coverage"]
     return compile_, link
 
@@ -64,8 +64,8 @@ class BuildExt(build_ext):
 
 def core(name, *macros):
     compile_args, link_args = flags()
-    if mutation := os.environ.get("POWERSTEER_MUTATE"):
-        macros += (("PS_MUTATE", mutation),)
+    if flag("FAULTS"):
+        macros += (("PS_FAULTS", "1"),)
     return Extension(
         f"powersteer.{name}",
         sources=sorted(glob("csrc/*.c") + glob("csrc/python/*.c")),

@@ -1,7 +1,7 @@
 #include "arena.h"
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+#include "alloc.h"
 
 enum { ALIGN = 64 };
 
@@ -37,7 +37,7 @@ ps_code arena_bytes(const arena_slice *table, size_t n, size_t *bytes, ps_status
 ps_code arena_make(arena *a, const arena_slice *table, size_t n, ps_status *st) {
     size_t total;
     if (arena_bytes(table, n, &total, st)) return st->code;
-    char *base = malloc(total);
+    char *base = ps_malloc(total);
     if (!base) return ps_fail(st, PS_ERR_MEMORY, "out of memory: %zu bytes asked for", total);
     a->base = base;
     a->bytes = total;
@@ -52,7 +52,7 @@ ps_code arena_make(arena *a, const arena_slice *table, size_t n, ps_status *st) 
 }
 
 void arena_free(arena *a) {
-    free(a->base);
+    ps_free(a->base);
     a->base = NULL;
     a->bytes = 0;
 }

@@ -1,8 +1,8 @@
 #include "blas.h"
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include "alloc.h"
 #include "arena.h"
 
 #ifdef _WIN32
@@ -110,7 +110,7 @@ static ps_code bind(blas *b, const char *path, const char *prefix, ps_status *st
 }
 
 ps_code blas_open(blas **out, const char *path, const char *prefix, ps_status *st) {
-    blas *b = calloc(1, sizeof *b);
+    blas *b = ps_calloc(1, sizeof *b);
     if (!b) return ps_fail(st, PS_ERR_MEMORY, "out of memory");
     b->library = library_open(path, st);
     if (!b->library || bind(b, path, prefix, st)) {
@@ -123,7 +123,7 @@ ps_code blas_open(blas **out, const char *path, const char *prefix, ps_status *s
 
 void blas_close(blas *b) {
     if (b && b->library) library_close(b->library);
-    free(b);
+    ps_free(b);
 }
 
 const char *blas_config(const blas *b) { return b->config; }

@@ -2,8 +2,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <unistd.h>
+#include "alloc.h"
 
 enum { SPINS = 1000 }; /* a few tens of microseconds: about the gap between two operations of a sweep */
 
@@ -55,7 +55,7 @@ static void drain(pool *p, int worker) {
 static void *worker_main(void *arg) {
     worker_arg w = *(worker_arg *)arg;
     pool *p = w.p;
-    free(arg);
+    ps_free(arg);
     for (;;) {
         for (int s = 0; s < SPINS && atomic_load(&p->generation) == w.seen && !atomic_load(&p->stop); s++) relax();
         if (atomic_load(&p->generation) == w.seen && !atomic_load(&p->stop)) {
@@ -85,11 +85,11 @@ static void start_workers(pool *p) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (p->n_workers < p->n_threads - 1) {
-        worker_arg *arg = malloc(sizeof *arg);
+        worker_arg *arg = ps_malloc(sizeof *arg);
         if (!arg) break;
         *arg = (worker_arg){p, p->n_workers + 1, atomic_load(&p->generation)};
         if (pthread_create(&p->workers[p->n_workers], NULL, worker_main, arg)) {
-            free(arg);
+            ps_free(arg);
             break;
         }
         p->n_workers++;
@@ -111,11 +111,11 @@ static int acquire(pool *p) {
 
 ps_code pool_create(pool **out, int threads, ps_status *st) {
     if (threads < 1 || threads > 4096) return ps_fail(st, PS_ERR_VALUE, "threads must be between 1 and 4096, got %d", threads);
-    pool *p = calloc(1, sizeof *p);
-    pthread_t *workers = calloc((size_t)threads, sizeof *workers);
+    pool *p = ps_calloc(1, sizeof *p);
+    pthread_t *workers = ps_calloc((size_t)threads, sizeof *workers);
     if (!p || !workers) {
-        free(p);
-        free(workers);
+        ps_free(p);
+        ps_free(workers);
         return ps_fail(st, PS_ERR_MEMORY, "out of memory for a pool of %d threads", threads);
     }
     p->n_threads = threads;
@@ -137,8 +137,8 @@ void pool_free(pool *p) {
         pthread_cond_destroy(&p->done);
         pthread_mutex_destroy(&p->lock);
     }
-    free(p->workers);
-    free(p);
+    ps_free(p->workers);
+    ps_free(p);
 }
 
 int pool_threads(const pool *p) { return p->n_threads; }

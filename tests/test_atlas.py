@@ -109,6 +109,12 @@ def test_the_sketch_says_how_wrong_it_may_be():
         assert np.mean(inside) >= 0.9
 
 
+def test_the_seed_decides_the_sketch(model):
+    a, b, other = (compute(model, method="sketch", seed=seed, next_token=False) for seed in (1, 1, 2))
+    for source, target in a.pairs:
+        assert a.sketch(source, target) == b.sketch(source, target) != other.sketch(source, target)
+
+
 def test_sketch_only(model):
     atlas = compute(model, method="sketch", sketch=24)
     full = compute(model, method="dense")

@@ -29,7 +29,7 @@ def small_core(request, tmp_path_factory):
 
 @pytest.mark.parametrize("ta", "nt")
 @pytest.mark.parametrize("tb", "nt")
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 5), (7, 11, 13), (16, 1, 6), (2, 3, 0), (0, 3, 2)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 5), (7, 11, 13), (16, 1, 6), (3, 4, 12), (2, 3, 0), (0, 3, 2)])
 @pytest.mark.parametrize("beta", [0.0, -0.5])
 @pytest.mark.parametrize("cut", [False, True])
 def test_gemm(core, small_core, ta, tb, shape, beta, cut):

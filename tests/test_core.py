@@ -152,6 +152,28 @@ def test_weights_as_stored(core, stored, order):
         assert_close(logits[0], reference.forward(twin, random_prompts(np.random.default_rng(n), 97, (n,))[0])[0][-1:], tol)
 
 
+def test_matrices_wider_than_a_panel():
+    """16-bit weights are widened a panel at a time: the panels' products add up, in both directions."""
+    twin = random_model(6, stored="bfloat16", d_model=60, d_ff=2500, n_vocab=2300, n_layers=1)
+    model = core_model(twin)
+    (prompt,) = prompts = random_prompts(np.random.default_rng(0), 2300, (12,))
+    want, _ = reference.forward(twin, prompt)
+    assert_close(model.forward(prompts, [], [], "all")[0][0], want, 1e-11)
+    every = [np.arange(12, dtype=np.int32)]
+    J = _core64.Jacobian(model, prompts, [], (0, 0), "logits", every, [every[0][-2:]], False)
+    dense = J.apply(np.eye(60)).T
+    U = np.random.default_rng(1).normal(size=(5, J.shape[0]))
+    assert_close(J.apply_t(U), U @ dense, 1e-11)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_narrow_products_shared_by_threads(threads):
+    twin = random_model(8, d_model=130, d_ff=601, n_layers=1, head_bias=True, n_vocab=530)
+    (prompt,) = prompts = random_prompts(np.random.default_rng(0), 530, (4,))
+    logits, _ = core_model(twin, threads=threads).forward(prompts, [], [], "all")
+    assert_close(logits[0], reference.forward(twin, prompt)[0], 1e-11)
+
+
 def test_decoding_is_the_forward_pass():
     twin = random_model(5, window=3, n_layers=3)
     model = core_model(twin)
@@ -175,6 +197,16 @@ def test_decoding_is_the_forward_pass():
     with pytest.raises(powersteer.PowersteerError, match="full"):
         for _ in range(20):
             decoder.step()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_of_equal_logits_the_lowest_id_is_chosen(temperature):
+    twin = random_model(4, n_vocab=24)
+    twin.top["head"][12:] = twin.top["head"][:12]
+    decoder = _core64.Decoder(core_model(twin), [ids(5, 2), ids(20)], ids(9, 9), [], temperature, 1, 1.0, np.zeros(2, np.uint64))
+    for _ in range(5):
+        assert np.array_equal(decoder.step(), decoder.logits().argmax(1))
+        assert np.array_equal(decoder.logits()[:, :12], decoder.logits()[:, 12:])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -212,6 +244,7 @@ BAD_MODELS = {
     "kv heads": (lambda t: t.spec.update(n_kv_heads=3), "no multiple"),
     "activation": (lambda t: t.spec.update(act="swish"), "swish"),
     "shape": (lambda t: t.layers[0].update(up=t.layers[0]["up"][1:]), r"up has shape \(19, 12\).*\(20, 12\)"),
+    "columns": (lambda t: t.layers[0].update(up=t.layers[0]["up"][:, 1:]), r"up has shape \(20, 11\).*\(20, 12\)"),
     "dtype": (lambda t: t.layers[0].update(up=t.layers[0]["up"].astype(int)), "int64"),
     "byte order": (lambda t: t.layers[0].update(up=t.layers[0]["up"].astype(">f8")), "byte order"),
     "missing weight": (lambda t: t.layers[1].pop("q"), "q is missing"),
@@ -220,6 +253,31 @@ BAD_MODELS = {
     "rope index": (lambda t: t.layers[1].update(rope=2), "rope 2"),
     "layers": (lambda t: t.layers.pop(), "1 layers are given; the spec has 2"),
     "norm alone": (lambda t: t.layers[0].update(q_norm=(np.ones(24), None)), "q_norm and k_norm"),
+    "norm kind": (lambda t: t.spec.update(norm=3), "'norm' has a value the core does not know: 3"),
+    "flag": (lambda t: t.spec.update(parallel=1), "'parallel' must be True or False"),
+    "rope dim odd": (lambda t: t.spec.update(rope_dim=3), "rope_dim = 3 must be even"),
+    "rope dim large": (lambda t: t.spec.update(rope_dim=8), "at most head_dim = 6"),
+    "negative cap": (lambda t: t.spec.update(attn_softcap=-1.0), "not be negative"),
+    "infinite eps": (lambda t: t.spec.update(norm_eps=np.inf), "'norm_eps' is not finite"),
+    "rope list": (lambda t: t.spec.update(rope=None), "'rope' must be a list"),
+    "rope length": (lambda t: t.spec.update(rope=[(np.ones(3), 1.0)]), "rope_dim/2 = 2"),
+    "rope dtype": (lambda t: t.spec.update(rope=[(np.ones(2, np.float32), 1.0)]), "float64"),
+    "rope switch": (lambda t: t.spec.update(rope=[(np.ones(2), 1.0, np.ones(2), 0)]), r"rope\[0\] switches after 0"),
+    "experts top_k": (lambda t: t.spec.update(n_experts=2, top_k=3, d_expert=4, norm_topk=True), "top_k = 3 must be between"),
+    "experts alone": (lambda t: t.layers[0].update(experts=[]), "router and a list of n_experts"),
+    "norm tuple": (lambda t: t.layers[0].update(norm1=np.ones(12)), "norm1 must be a tuple"),
+    "norm gain": (lambda t: t.layers[0].update(norm1=(np.ones(11), None)), "norm1 has 11 numbers; 12"),
+    "layer key": (lambda t: t.layers[0].update(colour=1), "a layer has an unknown key 'colour'"),
+    "layer kind": (lambda t: t.layers.__setitem__(0, [1]), "a layer must be a dict, got list"),
+    "top key": (lambda t: t.top.update(colour=1), "top has an unknown key 'colour'"),
+    "gate of a plain MLP": (lambda t: t.spec.update(gated=False), "a gate is given"),
+    "no window": (lambda t: t.layers[0].pop("window"), "lacks 'window' or 'rope'"),
+    "negative window": (lambda t: t.layers[0].update(window=-1), "window -1"),
+    "window beyond int": (lambda t: t.layers[0].update(window=2**32 + 3), "window 4294967299"),
+    "rope beyond int": (lambda t: t.layers[0].update(rope=2**32), "rope 4294967296"),
+    "one dimension": (lambda t: t.layers[0].update(up=np.zeros(240)), r"up has shape \(240,\)"),
+    "no array": (lambda t: t.layers[0].update(up=[[1.0]]), "up must be a NumPy array, got list"),
+    "unaligned": (lambda t: t.layers[0].update(up=np.ndarray((20, 12), float, bytes(2000), 4)), "up must be aligned"),
 }
 
 
@@ -249,7 +307,52 @@ BAD_CALLS = {
     "temperature": (lambda m: _core64.Decoder(m, [ids(1)], ids(9), [], -1.0, 0, 1.0, np.zeros(1, np.uint64)), "temperature"),
     "top_p": (lambda m: _core64.Decoder(m, [ids(1)], ids(9), [], 1.0, 0, 0.0, np.zeros(1, np.uint64)), "top_p"),
     "other core": (lambda m: _core32.Jacobian(m, [ids(1)], [], (0, 4), (1, 4), [ids(0)], [ids(0)], False), "this core"),
+    "rows": (lambda m: m.forward([ids(1)], [], [], "some"), "rows must be"),
+    "no tokens": (lambda m: m.forward(3, [], [], "all"), "tokens must be a list of int32 arrays"),
+    "token rows": (lambda m: m.forward([ids(1)[None]], [], [], "all"), r"tokens\[0\] must be a contiguous 1-D"),
+    "token strides": (lambda m: m.forward([ids(1, 2, 3)[::2]], [], [], "all"), r"tokens\[0\] must be a contiguous 1-D"),
+    "site pair": (lambda m: m.forward([ids(1)], [], [(0, "mlp_out")], "all"), r"a site must be a tuple \(layer, site\)"),
+    "no steer": (lambda m: m.forward([ids(1)], None, [], "all"), "steer must be a list"),
+    "steer tuple": (lambda m: m.forward([ids(1)], [(0, 0)], [], "all"), "an intervention must be a tuple"),
+    "steer ranges": (lambda m: m.forward([ids(1)], [(0, 0, np.zeros(12), -1, ids(0, 1))], [], "all"), r"shape \(n, 2\)"),
+    "steer triples": (lambda m: m.forward([ids(1)], [(0, 0, np.zeros(12), -1, ids(0, 1, 2)[None])], [], "all"), r"shape \(n, 2\)"),
+    "capacity dtype": (lambda m: decoder(m, capacity=np.array([9])), "capacity must be"),
+    "capacity length": (lambda m: decoder(m, capacity=ids(9, 9)), "capacity must be a contiguous array of 1"),
+    "seeds": (lambda m: decoder(m, seeds=np.zeros(2, np.uint64)), "seeds must be"),
+    "no prompts": (lambda m: decoder(m, prompts=[], capacity=ids(), seeds=np.zeros(0, np.uint64)), "no prompt given"),
+    "top_k": (lambda m: decoder(m, top_k=-1), "top_k must not be negative"),
+    "stop early": (lambda m: decoder(m).stop(0), "between two steps"),
+    "stop whom": (lambda m: decoder(m).stop(1), "there is no sequence 1"),
+    "target text": (lambda m: jacobian(m, target="next token"), "target must be"),
+    "target count": (lambda m: jacobian(m, target=[], to=[]), "0 targets"),
+    "target positions": (lambda m: jacobian(m, target=[(1, 4)], to=[]), "1 targets need as many"),
+    "source positions": (lambda m: jacobian(m, at=[]), "source positions for 0"),
+    "no positions": (lambda m: jacobian(m, at=[ids()]), "no positions given"),
+    "V": (lambda m: jacobian(m).apply(np.zeros((2, 11))), r"V must be a float64 array of shape \(n, 12\), got \(2, 11\)"),
+    "V dtype": (lambda m: jacobian(m).apply(np.zeros((2, 12), np.float32)), "V must be a float64"),
+    "V kind": (lambda m: jacobian(m).apply([1.0]), "got <class 'list'>"),
+    "fan V": (lambda m: jacobian(m).fan(np.zeros(12)), r"got \(12,\)"),
+    "apply of several": (lambda m: jacobian(m, [(1, 4), (1, 5)], to=[[ids(0)]] * 2).apply(np.zeros((1, 12))), "apply_each"),
+    "no lanes": (lambda m: jacobian(m).apply_each(()), "lanes must be a list"),
+    "lane": (lambda m: jacobian(m).apply_each([[0]]), r"a lane must be a tuple \(target, v, u\)"),
+    "lane target": (lambda m: jacobian(m).apply_each([(1, np.zeros(12), np.zeros(12))]), "there is no target 1"),
+    "lane output": (lambda m: jacobian(m).apply_each([(0, np.zeros(12), read_only(12))]), "read-only"),
 }
+
+
+def decoder(model, prompts=(ids(1),), capacity=ids(9), top_k=0, seeds=np.zeros(1, np.uint64)):  # noqa: B008
+    return _core64.Decoder(model, list(prompts), capacity, [], 0.0, top_k, 1.0, seeds)
+
+
+def jacobian(model, target=(1, 4), at=(ids(0),), to=(ids(0),)):  # noqa: B008
+    return _core64.Jacobian(model, [ids(1)], [], (0, 4), target, list(at), list(to), False)
+
+
+def read_only(n):
+    array = np.zeros(n)
+    array.flags.writeable = False
+    return array
+
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
@@ -257,3 +360,37 @@ def test_bad_calls(case):
     call, message = BAD_CALLS[case]
     with pytest.raises(powersteer.PowersteerError, match=message):
         call(core_model(random_model()))
+
+
+def test_a_parallel_block_has_no_middle():
+    model = core_model(random_model(parallel=True))
+    with pytest.raises(powersteer.PowersteerError, match="resid_mid does not exist"):
+        model.forward([ids(1)], [], [(0, 2)], "all")
+    for source, target, message in [((0, 2), (1, 4), "resid_mid"), ((0, 0), (1, 2), "resid_mid"), ((0, 1), (0, 4), "not reach")]:
+        with pytest.raises(powersteer.PowersteerError, match=message):
+            _core64.Jacobian(model, [ids(1)], [], source, target, [ids(0)], [ids(0)], False)
+
+
+def test_logits_that_are_not_finite():
+    twin = random_model(9)
+    twin.top["head"][2, 3] = np.inf
+    with pytest.raises(powersteer.NumericalError, match="the logits are not finite"):
+        core_model(twin).forward([ids(1, 2)], [], [], "all")
+
+
+def test_norms_without_a_gain():
+    """As OLMo's: the same as with a gain of 1 and a bias of 0."""
+    given, bare = random_model(3, norm="layer"), random_model(3, norm="layer")
+    for layer in given.layers:
+        layer["norm1"], layer["norm2"] = (np.ones(12), np.zeros(12)), (np.ones(12), np.zeros(12))
+    for layer in bare.layers:
+        layer["norm1"] = layer["norm2"] = (None, None)
+    every = [np.arange(5, dtype=np.int32)]
+    J, K = (
+        _core64.Jacobian(core_model(twin), [ids(3, 1, 4, 1, 5)], [], (0, 0), (1, 5), every, every, False)
+        for twin in (given, bare)
+    )
+    V, U = (np.random.default_rng(0).normal(size=(4, n)) for n in (12, 60))
+    assert_close(K.base, J.base, 1e-13)
+    assert_close(K.apply(V), J.apply(V), 1e-13)
+    assert_close(K.apply_t(U), J.apply_t(U), 1e-13)

@@ -13,10 +13,10 @@ CSRC, PACKAGE = ROOT / "csrc", ROOT / "powersteer"
 
 # Each may include or import those before it, never those after.
 C_ORDER = (
-    "real status half vec arena rng parallel blas spec linop runtime norm rope mlp wide skinny tile_kernel tile linear "
+    "real status half vec alloc arena rng parallel blas spec linop runtime norm rope mlp wide skinny tile_kernel tile linear "
     "rows attention batch steer cache moe tape block forward jacobian sample decoder orth svd svd_power svd_krylov"
 ).split()
-PYTHON_C_ORDER = ["module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
+PYTHON_C_ORDER = ["faults", "module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
 PY_ORDER = (
     "_version errors forks records files _core32 _core64 _blas sites spec chat tokens loading prompts positions hooks "
     "controlvector vectors steering svd lockstep jacobian estimate generation model "

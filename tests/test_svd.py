@@ -177,6 +177,21 @@ def test_clusters_are_named():
     assert not coarse.cluster_open
     assert solve(np.diag([3.0, 2, 1]), 3).clusters == []
     assert solve(planted(9, 9, [3, 2, 2, 1, 1]), 5, method="dense").clusters == [(1, 2), (3, 4)]
+    for apart, together in ((40, True), (90, False)):  # 4 * 16 eps is the width where the residual is rounding
+        near = solve(np.diag([1, 1 - apart * EPS[np.float64], 0.5]), 3, method="dense")
+        assert near.clusters == ([(0, 1)] if together else [])
+
+
+def test_the_dense_certificate_does_not_trust_lapack(monkeypatch):
+    A = np.random.default_rng(0).standard_normal((9, 7))
+    U, S, Vh = np.linalg.svd(A / np.abs(A).max(), full_matrices=False)
+    U = U + 1e-5 * np.random.default_rng(1).standard_normal(U.shape)
+    monkeypatch.setattr(np.linalg, "svd", lambda *args, **options: (U, S, Vh))
+    with pytest.warns(ps.ConvergenceWarning):
+        r = ps.svd(A, 4, method="dense", tol=1e-9)
+    exact = certificate(A, r.U, r.S, r.Vh)
+    assert abs(exact[:, 0] / exact[:, 1] - 1).min() > 1e-3, "the two sides differ"
+    np.testing.assert_allclose(r.certificate, exact, rtol=1e-6)
 
 
 @both
@@ -273,6 +288,13 @@ def test_the_budget_is_never_exceeded(most):
     assert r.applications == op.applications <= most
     assert not r.converged and r.stop == "max_applications"
     np.testing.assert_allclose(r.certificate, certificate(np.diag(op.sigma), r.U, r.S, r.Vh), atol=1e-12)
+
+
+def test_a_restart_keeps_what_the_next_vectors_are_chosen_by():
+    """Copies beyond the block come from the pool, which a restart must leave in order."""
+    A = planted(200, 160, np.repeat(np.arange(1, 41) ** -0.5, 4))
+    spent = [_core64.svd_krylov(Counted(A), A.shape, 4, 2, 1e-8, 5000, 0, basis, None)["applications"] for basis in (20, 160)]
+    assert spent[0] <= 1.3 * spent[1], spent
 
 
 @both

@@ -198,6 +198,10 @@ def test_the_core_checks_for_itself(core, dtype):
         def apply_t(self, U):
             return super().apply_t(U)[:, 1:]
 
+    class More(Counted):
+        def apply(self, V):
+            return np.repeat(super().apply(V), 2, axis=0)
+
     class Other(Counted):
         def apply_t(self, U):
             return super().apply_t(U).astype(np.float64 if dtype == np.float32 else np.float32)
@@ -208,6 +212,9 @@ def test_the_core_checks_for_itself(core, dtype):
         ((good, (30, 50), 3, 0, 1e-3, 100, 0, 30), "block"),
         ((good, (30, 50), 3, 1, float("nan"), 100, 0, 30), "tol"),
         ((good, (-30, 50), 3, 1, 1e-3, 100, 0, 30), "rows"),
+        ((good, (30, 50), 0, 1, 1e-3, 100, 0, 30), "k = 0"),
+        ((good, (30, 50), 3, 1, 1e-3, 5, 0, 30), "max_applications = 5 is not enough"),
+        ((More(A.astype(dtype)), (30, 50), 3, 1, 1e-3, 100, 0, 30), "returned 2 rows for 1 vectors"),
         ((good, (30, 50), 31, 1, 1e-3, 100, 0, 30), "k = 31"),
         ((Short(A.astype(dtype)), (30, 50), 3, 1, 1e-3, 100, 0, 30), r"shape \(n, 50\), got \(1, 49\)"),
         ((Other(A), (30, 50), 3, 1, 1e-3, 100, 0, 30), f"must be a {np.dtype(dtype)} array"),
@@ -215,6 +222,10 @@ def test_the_core_checks_for_itself(core, dtype):
     for args, words in cases:
         with pytest.raises(ps.InvalidInput, match=words):
             core.svd_krylov(*args, None)
+    for args, words in [((31, 0, 5, 0), "k = 31"), ((3, 28, 5, 0), "oversample = 28"), ((3, 0, 0, 0), "iterations"),
+                        ((3, -1, 5, 0), "oversample must not be negative")]:  # fmt: skip
+        with pytest.raises(ps.InvalidInput, match=words):
+            core.svd_power(good, (30, 50), *args)
     with pytest.raises(AttributeError):
         core.svd_krylov(object(), (30, 50), 3, 1, 1e-3, 100, 0, 30, None)
     with pytest.raises((MemoryError, ValueError)):

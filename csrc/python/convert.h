@@ -12,6 +12,7 @@
 #endif
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
+#include "faults.h"
 
 #ifdef PS_DOUBLE
 #define NPY_REAL NPY_FLOAT64

@@ -1,4 +1,5 @@
 #include "model_type.h"
+#include <limits.h>
 #include <stddef.h>
 #include <string.h>
 #include "convert.h"
@@ -159,11 +160,12 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
     if (y->q_norm.present != y->k_norm.present || y->q_norm.present != (m->qk_norm != QK_NORM_NONE))
         return invalid("q_norm and k_norm must both be given if 'qk_norm' is not \"none\", and neither if it is");
     if (!(window = item(dict, "window")) || !(rope = item(dict, "rope"))) return invalid("a layer lacks 'window' or 'rope'");
-    y->window = (int)PyLong_AsLong(window);
-    y->rope = (int)PyLong_AsLong(rope);
+    long long keys = PyLong_AsLongLong(window), table = PyLong_AsLongLong(rope);
     if (PyErr_Occurred() || get_double(dict, "attn_scale", &y->attn_scale)) return -1;
-    if (y->window < 0 || y->rope < -1 || y->rope >= (int)m->n_rope || (y->rope >= 0 && !m->rope_dim))
-        return invalid("a layer has window %d and rope %d; there are %zu rope tables", y->window, y->rope, m->n_rope);
+    if (keys < 0 || keys > INT_MAX || table < -1 || table >= (long long)m->n_rope || (table >= 0 && !m->rope_dim))
+        return invalid("a layer has window %lld and rope %lld; there are %zu rope tables", keys, table, m->n_rope);
+    y->window = (int)keys;
+    y->rope = (int)table;
     return 0;
 }
 

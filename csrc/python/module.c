@@ -4,6 +4,7 @@
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
 #include "../real.h"
+#include "faults.h"
 #include "solver.h"
 
 module_state *module_state_of(PyObject *module) { return PyModule_GetState(module); }
@@ -122,7 +123,23 @@ static PyObject *py_cpu_features(PyObject *module, PyObject *unused) {
     return out;
 }
 
+#ifdef PS_FAULTS
+static PyObject *py_fail_allocation(PyObject *module, PyObject *arg) {
+    (void)module;
+    long n = PyLong_AsLong(arg), made = faults_made(), alive = faults_alive();
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    faults_arm(0);
+    PyObject *answer = Py_BuildValue("ll", made, alive);
+    faults_arm(n);
+    return answer;
+}
+#endif
+
 static PyMethodDef methods[] = {
+#ifdef PS_FAULTS
+    {"fail_allocation", py_fail_allocation, METH_O,
+     "fail_allocation(n) -> (allocations since the last call, blocks not freed): the n-th from now on fails; 0: none"},
+#endif
     {"blas_open", py_blas_open, METH_VARARGS, "blas_open(path, prefix): open the OpenBLAS library, once."},
     {"blas_info", py_blas_info, METH_NOARGS, "blas_info() -> dict: config, corename, path, opened."},
     {"cpu_features", py_cpu_features, METH_NOARGS, "cpu_features() -> tuple of names, as found at run time."},
