@@ -16,6 +16,7 @@ from .atlas import atlas
 from .errors import ConvergenceWarning
 from .evaluation import LogitScore, Measured, accuracy, score_table
 from .forks import Question, questions
+from .loading.hub import BUILT_IN
 from .model import Model, load
 from .prompts import Ids, Prompt
 from .selection import Candidate, SearchResult, random_like, search
@@ -31,8 +32,8 @@ LAST = slice(-1, None)  # target positions: where the answer begins
 
 
 def load_demo(threads: int | None = None) -> Model:
-    """The built-in model; as `ps.load("demo")`. Its card is beside it."""
-    return load("demo", threads=threads)
+    """The built-in model, as `ps.load("demo")` where no folder of that name is a checkpoint. Its card is beside it."""
+    return load(BUILT_IN["demo"], threads=threads)
 
 
 @dataclass(frozen=True)

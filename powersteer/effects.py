@@ -186,7 +186,7 @@ def effects(
     scales: Sequence[float] = (0.35, 1.0),
     signs: Sequence[int] = (1, -1),
     max_new_tokens: int = 32,
-    tokens: Iterable[str | int] = (),
+    tokens: str | int | Iterable[str | int] = (),
     score: Callable[[Any, str], float] | None = None,
     stop: Any = None,
     random: int = 8,
@@ -210,7 +210,7 @@ def effects(
         check_count(value, f"effects: {name}", least=0)
         for value, name in ((max_new_tokens, "max_new_tokens"), (random, "random"), (seed, "seed"))
     )
-    followed = {str(t): token_id(model, t) for t in tokens}
+    followed = {str(t): token_id(model, t) for t in ([tokens] if isinstance(tokens, (str, int)) else tokens)}
     given = with_norms(model, ids, given)
     pushes = _given_pushes(given, signs, scales)
     count = len(pushes)

@@ -318,6 +318,11 @@ def score_table(
     if isinstance(score, LogitScore):
         values = _logit_scores(model, items, vectors, score, tell)
     else:
+        if not callable(score):
+            raise InvalidInput(
+                f"a score is a function of (prompt, continuation), such as evaluate.contains({score!r:.40}), or a LogitScore "
+                f"such as evaluate.LogitDifference(a, b); got {score!r:.80}"
+            )
         model._need_tokenizer("score texts")
         tokens: list[Ids] = [model.tokens(p) for p in items]
         steer = [v for v in vectors for _ in tokens]

@@ -120,8 +120,12 @@ def test_it_knows_every_word_of_its_questions(model):
                 assert unknown not in ids[1:] and "".join(model.to_str_tokens(ids)).endswith(text)
 
 
-def test_a_folder_called_demo_comes_first(tmp_path, monkeypatch):
+def test_a_folder_called_demo(tmp_path, monkeypatch):
+    """It comes first if it is a checkpoint; the demo itself never takes it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
-    with pytest.raises(ps.NotFound, match="in demo"):
+    assert ps.load("demo").identity["weights"] == demo.load_demo().identity["weights"]
+    (tmp_path / "demo" / "config.json").write_text("{}")
+    with pytest.raises(ps.PowersteerError, match="demo"):
         ps.load("demo")
+    assert demo.load_demo().n_layers == 5

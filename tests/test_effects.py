@@ -85,6 +85,11 @@ def test_without_continuations(model, vectors):
     assert all(math.isnan(e.kl_continuation) and math.isnan(e.perplexity) and e.kl_end > 0 for e in quick)
 
 
+def test_one_token_may_stand_alone(model, vectors):
+    quick = ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, random=0, tokens="y")
+    assert {tuple(e.logit_change) for e in quick} == {("y",)}
+
+
 def test_where(found):
     some = found.where(source=0, sign=1, scale=[0.4], rank=lambda r: r > 0)
     assert len(some) == 2 and {(e.source, e.rank, e.sign, e.scale) for e in some} == {(0, 1, 1, 0.4)}

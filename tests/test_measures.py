@@ -152,6 +152,12 @@ def test_scores_that_are_no_numbers(model, value):
         evaluate.accuracy(model, ["a"], lambda p, t: value, max_new_tokens=1)
 
 
+def test_a_score_must_be_called(model):
+    for score in ("yes", None):
+        with pytest.raises(ps.InvalidInput, match="a score is a function"):
+            evaluate.accuracy(model, ["a"], score)
+
+
 def test_contains_refuses_what_is_no_pattern():
     with pytest.raises(ps.InvalidInput, match="regular expression"):
         evaluate.contains("(")

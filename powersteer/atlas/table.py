@@ -268,7 +268,7 @@ class Atlas:
         scales: Sequence[float] = (0.35, 1.0),
         signs: Sequence[int] = (1, -1),
         max_new_tokens: int = 32,
-        tokens: Sequence[str | int] = (),
+        tokens: str | int | Sequence[str | int] = (),
         score: Callable[[Any, str], float] | None = None,
         random: int = 8,
         seed: int = 0,
@@ -282,7 +282,7 @@ class Atlas:
         shown by `report`; what is there already is not computed again. Raises InvalidInput where effects with other
         arguments are kept, naming them; resume=False replaces them.
         """
-        how = {"scales": list(scales), "signs": list(signs), "max_new_tokens": max_new_tokens, "tokens": list(tokens),
+        how = {"scales": list(scales), "signs": list(signs), "max_new_tokens": max_new_tokens, "tokens": [tokens] if isinstance(tokens, (str, int)) else list(tokens),
                "score": score, "random": random, "seed": seed}  # fmt: skip
         ranks = ranks if ranks is None or isinstance(ranks, int) else list(ranks)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import InvalidInput, NotFound
 
-__all__ = ["cache_folder", "resolve"]
+__all__ = ["BUILT_IN", "cache_folder", "resolve"]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BUILT_IN = {"demo": Path(__file__).parent.parent / "demo_model"}
@@ -25,17 +25,17 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
     """The folder of a checkpoint. revision: branch, tag or commit of a hub id.
 
-    An existing path wins over the built-in model's name, "demo", and that over a hub id. Raises NotFound, saying where it
+    A checkpoint's folder wins over the built-in model's name, "demo", any path over a hub id. Raises NotFound, saying where it
     looked and how to get the model.
     """
     path = Path(path_or_id).expanduser()
+    if path_or_id in BUILT_IN and not (path / "config.json").exists():
+        return BUILT_IN[str(path_or_id)]
     if path.is_dir():
         return path
     if path.exists():
         raise InvalidInput(f"{str(path_or_id)!r} is a file; give the folder of the checkpoint, or a .gguf file")
     name = os.fspath(path_or_id)
-    if name in BUILT_IN:
-        return BUILT_IN[name]
     if not isinstance(path_or_id, str) or not _ID.fullmatch(name) or ".." in name:
         raise NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")
     return _cached(name, revision) or _download(name, revision)
