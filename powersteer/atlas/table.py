@@ -282,7 +282,8 @@ class Atlas:
         shown by `report`; what is there already is not computed again. Raises InvalidInput where effects with other
         arguments are kept, naming them; resume=False replaces them.
         """
-        how = {"scales": list(scales), "signs": list(signs), "max_new_tokens": max_new_tokens, "tokens": [tokens] if isinstance(tokens, (str, int)) else list(tokens),
+        followed = [tokens] if isinstance(tokens, (str, int)) else list(tokens)
+        how = {"scales": list(scales), "signs": list(signs), "max_new_tokens": max_new_tokens, "tokens": followed,
                "score": score, "random": random, "seed": seed}  # fmt: skip
         ranks = ranks if ranks is None or isinstance(ranks, int) else list(ranks)
 
