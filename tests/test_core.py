@@ -125,7 +125,7 @@ def test_one_sweep_that_every_target_reads(mean):
 @pytest.mark.parametrize("core", [_core32, _core64])
 @pytest.mark.parametrize("order", ["rows", "columns", "groups", "strided"])
 def test_weights_as_stored(core, stored, order):
-    """Any dtype and any strides, in wide products (a prompt) and narrow ones (a decoded token)."""
+    """Any dtype and any strides, in wide products (a prompt), transposed ones and narrow ones (a decoded token)."""
     real = np.float32 if core.real_size == 4 else np.float64
     tol = 2e-5 if core.real_size == 4 else 1e-11
     twin = random_model(3, real=real, stored=stored, d_model=80, d_ff=150, head_dim=10, n_vocab=97, n_layers=2)
@@ -147,6 +147,10 @@ def test_weights_as_stored(core, stored, order):
     logits, _ = model.forward(prompts, [], [], "all")
     for prompt, got in zip(prompts, logits, strict=True):
         assert_close(got, reference.forward(twin, prompt)[0], tol)
+    every = [np.arange(6, dtype=np.int32)]
+    J = core.Jacobian(model, [prompts[0][:6]], [], (0, 0), (1, 5), every, every, False)
+    U = np.random.default_rng(1).normal(size=(7, J.shape[0])).astype(real)
+    assert_close(J.apply_t(U), U @ J.apply(np.eye(80, dtype=real)).T, 10 * tol)
     for n in (1, 2, 3, 4, 5):  # rows of a product: below and above the narrow kernel's limit
         logits, _ = model.forward(random_prompts(np.random.default_rng(n), 97, (n,)), [], [], "last")
         assert_close(logits[0], reference.forward(twin, random_prompts(np.random.default_rng(n), 97, (n,))[0])[0][-1:], tol)

@@ -98,9 +98,20 @@ class Worker:
                 out, _ = process.communicate()
         return subprocess.CompletedProcess(command, code or process.returncode, out)
 
+    def reached(self, path: str) -> set[str]:
+        """A C file or header, and what includes it."""
+        files = {p.relative_to(self.root).as_posix(): p.read_text(encoding="utf-8") for p in self.root.glob("csrc/**/*.[ch]")}
+        found, new = set(), {path}
+        while new:
+            found |= new
+            names = tuple(f'{Path(name).name}"' for name in new)  # a name says which: no two headers share one
+            new = {name for name, text in files.items() if any(n in text for n in names)} - found
+        return found
+
     def compile(self, path: str) -> str:
         """Compiles what depends on a C file or header. Returns the compiler's complaint, or nothing."""
-        compiling = [c for c in self.commands if "-c" in c and (path.endswith(".h") or path in c)]
+        reached = self.reached(path)
+        compiling = [c for c in self.commands if "-c" in c and reached.intersection(c)]
         linking = [c for c in self.commands if "-c" not in c]
         for command in compiling + linking:
             out = Path(self.root, command[command.index("-o") + 1])
