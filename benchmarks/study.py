@@ -233,6 +233,8 @@ def predictors_table(forks: Sequence[Fork], measured: dict[str, ps.Effects]) -> 
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> str:
+    if (y > 0).sum() < 5:
+        return "–"  # too few vectors do anything at all
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(x), (1000, len(x)))
     with warnings.catch_warnings():

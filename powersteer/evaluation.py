@@ -281,6 +281,8 @@ def token_id(model: Model, token: str | int) -> int:
     for before in ("\n", "a"):
         head, both = tokenizer.encode(before).tolist(), tokenizer.encode(before + token).tolist()
         if len(both) == len(head) + 1 and both[:-1] == head:
+            if "".join(model.to_str_tokens(both[-1:])).strip() != token.strip():
+                raise InvalidInput(f"{token!r} is unknown to the tokenizer of {model.name!r}; give another text, or a token id")
             return int(both[-1])
     raise InvalidInput(f"{token!r} is not one token of {model.name!r}; give its first token's id, or a shorter text")
 

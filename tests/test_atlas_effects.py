@@ -80,6 +80,28 @@ def test_other_arguments_are_refused_by_name(model, tmp_path):
     assert {e.scale for e in atlas.kept_effects} == {1.0}
 
 
+def test_other_ranks_and_other_functions_are_other_arguments(model, tmp_path):
+    atlas = make(model, views="stacked", out=tmp_path)
+    first = atlas.effects(2, **HOW, score=lambda p, t: 0.0)
+    for ranks, score, said in ((1, lambda p, t: 0.0, "ranks"), (2, lambda p, t: 1.0, "score")):
+        with pytest.raises(ps.InvalidInput, match=said):
+            atlas.effects(ranks, **HOW, score=score)
+    assert len(atlas.kept_effects) == len(first) and {e.score for e in atlas.kept_effects} == {0.0}
+    assert atlas.effects(2, **HOW, score=lambda p, t: 0.0).to_json() == first.to_json()
+
+
+def test_an_atlas_of_a_steered_model_wants_that_view(model, tmp_path):
+    view = model.steered(ps.random_vectors(model, 0)[0])
+    make(view, views="stacked", out=tmp_path)
+    with pytest.raises(ps.InvalidInput, match="steered by"):
+        ps.Atlas.load(tmp_path, model)
+    assert ps.Atlas.load(tmp_path, view).effects(1, **HOW).settings["steering"] == list(view.steering)
+    alone = ps.Atlas.load(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ps.PowersteerError):
+            _ = alone.model
+
+
 def test_cells_added_since_are_tried_too(model, tmp_path):
     store = make(model, views="stacked", out=tmp_path)
     gone = sorted(tmp_path.glob("cells/0-001-*"))

@@ -121,6 +121,11 @@ def test_it_knows_every_word_of_its_questions(model):
                 assert unknown not in ids[1:] and "".join(model.to_str_tokens(ids)).endswith(text)
 
 
+def test_an_unknown_word_is_no_token(model):
+    with pytest.raises(ps.InvalidInput, match="unknown to the tokenizer"):
+        ps.evaluate.accuracy(model, ["Q: 12*3\nA:"], ps.evaluate.LogitDifference(" yes", " no"))
+
+
 def test_a_folder_called_demo(tmp_path, monkeypatch):
     """It comes first if it is a checkpoint; the demo itself never takes it."""
     monkeypatch.chdir(tmp_path)

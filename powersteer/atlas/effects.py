@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +24,14 @@ VectorsOf = Callable[[int], list[SteeringVector]]  # of a source
 
 
 def compute(
-    model: Model, store: Store, view: int, vectors_of: VectorsOf, resume: bool, progress: bool, how: dict[str, Any]
+    model: Model,
+    store: Store,
+    view: int,
+    vectors_of: VectorsOf,
+    ranks: int | list[int] | None,
+    resume: bool,
+    progress: bool,
+    how: dict[str, Any],
 ) -> Effects:
     """Effects of the vectors of every source of a view, those that are stored left as they are. how: arguments of
     `powersteer.effects`. Raises InvalidInput where others than these are stored, unless resume is False."""
@@ -33,7 +42,7 @@ def compute(
         vectors = vectors_of(source)
         if not vectors:
             continue
-        made_with = {**_plain(how), "atlas": settings.hash, "vectors": [[_target(v), v.rank] for v in vectors]}
+        made_with = {**_plain(how), "ranks": ranks, "atlas": settings.hash, "vectors": [[_target(v), v.rank] for v in vectors]}
         found = _read(store, view, source) if resume else None
         if found is not None:
             _same(settings, found.settings["asked"], made_with)
@@ -76,10 +85,23 @@ def _check(found: Effects, settings: Settings, view: int, source: int) -> None:
 
 
 def _plain(how: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as they come back from JSON; a function by its name."""
-    names = {key: getattr(value, "__qualname__", repr(value)) for key, value in how.items() if callable(value)}
+    """Arguments as they come back from JSON; a function by its name and code, as far as they tell it from another."""
+    names = {key: _name(value) for key, value in how.items() if callable(value)}
     plain: dict[str, Any] = json.loads(json.dumps({**how, **names}, default=repr))
     return plain
+
+
+def _name(function: Any) -> str:
+    """Of a function with its code and what it closes over; of another object its class and contents."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return f"{type(function).__qualname__} {_digest(repr(getattr(function, '__dict__', '')))}"
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    return f"{function.__qualname__} {_digest(repr((code.co_code, code.co_consts, code.co_names, closed)))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def _target(vector: SteeringVector) -> int | str:

@@ -61,6 +61,9 @@ class Atlas:
         store = open_folder(Path(path).expanduser())
         if model is not None and model.identity["weights"] != store.settings.model["weights"]:
             raise InvalidInput(f"{str(path)!r} is the atlas of another model than {model.name!r}: the weights differ")
+        if model is not None and model.steering_hash != store.settings.steering_hash:
+            there = ", ".join(store.settings.steering) or "no vector"
+            raise InvalidInput(f"{str(path)!r} is the atlas of a model steered by {there}; give that view of it")
         return cls(store, model)
 
     # ---- what it is of
@@ -128,11 +131,12 @@ class Atlas:
             path = getattr(self._store, "origin", {}).get("path")
             if path is None or not Path(path).exists():
                 raise NotFound(f"the model of this atlas is not at {path!r} any more: Atlas.load(folder, model=...)")
-            self._model = load(path, dtype=self.settings.dtype)
-            if self._model.identity["weights"] != self.settings.model["weights"]:
-                raise InvalidInput(f"the model at {path!r} has changed since: its weights are not those of this atlas")
             if self.settings.steering:
                 raise InvalidInput("this atlas is of a steered model: Atlas.load(folder, model=model.steered(...))")
+            found = load(path, dtype=self.settings.dtype)
+            if found.identity["weights"] != self.settings.model["weights"]:
+                raise InvalidInput(f"the model at {path!r} has changed since: its weights are not those of this atlas")
+            self._model = found
         return self._model
 
     # ---- what it holds
@@ -290,7 +294,7 @@ class Atlas:
         def vectors_of(source: int) -> list[SteeringVector]:
             return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])
 
-        return kept.compute(self.model, self._store, self._view, vectors_of, resume, progress, how)
+        return kept.compute(self.model, self._store, self._view, vectors_of, ranks, resume, progress, how)
 
     @property
     def kept_effects(self) -> Effects | None:
