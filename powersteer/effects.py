@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .displacement import check_count, check_positive, unit
 from .errors import InvalidInput, MissingDependency, NotFound
-from .evaluation import divergence, finite_score, repetition, surprise, token_id
+from .evaluation import check_text_score, divergence, finite_score, listed, repetition, surprise, token_id
 from .files import read_text, write_text
 from .generation import Generation
 from .model import Model
@@ -203,14 +203,16 @@ def effects(
 
     Raises InvalidInput for vectors that do not fit the model and numbers out of range.
     """
-    given = checked_pushes([vectors] if isinstance(vectors, SteeringVector) else vectors, signs, scales)
+    given, signs, scales = checked_pushes(vectors, signs, scales)
     given_prompts, _ = split(prompts)
     ids: list[Ids] = model.tokens(given_prompts)
     max_new_tokens, random, seed = (
         check_count(value, f"effects: {name}", least=0)
         for value, name in ((max_new_tokens, "max_new_tokens"), (random, "random"), (seed, "seed"))
     )
-    followed = {str(t): token_id(model, t) for t in ([tokens] if isinstance(tokens, (str, int)) else tokens)}
+    if score is not None:
+        check_text_score(model, score)
+    followed = {str(t): token_id(model, t) for t in listed(tokens)}
     given = with_norms(model, ids, given)
     pushes = _given_pushes(given, signs, scales)
     count = len(pushes)
@@ -234,7 +236,7 @@ def effects(
             ])  # fmt: skip
     settings = {
         "model": model.name, "weights": model.identity["weights"], "steering": list(model.steering),
-        "scales": list(map(float, scales)), "signs": list(map(int, signs)), "max_new_tokens": max_new_tokens,
+        "scales": scales, "signs": signs, "max_new_tokens": max_new_tokens,
         "tokens": followed, "random": random, "seed": seed,
     }  # fmt: skip
     return Effects(
@@ -249,18 +251,17 @@ def effects(
 # ---- what is pushed
 
 
-def checked_pushes(vectors: Any, signs: Sequence[int], scales: Sequence[float]) -> list[SteeringVector]:
-    """The vectors as a list. Raises InvalidInput for what is no vector, sign or scale, or is there twice."""
-    several = list(vectors) if isinstance(vectors, Iterable) else []
+def checked_pushes(vectors: Any, signs: Any, scales: Any) -> tuple[list[SteeringVector], list[int], list[float]]:
+    """The three as lists. Raises InvalidInput for what is no vector, sign or scale, or is there twice."""
+    several, signs, scales = listed(vectors), listed(signs), listed(scales)
     if not several or not all(isinstance(v, SteeringVector) for v in several):
         raise InvalidInput("vectors must be one SteeringVector or more; svd.vectors and SteeringVector.from_array make them")
-    if not signs or len(set(signs)) < len(signs) or not set(signs) <= {1, -1}:
+    if sorted(signs, key=repr) not in ([1], [-1], [-1, 1]):
         raise InvalidInput(f"signs are {signs!r}; they must be 1, -1 or both")
+    scales = [check_positive(scale, "a scale") for scale in scales]
     if not scales or len(set(scales)) < len(scales):
         raise InvalidInput(f"scales are {scales!r}; give one or more, each once")
-    for scale in scales:
-        check_positive(scale, "a scale")
-    return several
+    return several, list(map(int, signs)), scales
 
 
 def with_norms(model: Model, tokens: Sequence[Ids], vectors: Sequence[SteeringVector]) -> list[SteeringVector]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .displacement import check_count
 from .errors import InvalidInput
 from .generation import Generation
 from .model import Model
@@ -65,7 +66,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """(low, high): percentile bootstrap interval of the mean (Efron & Tibshirani 1993, ch. 13). The same bits for the
     same seed. NaN for fewer than two values."""
-    x = _finite_values(values)
+    x = _checked_values(values)
+    _check_level(level)
     return _percentiles(_weights(len(x), resamples, seed) @ x / len(x), len(x), level)
 
 
@@ -73,6 +75,7 @@ def wilson(successes: int, n: int, level: float = _LEVEL) -> tuple[float, float]
     """(low, high): score interval of a proportion (Wilson 1927), which stays sensible at 0 and n of n."""
     if not 0 <= successes <= n or n < 1:
         raise InvalidInput(f"wilson: {successes} successes of {n}; they must be 0 to n, and n >= 1")
+    _check_level(level)
     z = NormalDist().inv_cdf((1 + level) / 2)
     p, extra = successes / n, z * z / n
     middle = p + extra / 2
@@ -83,7 +86,7 @@ def wilson(successes: int, n: int, level: float = _LEVEL) -> tuple[float, float]
 
 def summary(values: Sequence[float] | Array, unit: str, seed: int = 0) -> Measured:
     """The mean of one value a prompt. Values that are all 0 or 1 are a proportion and get the Wilson interval."""
-    x = _finite_values(values)
+    x = _checked_values(values)
     if unit == _SHARE and set(x.tolist()) <= {0.0, 1.0}:
         low, high = wilson(int(x.sum()), len(x))
         return Measured(float(x.mean()), low, high, len(x), seed, tuple(x.tolist()), unit, "wilson")
@@ -94,16 +97,25 @@ def summary(values: Sequence[float] | Array, unit: str, seed: int = 0) -> Measur
 _SHARE = "share"
 
 
-def _finite_values(values: Sequence[float] | Array) -> Array:
-    x = np.asarray(values, dtype=np.float64)
+def _checked_values(values: Sequence[float] | Array) -> Array:
+    try:
+        x = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"an interval needs a list of numbers, not {values!r:.80}") from None
     if x.ndim != 1 or not len(x):
         raise InvalidInput(f"an interval needs a list of at least one number; got an array of shape {x.shape}")
     return x
 
 
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InvalidInput(f"the level of an interval is {level!r}; it must lie between 0 and 1, such as 0.95")
+
+
 def _weights(n: int, resamples: int, seed: int) -> Array:
     """(resamples, n): how often each of n values is in each resample."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    rng = np.random.default_rng(check_count(seed, "seed", least=0))
+    return rng.multinomial(n, np.full(n, 1 / n), size=check_count(resamples, "resamples")).astype(np.float64)
 
 
 def _percentiles(statistics: Array, n: int, level: float) -> tuple[float, float]:
@@ -170,6 +182,8 @@ def perplexity(
         lengths, starts = [len(t) for t in full], [1] * len(full)
         if min(lengths) < 2:
             raise InvalidInput("perplexity: a prompt has one token, and nothing to predict; give continuation=")
+    elif isinstance(continuation, (int, np.integer)):
+        raise InvalidInput(f"perplexity: continuation is {continuation}; give one for each prompt, such as model.generate's")
     else:
         tokens, said = _continued(model, prompts, continuation)
         full = [joined(t, c) for t, c in zip(tokens, said, strict=True)]
@@ -252,6 +266,10 @@ class Choice(LogitScore):
     template: str | Callable[[str, str, str], Prompt] = "{question}\nA: {a}\nB: {b}\nAnswer:"
     letters: tuple[str | int, str | int] = (" A", " B")
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.letters, (tuple, list)) or len(self.letters) != 2:
+            raise InvalidInput(f"a choice has two letters, such as (' A', ' B'), not {self.letters!r:.80}")
+
     def prompts(self, item: Any) -> Sequence[Prompt]:
         if not isinstance(item, (tuple, list)) or len(item) != 3:
             raise InvalidInput(f"a choice is (question, first option, second option), not {item!r:.80}")
@@ -259,9 +277,12 @@ class Choice(LogitScore):
         return [self._prompt(question, first, second), self._prompt(question, second, first)]
 
     def _prompt(self, question: str, a: str, b: str) -> Prompt:
-        if isinstance(self.template, str):
+        if not isinstance(self.template, str):
+            return self.template(question, a, b)
+        try:
             return self.template.format(question=question, a=a, b=b)
-        return self.template(question, a, b)
+        except (AttributeError, LookupError, ValueError):
+            raise InvalidInput(f"a template has {{question}}, {{a}} and {{b}} in it, not as {self.template!r:.80}") from None
 
     def value(self, model: Model, item: Any, logits: Sequence[Array]) -> float:
         here, swapped = (_difference(model, z, *self.letters) for z in logits)
@@ -299,7 +320,7 @@ def contains(pattern: str, flags: int = 0) -> Callable[[Any, str], bool]:
     """A score: whether a regular expression is found in the continuation."""
     try:
         return _Contains(re.compile(pattern, flags))
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InvalidInput(f"contains: {pattern!r} is no regular expression: {error}") from None
 
 
@@ -320,18 +341,31 @@ def score_table(
     if isinstance(score, LogitScore):
         values = _logit_scores(model, items, vectors, score, tell)
     else:
-        if not callable(score):
-            raise InvalidInput(
-                f"a score is a function of (prompt, continuation), such as evaluate.contains({score!r:.40}), or a LogitScore "
-                f"such as evaluate.LogitDifference(a, b); got {score!r:.80}"
-            )
-        model._need_tokenizer("score texts")
+        check_text_score(model, score, ", or a LogitScore such as evaluate.LogitDifference(a, b)")
         tokens: list[Ids] = [model.tokens(p) for p in items]
         steer = [v for v in vectors for _ in tokens]
         said = generate_rows(model, tokens * len(vectors), steer, max_new_tokens, stop, tell)
         prompts = list(items) * len(vectors)
         values = [score(p, g.text or "") for p, g in zip(prompts, said, strict=True)]
     return np.array([finite_score(v) for v in values]).reshape(len(vectors), len(items))
+
+
+def check_text_score(model: Model, score: Any, instead: str = "") -> None:
+    """Raises InvalidInput for what is no function, and for a model without texts."""
+    if not callable(score):
+        raise InvalidInput(
+            f"a score is a function of (prompt, continuation), such as evaluate.contains('yes'){instead}; got {score!r:.80}"
+        )
+    model._need_tokenizer("score texts")
+
+
+def score_items(score: Score, given: Any) -> list[Any]:
+    """What there is to score: one prompt or several, or the items of a LogitScore. Raises InvalidInput for none."""
+    if not isinstance(score, LogitScore) or isinstance(given, str):
+        return split(given)[0]
+    if not (items := list(given)):
+        raise InvalidInput("the list of prompts to score is empty")
+    return items
 
 
 def _logit_scores(
@@ -370,13 +404,14 @@ def choice(
     """Mean preference for the first option of (question, first, second), in nats, with both orders averaged: see
     `Choice`. Multiple choice by letter as in contrastive activation addition (Rimsky et al. 2023)."""
     items, several = _items(vectors)
-    table = score_table(model, questions, items, Choice(template, letters))
+    asked = Choice(template, letters)
+    table = score_table(model, score_items(asked, questions), items, asked)
     return _measured(table, several, Choice.unit, seed)
 
 
 def accuracy(
     model: Model,
-    prompts: Prompts,
+    prompts: Prompts | Sequence[Any],
     score: Score,
     vectors: Vectors = None,
     *,
@@ -388,7 +423,7 @@ def accuracy(
     """Mean score of the greedy continuations. score(prompt, text): a number or bool, e.g. `contains(regex)`; bools get the
     Wilson interval, numbers the bootstrap's. stop: as for `Model.generate`. Raises InvalidInput as `score_table`."""
     items, several = _items(vectors)
-    prompts = list(prompts) if isinstance(score, LogitScore) else split(prompts)[0]
+    prompts = score_items(score, prompts)
     with bar(progress, len(items) * len(prompts), "accuracy") as tell:
         table = score_table(model, prompts, items, score, max_new_tokens, stop, tell)
     return _measured(table, several, score.unit if isinstance(score, LogitScore) else _SHARE, seed)
@@ -410,8 +445,7 @@ def repetition(said: Generation | str | Iterable[int], n: int = 4) -> Repetition
     """n-gram share: 1 - distinct / all n-grams (seq-rep-n, Welleck et al. 2020, arXiv:1908.04319), of tokens, or of
     words where a text is given. Compression: the ratio of Radford et al. 2022 (arXiv:2212.04356), who call a text
     degenerate above 2.4; NaN where there is no text. Short texts compress badly, to ratios below 1."""
-    if n < 1:
-        raise InvalidInput(f"repetition: n is {n}; it must be at least 1")
+    n = check_count(n, "repetition: n")
     units: Sequence[Any]
     if isinstance(said, Generation):
         text, units = said.text, said.tokens.tolist()
@@ -491,8 +525,9 @@ def curve(
         raise InvalidInput("curve: this vector does not know its site's norm; give relative=False and lengths as scales")
     unit = float(vector.site_norm or 1.0) if relative else 1.0
     sign = math.copysign(1.0, vector.scale)
-    pushed = [replace(vector, scale=sign * float(s) * unit) for s in scales]
-    return list(zip(map(float, scales), measure(pushed), strict=True))
+    given = [float(s) for s in listed(scales)]
+    pushed = [replace(vector, scale=sign * s * unit) for s in given]
+    return list(zip(given, measure(pushed), strict=True))
 
 
 # ---- results
@@ -505,6 +540,12 @@ def _items(vectors: Vectors) -> tuple[list[Steer], bool]:
     if not isinstance(vectors, (list, tuple)) or not vectors:
         raise InvalidInput("vectors must be a SteeringVector, or a list with an item for every result")
     return list(vectors), True
+
+
+def listed(one_or_more: Any) -> list[Any]:
+    """A list of what may be one, or several; a text is one."""
+    several = isinstance(one_or_more, Iterable) and not isinstance(one_or_more, str)
+    return list(one_or_more) if several else [one_or_more]
 
 
 def _single(items: Sequence[Steer], what: str) -> list[SteeringVector]:

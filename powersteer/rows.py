@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .displacement import check_count
 from .estimate import estimate
 from .generation import Generation
 from .model import Model
@@ -87,15 +88,16 @@ def generate_rows(
 ) -> list[Generation]:
     """The greedy continuation of every prompt, each steered its own way at every position. stop: as `Model.generate`."""
     spec, itemsize = model.spec, model.dtype.itemsize
+    new = check_count(max_new_tokens, "max_new_tokens")
     token = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * itemsize  # keys and values
 
     @cache
     def cost(n: int) -> int:
-        return _forward_bytes(model, n) - itemsize * (n - 1) * spec.n_vocab + (n + int(max_new_tokens)) * token
+        return _forward_bytes(model, n) - itemsize * (n - 1) * spec.n_vocab + (n + new) * token
 
     out: list[Generation] = []
     for part in spans([cost(len(p)) for p in prompts]):
-        said = model.generate(list(prompts[part]), max_new_tokens, stop=stop, steer=list(steer[part]))
+        said = model.generate(list(prompts[part]), new, stop=stop, steer=list(steer[part]))
         out += said
         if tell:
             tell(len(said))

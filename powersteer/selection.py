@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from .displacement import check_count
 from .effects import checked_pushes, pushed, random_direction, with_norms
 from .errors import InvalidInput
-from .evaluation import LogitScore, Measured, Score, score_table, summary
+from .evaluation import LogitScore, Measured, Score, score_items, score_table, summary
 from .model import Model
-from .prompts import Ids, Prompts, split
+from .prompts import Ids, Prompts
 from .rows import bar
 from .vectors import SteeringVector
 
@@ -136,12 +136,16 @@ def search(
 
     Test prompts are looked at only once the choice is made. Raises InvalidInput if validation and test share a prompt.
     """
-    given = checked_pushes([vectors] if isinstance(vectors, SteeringVector) else vectors, signs, scales)
+    given, signs, scales = checked_pushes(vectors, signs, scales)
     random, seed = check_count(random, "search: random", least=0), check_count(seed, "search: seed", least=0)
     top = check_count(top, "search: top", len(given), "there are no more vectors")
     if halving is not None:
         halving = check_count(halving, "search: halving", least=2)
-    items, unseen = _prompts(score, validation), _prompts(score, test)
+    if not isinstance(passing, (int, float, np.integer, np.floating)) or math.isnan(passing):
+        raise InvalidInput(f"search: passing is {passing!r:.80}; it must be a number, the score from which a vector passes")
+    if screen is not None and not isinstance(screen, LogitScore):
+        raise InvalidInput(f"search: screen is {screen!r:.80}; it must be a LogitScore, such as evaluate.LogitDifference(a, b)")
+    items, unseen = score_items(score, validation), score_items(score, test)
     tokens = _tokens(model, score, items)
     _apart(tokens, _tokens(model, score, unseen))
     given = with_norms(model, [t for some in tokens for t in some], given)
@@ -187,13 +191,6 @@ def search(
 
 
 # ---- prompts
-
-
-def _prompts(score: Score, given: Any) -> list[Any]:
-    items: list[Any] = list(given) if isinstance(score, LogitScore) and not isinstance(given, str) else split(given)[0]
-    if not items:
-        raise InvalidInput("search: the list of prompts is empty")
-    return items
 
 
 def _tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[Ids]]:

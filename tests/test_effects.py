@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,8 @@ from tiny import ids, tiny
 
 import powersteer as ps
 from powersteer import evaluate
+from powersteer.effects import random_direction
+from powersteer.sites import Site
 
 PROMPTS = ["abc", "what? no"]
 N = 5
@@ -66,6 +69,36 @@ def test_base_and_yardstick(model, vectors, found):
     assert other.random[0].kl_end != fewer.random[0].kl_end
 
 
+def test_random_directions_are_their_own_for_every_site_and_draw(model):
+    places = [Site(1, "mlp_out"), Site(1, "attn_out"), Site(2, "mlp_out")]
+    rows = np.array([random_direction(model, place, *key) for place in places for key in ((0, 0), (0, 1), (1, 0))])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-12)
+    np.fill_diagonal(overlaps := np.abs(rows @ rows.T), 0)
+    assert overlaps.max() < 0.999 and np.array_equal(rows[0], random_direction(model, places[0], 0, 0))
+
+
+def test_several_sites_targets_and_a_turned_vector(model):
+    """Each is held against its own target, along itself; the yardstick is at its own site."""
+    far, near = (model.jacobian(PROMPTS, 0, target).svd(1).vectors[0] for target in (2, 1))
+    beside = model.jacobian(PROMPTS, 0, 2, source_site="attn_out").svd(1).vectors[0]
+    vecs = [far, near * -1, beside]
+    found = ps.effects(model, PROMPTS, vecs, max_new_tokens=0, random=1)
+    for e in found:
+        v = vecs[e.vector].relative(e.sign * e.scale)
+        assert e.kl_end == pytest.approx(evaluate.kl(model, [PROMPTS[e.prompt]], v).value, rel=1e-6)
+        assert e.linearity == pytest.approx(evaluate.linearity(model, [PROMPTS[e.prompt]], v).value, rel=1e-6)
+    some = found.where(site="attn_out")
+    assert {e.vector for e in some} == {2} and {r.site for r in some.random} == {"attn_out"} and len(some.random) == 2 * 2 * 2
+
+
+def test_scales_and_signs_may_be_one_or_an_array(model, vectors):
+    how = {"max_new_tokens": 0, "random": 0}
+    one = ps.effects(model, PROMPTS, vectors[0], scales=0.5, signs=-1, **how)
+    assert one.to_json() == ps.effects(model, PROMPTS, vectors[0], scales=[0.5], signs=[-1], **how).to_json()
+    both = ps.effects(model, PROMPTS, vectors[0], scales=np.array([0.5, 1.0]), **how)
+    assert both.settings["scales"] == [0.5, 1.0] and both.settings["signs"] == [1, -1] and len(both) == 8
+
+
 def test_the_same_bits_and_a_file(model, vectors, found, tmp_path):
     again = ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], random=2, score=lambda p, t: len(t))
     assert again.to_json() == found.to_json()
@@ -108,14 +141,25 @@ def test_as_a_table(found):
 
 def test_vectors_without_a_norm_take_that_of_the_prompts(model):
     vec = ps.SteeringVector.from_array(np.arange(1.0, model.d_model + 1), 1, "mlp_out")
-    (e,) = ps.effects(model, ["abc"], vec, scales=[0.5], signs=[1], max_new_tokens=0, random=0)
-    want = np.linalg.norm(model.activations("abc", (1, "mlp_out")), axis=1).mean()
+    e, _ = ps.effects(model, PROMPTS, vec, scales=[0.5], signs=[1], max_new_tokens=0, random=0)
+    want = np.concatenate([np.linalg.norm(model.activations(p, (1, "mlp_out")), axis=1) for p in PROMPTS]).mean()
     assert e.norm == pytest.approx(0.5 * want, rel=1e-9) and e.target == "given"
+    (e,) = ps.effects(model, ["a"], dataclasses.replace(vec, site_norm=7.0), scales=[0.5], signs=[1], max_new_tokens=0, random=0)
+    assert e.norm == 3.5
 
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"vectors": [1]}, "one SteeringVector or more"),
     ({"signs": (0,)}, "signs are"),
+    ({"signs": ()}, "signs are"),
+    ({"signs": (1, 1)}, "signs are"),
+    ({"signs": ([1],)}, "signs are"),
+    ({"scales": ()}, "scales are"),
+    ({"scales": "a"}, "a scale is 'a'"),
+    ({"seed": -1}, "seed is -1"),
+    ({"tokens": 5.5}, "cannot read 5.5"),
+    ({"score": "yes"}, "a score is a function"),
+    ({"score": evaluate.LogitDifference(1, 2)}, "a score is a function"),
     ({"scales": (float("nan"),)}, "a scale is nan"),
     ({"max_new_tokens": -1}, "max_new_tokens is -1"),
     ({"random": True}, "random is True"),
@@ -127,3 +171,8 @@ def test_refusals(model, vectors, change, said):
     how = {"prompts": PROMPTS, "vectors": vectors[:1], "max_new_tokens": 1, "random": 0, **change}
     with pytest.raises(ps.InvalidInput, match=said):
         ps.effects(model, **how)
+
+
+def test_texts_are_scored_where_there_are_any(vectors):
+    with pytest.raises(ps.InvalidInput, match="cannot score texts"):
+        ps.effects(tiny(n_layers=3, ropes=1, words=False)[0], [[1, 2]], vectors[0], score=lambda p, t: 1, random=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import zlib
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tiny import ids, tiny
 
 import powersteer as ps
-from powersteer import evaluate
+from powersteer import evaluate, rows
 
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6]]
 
@@ -45,6 +46,8 @@ def hf_logits(hf, tokens, vec=None):
 def test_wilson_is_scipys(counts, level):
     want = scipy.stats.binomtest(*counts).proportion_ci(level, "wilson")
     np.testing.assert_allclose(evaluate.wilson(*counts, level), want, atol=1e-12)
+    n = counts[1]
+    assert evaluate.wilson(0, n, level)[0] == 0.0 and evaluate.wilson(n, n, level)[1] == 1.0
 
 
 def test_bootstrap_is_scipys_up_to_its_draws(rng):
@@ -98,16 +101,21 @@ def test_kl_along_the_bases_own_words(model, vectors):
 
 def test_perplexity_is_pytorchs(loaded):
     model, said = loaded("llama"), [[7, 8, 2], [4]]
-    whole, after = evaluate.perplexity(model, PROMPTS), evaluate.perplexity(model, PROMPTS, continuation=said)
+    (vec,) = (v.relative(0.8) for v in ps.random_vectors(model, 1, 1, prompts=PROMPTS))
+    (steered, whole), after = evaluate.perplexity(model, PROMPTS, [vec, None]), evaluate.perplexity(model, PROMPTS, continuation=said)
     with hf_models.exact("llama") as hf:
         losses = [-hf_logits(hf, p).log_softmax(-1)[:-1].gather(1, torch.tensor(p[1:])[:, None])[:, 0] for p in PROMPTS]
+        pushed = [-hf_logits(hf, p, vec).log_softmax(-1)[:-1].gather(1, torch.tensor(p[1:])[:, None])[:, 0] for p in PROMPTS]
         full = [p + c for p, c in zip(PROMPTS, said, strict=True)]
         later = [-hf_logits(hf, t).log_softmax(-1)[:-1].gather(1, torch.tensor(t[1:])[:, None])[:, 0] for t in full]
     later = [x[len(p) - 1 :] for x, p in zip(later, PROMPTS, strict=True)]
-    for got, want in ((whole, losses), (after, later)):
+    for got, want in ((whole, losses), (steered, pushed), (after, later)):
         assert got.value == pytest.approx(torch.cat(want).mean().exp().item(), rel=1e-9)
         np.testing.assert_allclose(got.values, [x.mean().exp().item() for x in want], rtol=1e-9)
         assert got.low <= got.value <= got.high
+    several = [[i, 2 * i, 7, 9 + i] for i in range(6)]
+    a, b = (evaluate.perplexity(model, several, seed=seed) for seed in (0, 1))
+    assert a.value == b.value and (a.low, a.high) != (b.low, b.high)
     with pytest.raises(ps.InvalidInput, match="one token"):
         evaluate.perplexity(model, [[1]])
 
@@ -132,6 +140,13 @@ def test_logit_difference_and_choice(model, vectors):
         evaluate.choice(model, [("q", "1", "2")])
     with pytest.raises(ps.InvalidInput, match="question, first option"):
         evaluate.choice(model, ["q"], letters=("A", "B"))
+
+
+def test_a_text_is_the_token_it_is_after_other_text(stories):
+    """Where a text begins, this tokenizer adds a space."""
+    model = ps.load(stories)
+    for text in (" the", "s", "ing", "\n"):
+        assert evaluate.token_id(model, text) == model.tokens("Once" + text)[-1]
 
 
 def test_accuracy_scores_what_is_generated(model, vectors):
@@ -208,6 +223,33 @@ def test_linearity_is_the_first_order_remainder(model, target):
     assert evaluate.linearity(model, [p], big).value == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.parametrize("reduce", ["stack", "mean"])
+@pytest.mark.parametrize(("positions", "prompt", "read"), [
+    ([-3, -1], PROMPTS[0], [-3, -1]),
+    ([-3, -1], [5, 1], [-1]),  # as far as the prompt goes
+    ([-3], [5, 1], [-1]),
+    ([1], PROMPTS[0], [-2, -1]),  # not the same from the end of its prompts
+])  # fmt: skip
+def test_linearity_at_the_positions_of_the_vector(model, reduce, positions, prompt, read):
+    """The derivative by central differences."""
+    vec = model.jacobian(PROMPTS, 0, 1, positions=positions, reduce=reduce).svd(1).vectors[0].relative(0.5)
+
+    def F(s):
+        rows = model.steered(vec * s).activations(prompt, (1, "mlp_out"))[read].astype(float)
+        return rows.mean(0) if reduce == "mean" else rows.ravel()
+
+    slope = (F(1e-5) - F(-1e-5)) / 2e-5
+    want = np.linalg.norm(F(1) - F(0) - slope) / np.linalg.norm(F(1) - F(0))
+    assert evaluate.linearity(model, [prompt], vec).value == pytest.approx(want, rel=1e-6)
+
+
+def test_linearity_of_several_at_once(model):
+    made = [J.svd(2).vectors for J in (model.jacobian(PROMPTS, 0, 1, reduce=r) for r in ("stack", "mean"))]
+    vecs = [v.relative(0.5) for some in made for v in some] + [model.jacobian(PROMPTS, 1, "logits").svd(1).vectors[0]]
+    for together, v in zip(evaluate.linearity(model, PROMPTS, vecs), vecs, strict=True):
+        np.testing.assert_allclose(together.values, evaluate.linearity(model, PROMPTS, v).values, rtol=1e-6)
+
+
 def test_linearity_needs_a_target(model, vectors):
     with pytest.raises(ps.InvalidInput, match="names no target"):
         evaluate.linearity(model, PROMPTS, vectors)
@@ -219,5 +261,84 @@ def test_curve(model, vectors):
     assert [s for s, _ in found] == [-1.0, 0.0, 0.5] and found[1][1].value == 0.0
     assert found[2][1].value == pytest.approx(evaluate.kl(model, PROMPTS, v.relative(0.5)).value, rel=1e-12)
     assert found[0][1].value == pytest.approx(evaluate.kl(model, PROMPTS, v.relative(-1.0)).value, rel=1e-12)
+    ((_, turned),) = evaluate.curve(lambda vs: evaluate.kl(model, PROMPTS, vs), v * -1, 0.5)
+    assert turned.value == pytest.approx(evaluate.kl(model, PROMPTS, v.relative(-0.5)).value, rel=1e-12)
+    ((_, length),) = evaluate.curve(lambda vs: evaluate.kl(model, PROMPTS, vs), v, [3.0], relative=False)
+    assert length.value == pytest.approx(evaluate.kl(model, PROMPTS, dataclasses.replace(v, scale=3.0)).value, rel=1e-12)
     with pytest.raises(ps.InvalidInput, match="relative=False"):
         evaluate.curve(lambda vs: [], ps.SteeringVector.from_array(v.direction, 1, "mlp_out"), [1.0])
+
+
+# ---- batches, and what is refused
+
+
+def test_batches_of_one_say_the_same(model, vectors, monkeypatch):
+    """However many rows go through the model together."""
+
+    def everything():
+        said = model.generate(PROMPTS, 4)
+        found = [
+            *evaluate.kl(model, PROMPTS, vectors, continuation=said),
+            *evaluate.perplexity(model, PROMPTS, [None, *vectors]),
+            *evaluate.accuracy(model, ["is it?", "q"], evaluate.LogitDifference(5, 6), vectors),
+            *evaluate.accuracy(model, ["is it?", "q"], lambda p, t: len(t) + ord(t[0]), vectors, max_new_tokens=4),
+        ]
+        return [m.values for m in found]
+
+    together = everything()
+    monkeypatch.setattr(rows, "spans", lambda costs: (slice(i, i + 1) for i in range(len(costs))))
+    np.testing.assert_allclose(everything(), together, rtol=1e-9)
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 100), st.integers(1, 6))
+def test_spans_are_as_long_as_they_may_be(costs, budget, most):
+    parts = list(rows.spans(costs, budget, most))
+    assert [i for part in parts for i in range(len(costs))[part]] == list(range(len(costs)))
+    for part in parts:
+        inside, following = costs[part], costs[part.stop : part.stop + 1]
+        assert len(inside) == 1 or (sum(inside) <= budget and len(inside) <= most)
+        assert not following or len(inside) == most or sum(inside + following) > budget
+
+
+def test_one_prompt_for_a_score_of_logits(model):
+    score = evaluate.LogitDifference("y", "n")
+    assert evaluate.accuracy(model, "is it?", score) == evaluate.accuracy(model, ["is it?"], score)
+
+
+WORDS = [("q", "1", "2")]
+AB = ("A", "B")
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda m, v: evaluate.wilson(3, 2), "3 successes of 2"),
+    (lambda m, v: evaluate.wilson(0, 0), "n >= 1"),
+    (lambda m, v: evaluate.wilson(1, 2, 95), "level of an interval is 95"),
+    (lambda m, v: evaluate.bootstrap([1, 2], 0.0), "level of an interval is 0.0"),
+    (lambda m, v: evaluate.bootstrap([1, 2], resamples=0), "resamples is 0"),
+    (lambda m, v: evaluate.bootstrap([1, 2], seed=-1), "seed is -1"),
+    (lambda m, v: evaluate.bootstrap([]), "at least one number"),
+    (lambda m, v: evaluate.summary([[1.0]], "nats"), r"shape \(1, 1\)"),
+    (lambda m, v: evaluate.summary(["a"], "nats"), "a list of numbers, not"),
+    (lambda m, v: evaluate.kl(m, PROMPTS, []), "an item for every result"),
+    (lambda m, v: evaluate.kl(m, PROMPTS, [3]), "cannot steer with 3"),
+    (lambda m, v: evaluate.kl(m, PROMPTS, v, continuation=True), "one continuation for each of 2"),
+    (lambda m, v: evaluate.kl(m, PROMPTS, v, continuation=-1), "max_new_tokens is -1"),
+    (lambda m, v: evaluate.perplexity(m, PROMPTS, continuation=0), "continuation is 0"),
+    (lambda m, v: evaluate.choice(m, WORDS, letters=("A", "B", "C")), "two letters"),
+    (lambda m, v: evaluate.choice(m, WORDS, letters=AB, template="{x}"), r"not as '\{x\}'"),
+    (lambda m, v: evaluate.choice(m, WORDS, letters=AB, template="{"), "template has"),
+    (lambda m, v: evaluate.choice(m, []), "list of prompts to score is empty"),
+    (lambda m, v: evaluate.contains(None), "no regular expression"),
+    (lambda m, v: evaluate.accuracy(m, "a", len, max_new_tokens="a"), "max_new_tokens is 'a'"),
+    (lambda m, v: evaluate.accuracy(tiny(words=False)[0], PROMPTS, len), "cannot score texts"),
+    (lambda m, v: evaluate.repetition([1], 0), "repetition: n is 0"),
+    (lambda m, v: evaluate.repetition([1], 1.5), "repetition: n is 1.5"),
+    (lambda m, v: evaluate.presence_ratio(m, PROMPTS, None), "presence_ratio is about single vectors"),
+    (lambda m, v: evaluate.linearity(m, PROMPTS, [[v, v]]), "linearity is about single vectors"),
+    (lambda m, v: evaluate.token_id(m, ""), "not one token"),
+    (lambda m, v: evaluate.token_id(m, True), "cannot read True"),
+    (lambda m, v: evaluate.token_id(m, 258), "no token id 258"),
+])  # fmt: skip
+def test_refusals(model, vectors, call, said):
+    with pytest.raises(ps.InvalidInput, match=said):
+        call(model, vectors[0])

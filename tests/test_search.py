@@ -81,6 +81,52 @@ def test_test_prompts_are_looked_at_last(model, vectors):
     assert all(p[0] == "t" for p in seen[first:]) and len(seen) - first == 3 * 3
 
 
+class Turned(evaluate.LogitDifference):
+    """What is good on validation prompts is bad on test prompts."""
+
+    def value(self, model, item, logits):
+        return super().value(model, item, logits) * (1 if item[0] == "v" else -1)
+
+
+def test_test_scores_choose_nothing(model, vectors, score):
+    straight, turned = (
+        ps.search(model, vectors, s, VALIDATION, TEST, scales=SCALES, random=0) for s in (score, Turned(score.a, score.b))
+    )
+    assert np.array_equal(straight.vector.vector, turned.vector.vector)
+    np.testing.assert_allclose(turned.test.values, -np.array(straight.test.values), rtol=1e-9)
+    rest = [evaluate.accuracy(model, TEST, Turned(score.a, score.b), c.vector).value for c in turned.ranked]
+    assert turned.test.value < max(rest)
+
+
+def test_a_vector_passes_at_the_score_itself(model, vectors):
+    def share(passing):
+        return ps.search(
+            model, vectors, lambda p, t: 0.25, VALIDATION, TEST, random=1, passing=passing, max_new_tokens=1
+        )  # fmt: skip
+
+    at, above = share(0.25), share(0.26)
+    assert (at.share.value, at.random_share.value) == (1, 1) and (at.share.low, at.share.high) == evaluate.wilson(4, 4)
+    assert (above.share.value, above.random_share.value, above.passing) == (0, 0, 0.26)
+
+
+def test_an_item_of_several_prompts_shares_none(model, vectors):
+    """A question with its options in the other order is not a new one."""
+    how = evaluate.Choice("{question}{a}{b}", ("A", "B"))
+    with pytest.raises(ps.InvalidInput, match="test prompt 1 is also validation prompt 0"):
+        ps.search(model, vectors, how, [("q", "1", "2"), ("r", "1", "2")], [("s", "1", "2"), ("q", "2", "1")])
+    with pytest.raises(ps.InvalidInput, match="test prompt 0 is also validation prompt 0"):  # the same, as token ids
+        ps.search(model, vectors, evaluate.LogitDifference(1, 2), ["ab"], [model.tokens("ab")])
+
+
+def test_beating_random_takes_the_whole_interval(model, vectors, score):
+    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=1)
+    (r,) = found.random
+    for low, beats in ((r.test.value + 1e-6, True), (r.test.value - 1e-6, False)):
+        test = dataclasses.replace(found.test, low=low, value=r.test.value + 1)
+        chosen = (dataclasses.replace(found.chosen[0], test=test),)
+        assert dataclasses.replace(found, chosen=chosen).beats_random is beats
+
+
 def test_a_planted_vector_is_found(model, rng):
     """The unembedding of a letter at the last layer makes the model say it; random vectors do not."""
     letter = ids("z")[0]
@@ -142,6 +188,12 @@ def test_the_same_arguments_give_the_same_bits(model, vectors, score):
     ({"halving": 1}, "halving is 1"),
     ({"top": 5}, "top is 5"),
     ({"random": -1}, "random is -1"),
+    ({"seed": -1}, "seed is -1"),
+    ({"passing": math.nan}, "passing is nan"),
+    ({"passing": "half"}, "passing is 'half'"),
+    ({"score": "yes"}, "a score is a function"),
+    ({"screen": len}, "screen is <built-in"),
+    ({"test": []}, "empty"),
     ({"screened": 0, "screen": evaluate.LogitDifference(1, 2)}, "screened is 0"),
 ])  # fmt: skip
 def test_refusals(model, vectors, score, change, said):
