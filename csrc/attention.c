@@ -1,5 +1,6 @@
 #include "attention.h"
 #include <string.h>
+#include "exponential.h"
 #include "vec.h"
 
 enum { BLOCK = 32 }; /* query rows a block */
@@ -49,7 +50,8 @@ static void probabilities(const runtime *rt, const attention *a, const attention
         for (size_t j = 0; j < lo; j++) P[j] = 0;
         for (size_t j = hi; j < b->nk; j++) P[j] = 0;
         real top = vec_max(hi - lo, P + lo);
-        for (size_t j = lo; j < hi; j++) P[j] = FN(exp)(P[j] - top);
+        for (size_t j = lo; j < hi; j++) P[j] -= top;
+        exponential(hi - lo, P + lo, P + lo);
         real total = 1 / vec_sum(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] *= total;
     }

@@ -68,6 +68,7 @@ static void skinny_task(void *ctx, size_t task, int worker) {
                p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
 }
 
+enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
 enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of tile.h */
 
 /* The part of the (M, N) result that is the task's. */
@@ -159,7 +160,7 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
     if (is_skinny(W, M)) {
-        p.cols = operations(&p) < POOL_WORTH ? 1 : (size_t)pool_threads(rt->pool);
+        p.cols = operations(&p) < POOL_WORTH ? 1 : CHUNKS * (size_t)pool_threads(rt->pool);
         pool_run(rt->pool, p.cols, operations(&p), skinny_task, &p);
     } else {
         run_by_rows(&p, W->n_out, linear_task);

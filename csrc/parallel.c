@@ -2,10 +2,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 #include <unistd.h>
 #include "alloc.h"
 
-enum { SPINS = 1000 }; /* a few tens of microseconds: about the gap between two operations of a sweep */
+/* How long a thread looks for news before it sleeps: longer than the gaps between the operations of one forward pass, as
+ * waking costs tens of microseconds on either side. */
+static const long SPIN_NANOSECONDS = 200 * 1000;
 
 struct pool {
     int n_threads;          /* the caller's included */
@@ -16,6 +19,8 @@ struct pool {
     pthread_mutex_t lock;   /* guards the two conditions */
     pthread_cond_t start, done;
     atomic_uint generation; /* counts runs: workers wake when it moves */
+    atomic_int asleep;      /* workers that wait for `start`, or are about to */
+    atomic_int waiting;     /* the caller waits for `done`, or is about to */
     atomic_int stop;
     atomic_int running;     /* workers that have not finished this run */
     atomic_size_t next;     /* next task to hand out */
@@ -52,25 +57,54 @@ static void drain(pool *p, int worker) {
     }
 }
 
+/* Looks at `news` for a while; whether it came. */
+static int spin(int (*news)(pool *, unsigned), pool *p, unsigned seen) {
+    struct timespec from, now;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (news(p, seen)) return 1;
+            relax();
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec < SPIN_NANOSECONDS);
+    return news(p, seen);
+}
+
+/* Sleeps until there is news. `sleepers` is raised before the last look, and who has news looks at it after telling: in
+ * sequential consistency one of the two sees the other. */
+static void sleep_until(int (*news)(pool *, unsigned), pool *p, unsigned seen, pthread_cond_t *condition, atomic_int *sleepers) {
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(sleepers, 1);
+    while (!news(p, seen)) pthread_cond_wait(condition, &p->lock);
+    atomic_fetch_sub(sleepers, 1);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void wake(pool *p, pthread_cond_t *condition, atomic_int *sleepers) {
+    if (!atomic_load(sleepers)) return;
+    pthread_mutex_lock(&p->lock); /* who has raised `sleepers` waits by now */
+    pthread_mutex_unlock(&p->lock);
+    pthread_cond_broadcast(condition); /* unlocked, so that nobody wakes up to wait for the lock */
+}
+
+static int is_started(pool *p, unsigned seen) { return atomic_load(&p->generation) != seen || atomic_load(&p->stop); }
+
+static int is_done(pool *p, unsigned seen) {
+    (void)seen;
+    return !atomic_load(&p->running);
+}
+
 static void *worker_main(void *arg) {
     worker_arg w = *(worker_arg *)arg;
     pool *p = w.p;
     ps_free(arg);
     for (;;) {
-        for (int s = 0; s < SPINS && atomic_load(&p->generation) == w.seen && !atomic_load(&p->stop); s++) relax();
-        if (atomic_load(&p->generation) == w.seen && !atomic_load(&p->stop)) {
-            pthread_mutex_lock(&p->lock);
-            while (atomic_load(&p->generation) == w.seen && !atomic_load(&p->stop)) pthread_cond_wait(&p->start, &p->lock);
-            pthread_mutex_unlock(&p->lock);
-        }
+        if (!spin(is_started, p, w.seen)) sleep_until(is_started, p, w.seen, &p->start, &p->asleep);
         if (atomic_load(&p->stop)) return NULL;
         w.seen = atomic_load(&p->generation);
         drain(p, w.worker);
-        if (atomic_fetch_sub(&p->running, 1) == 1) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->done);
-            pthread_mutex_unlock(&p->lock);
-        }
+        if (atomic_fetch_sub(&p->running, 1) == 1) wake(p, &p->done, &p->waiting);
     }
 }
 
@@ -80,6 +114,8 @@ static void start_workers(pool *p) {
     pthread_cond_init(&p->start, NULL);
     pthread_cond_init(&p->done, NULL);
     atomic_store(&p->running, 0);
+    atomic_store(&p->asleep, 0);
+    atomic_store(&p->waiting, 0);
     p->n_workers = 0;
     sigset_t all, old; /* signals belong to the caller's threads */
     sigfillset(&all);
@@ -128,10 +164,8 @@ ps_code pool_create(pool **out, int threads, ps_status *st) {
 void pool_free(pool *p) {
     if (!p) return;
     if (atomic_load(&p->owner) == (long)getpid()) { /* in a forked child there is nobody to join */
-        pthread_mutex_lock(&p->lock);
         atomic_store(&p->stop, 1);
-        pthread_cond_broadcast(&p->start);
-        pthread_mutex_unlock(&p->lock);
+        wake(p, &p->start, &p->asleep);
         for (int i = 0; i < p->n_workers; i++) pthread_join(p->workers[i], NULL);
         pthread_cond_destroy(&p->start);
         pthread_cond_destroy(&p->done);
@@ -153,16 +187,9 @@ void pool_run(pool *p, size_t n, double operations, pool_task task, void *ctx) {
     p->ctx = ctx;
     atomic_store(&p->next, 0);
     atomic_store(&p->running, p->n_workers);
-    pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->generation, 1);
-    pthread_cond_broadcast(&p->start);
-    pthread_mutex_unlock(&p->lock);
+    wake(p, &p->start, &p->asleep);
     drain(p, 0);
-    for (int s = 0; s < SPINS && atomic_load(&p->running); s++) relax();
-    if (atomic_load(&p->running)) {
-        pthread_mutex_lock(&p->lock);
-        while (atomic_load(&p->running)) pthread_cond_wait(&p->done, &p->lock);
-        pthread_mutex_unlock(&p->lock);
-    }
+    if (!spin(is_done, p, 0)) sleep_until(is_done, p, 0, &p->done, &p->waiting);
     atomic_flag_clear(&p->busy);
 }

@@ -1,4 +1,5 @@
 #include "skinny.h"
+#include "instructions.h"
 
 /* Vectors of 64 bytes: two or four registers each where the machine's are shorter. */
 #define VECTOR 64
@@ -58,21 +59,15 @@ static ALWAYS void one_output(void (*load)(const void *, size_t, wide *), real (
 
 static void skinny_plain(SIGNATURE) { BODY }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-__attribute__((target("avx2,fma"))) static void skinny_avx2(SIGNATURE) { BODY }
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"))) static void skinny_avx512(SIGNATURE) { BODY }
+#if HAS_TARGETS
+TARGET_AVX2 static void skinny_avx2(SIGNATURE) { BODY }
+TARGET_AVX512 static void skinny_avx512(SIGNATURE) { BODY }
+#else
+#define skinny_avx2 skinny_plain
+#define skinny_avx512 skinny_plain
 #endif
 
 void skinny(SIGNATURE) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        skinny_avx512(type, data, stride, n, K, M, X, ldx, bias, Y, ldy);
-        return;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        skinny_avx2(type, data, stride, n, K, M, X, ldx, bias, Y, ldy);
-        return;
-    }
-#endif
-    skinny_plain(type, data, stride, n, K, M, X, ldx, bias, Y, ldy);
+    static void (*const kinds[])(SIGNATURE) = {skinny_plain, skinny_avx2, skinny_avx512};
+    kinds[instructions_best()](type, data, stride, n, K, M, X, ldx, bias, Y, ldy);
 }

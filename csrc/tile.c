@@ -31,9 +31,9 @@ static size_t depth_of(const tile_call *c) { return c->n_stride != 1 || c->M > 4
 #undef ROWS
 #undef VECTORS
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if HAS_TARGETS
 #define KIND avx2
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET TARGET_AVX2
 #define VECTOR 32
 #define ROWS 6
 #define VECTORS 2
@@ -45,19 +45,12 @@ static size_t depth_of(const tile_call *c) { return c->n_stride != 1 || c->M > 4
 #undef VECTORS
 
 #define KIND avx512
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")))
+#define TARGET TARGET_AVX512
 #define VECTOR 64
 #define ROWS 14
 #define VECTORS 2
 #include "tile_kernel.h"
-
-tile_kind tile_best(void) {
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return TILE_AVX512;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? TILE_AVX2 : TILE_PLAIN;
-}
 #else
-tile_kind tile_best(void) { return TILE_PLAIN; }
 #define product_avx512 product_plain
 #define product_avx2 product_plain
 #endif
@@ -73,11 +66,11 @@ static int is_empty(const tile_call *c) {
 /* the panels begin on a cache line */
 static real *aligned(real *scratch) { return (real *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); }
 
-void tile_as(tile_kind kind, const tile_call *c, real *scratch) {
+void tile_as(instructions kind, const tile_call *c, real *scratch) {
     static void (*const products[])(const tile_call *, real *) = {product_plain, product_avx2, product_avx512};
     if (!is_empty(c)) products[kind](c, aligned(scratch));
 }
 
-void tile(const tile_call *c, real *scratch) { tile_as(tile_best(), c, scratch); }
+void tile(const tile_call *c, real *scratch) { tile_as(instructions_best(), c, scratch); }
 
-size_t tile_rows(void) { return tile_best() == TILE_AVX512 ? 192 : 0; }
+size_t tile_rows(void) { return instructions_best() == AVX512 ? 192 : 0; }

@@ -3,6 +3,7 @@
  * instruction set is chosen at run time. Against OpenBLAS it wins where packing counts: few rows, or a weight to widen. */
 #ifndef PS_TILE_H
 #define PS_TILE_H
+#include "instructions.h"
 #include "spec.h"
 
 /* Y(M,N) = X(M,K) B(K,N) + bias, or Y += X B if add. Element (k,n) of B is data[k*k_stride + n*n_stride], strides in
@@ -23,10 +24,8 @@ typedef struct {
 enum { TILE_SCRATCH = 36 * 1024 + 64 }; /* reals of scratch, for one call at a time */
 
 void tile(const tile_call *c, real *scratch);
-/* The same by the instructions of a kind, of which `tile` takes the last that the machine has. */
-typedef enum { TILE_PLAIN, TILE_AVX2, TILE_AVX512 } tile_kind;
-tile_kind tile_best(void);
-void tile_as(tile_kind kind, const tile_call *c, real *scratch);
+/* The same by the instructions of a kind that the machine has. */
+void tile_as(instructions kind, const tile_call *c, real *scratch);
 /* Rows up to which a weight that the BLAS could read as well is faster here; measured, 0 for the plain C. */
 size_t tile_rows(void);
 

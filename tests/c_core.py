@@ -13,7 +13,7 @@ import scipy_openblas32
 
 CSRC = Path(__file__).parent.parent / "csrc"
 DTYPES = {"float32": np.float32, "float64": np.float64}
-_SOURCES = ("arena.c", "status.c", "blas.c", "rng.c", "orth.c", "tile.c")
+_SOURCES = ("arena.c", "status.c", "blas.c", "rng.c", "orth.c", "instructions.c", "tile.c", "exponential.c")
 
 
 class Status(ctypes.Structure):
