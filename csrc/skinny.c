@@ -7,14 +7,19 @@
 #define OF(name) name
 #include "wide.h"
 
+/* Bytes that are asked for before they are needed, of this row or, as rows mostly follow each other, of the next: the
+ * machine's own prefetching stops at every page. Asking beyond the weight is harmless. */
+enum { AHEAD = 1024 };
+
 /* One output: its products with M rows of X. M and the loaders are constants after inlining; two sums a row hide the
  * latency of the multiply-add. */
 static ALWAYS void one_output(void (*load)(const void *, size_t, wide *), real (*load_one)(const void *, ptrdiff_t),
-                              const void *w, size_t K, const size_t M, const real *X, size_t ldx, real *out) {
+                              size_t item, const char *w, size_t K, const size_t M, const real *X, size_t ldx, real *out) {
     wide even[SKINNY_ROWS] = {{0}}, odd[SKINNY_ROWS] = {{0}};
     size_t k = 0;
     for (; k + 2 * LANE <= K; k += 2 * LANE) {
         wide a, b;
+        for (size_t at = 0; at < 2 * LANE * item; at += 64) __builtin_prefetch(w + k * item + at + AHEAD);
         load(w, k, &a);
         load(w, k + LANE, &b);
         for (size_t m = 0; m < M; m++) {
@@ -37,7 +42,7 @@ static ALWAYS void one_output(void (*load)(const void *, size_t, wide *), real (
 #define ROWS(kind, item, M_)                                                                                  \
     for (size_t o = 0; o < n; o++) {                                                                          \
         real out[SKINNY_ROWS];                                                                                \
-        one_output(wide_##kind, one_##kind, (const char *)data + (ptrdiff_t)o * stride * (ptrdiff_t)(item), K, M_, X, ldx, out); \
+        one_output(wide_##kind, one_##kind, item, (const char *)data + (ptrdiff_t)o * stride * item, K, M_, X, ldx, out);       \
         for (size_t m = 0; m < M_; m++) Y[m * ldy + o] = out[m] + (bias ? bias[o] : 0);                       \
     }
 #define BY_ROWS(kind, item)              \
