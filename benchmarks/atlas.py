@@ -26,13 +26,12 @@ import powersteer as ps
 K, ITERATIONS, ROWS = 12, 5, 2
 
 
-def make_model(layers: int, decay: float) -> Any:
-    """Llama of 125M shapes with random weights, their inputs scaled by i^-decay."""
+def make_model(layers: int, decay: float, **shapes: int) -> Any:
+    """Llama of 125M shapes, unless others are given, with random weights, their inputs scaled by i^-decay."""
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=layers, num_attention_heads=12,
-        num_key_value_heads=12, vocab_size=32000, max_position_embeddings=512, tie_word_embeddings=True,
-    )  # fmt: skip
+    usual = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_key_value_heads": 12,
+             "vocab_size": 32000, "max_position_embeddings": 512}  # fmt: skip
+    config = transformers.LlamaConfig(num_hidden_layers=layers, tie_word_embeddings=True, **(usual | shapes))
     config._attn_implementation = "eager"  # the fused kernel has no double backward
     model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
     scale = torch.arange(1, config.hidden_size + 1.0) ** -decay

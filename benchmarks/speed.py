@@ -1,7 +1,8 @@
 """powersteer beside JAX, PyTorch, transformers and llama.cpp: the same random Llama of 125M shapes, in one run.
 
     python benchmarks/speed.py                 # pip install '.[bench]'; prints tables, writes benchmarks/*.svg
-    python benchmarks/speed.py --only decode --llama tests-llama/   # one part; where llama-cpp-python is installed
+    python benchmarks/speed.py --only decode --llama FOLDER    # one part; where llama-cpp-python is installed
+    python benchmarks/speed.py --write         # puts the table of this run into SPEED.md and README.md
 
 Every case is measured in rounds, all contestants in each round; a figure is the best of its rounds, a ratio is between
 the bests. The machine's other work is watched: where it took more than `BUSY` of the processors in a round the round does
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,14 @@ def measure(contestants: dict[str, Work], rounds: int) -> dict[str, float | None
     return {name: min(seconds) if len(seconds) >= QUIET_ROUNDS else None for name, seconds in quiet.items()}
 
 
+TABLE: dict[str, dict[str, float | None]] = {}  # case -> contestant -> seconds, the first contestant being ours
+BUSY_SIGN = "busy"
+
+
 def show(title: str, seconds: dict[str, float | None], note: Callable[[float], str] = lambda s: "") -> None:
     """Times, and each peer's over ours."""
     print(f"\n{title}", flush=True)
+    TABLE[title] = seconds
     (_, ours), *_ = seconds.items()
     for name, s in seconds.items():
         if s is None:
@@ -223,8 +229,7 @@ def jacobian(s: Setup) -> None:
         def note(t: float, count: float = count) -> str:
             return f"{count / t / 1e9:6.0f} GFLOPS unpruned = {100 * count / t / 1e9 / peak:.0f}% of {peak:.0f}"
 
-        title = f"J'J on {COLUMNS} columns, layers {SOURCE} to {TARGET}, {T} tokens (x: of powersteer's time)"
-        show(title, measure(work, s.rounds), note)
+        show(f"JᵀJ on {COLUMNS} columns, layers {SOURCE}–{TARGET}, {T} tokens", measure(work, s.rounds), note)
 
 
 def triplets(s: Setup) -> None:
@@ -233,18 +238,10 @@ def triplets(s: Setup) -> None:
     _, V, took = published.run(s.model.d_model)
     J = s.model.jacobian(s.tokens, SOURCE, TARGET)
     reached = residual(J, V)
-    work: dict[str, Work] = {
-        f"powersteer to {tol:.0e}": lambda tol=tol: J.svd(K, tol=tol) for tol in (reached, 1e-2, 1e-3)
-    }
-    seconds = measure(work, s.rounds)
-    print(
-        f"\ntop {K} triplets, layers {SOURCE} to {TARGET}, {TOKENS} tokens; published: {took:.2f} s, residual {reached:.1e}"
-    )
-    for name, t in seconds.items():
-        print(
-            f"  {name:<34} "
-            + ("the machine was busy" if t is None else f"{t:9.3f} s, published takes {took / t:.1f}x as long")
-        )
+    work: dict[str, Work] = {f"{tol:.0e}": lambda tol=tol: J.svd(K, tol=tol) for tol in (reached, 1e-2, 1e-3)}
+    for tol, seconds in measure(work, s.rounds).items():
+        peers = {"powersteer": seconds, "published algorithm": took}
+        show(f"top {K} triplets, layers {SOURCE}–{TARGET}, to residual {tol} (published: {reached:.0e})", peers)
 
 
 def forward(s: Setup) -> None:
@@ -262,38 +259,54 @@ def forward(s: Setup) -> None:
 
 
 def decode(s: Setup) -> None:
-    """Greedy, after 64 tokens."""
-    prompt, n = s.tokens.tolist(), 32
-    vectors = ps.random_vectors(s.model, SOURCE, 24, prompts=[prompt])
-    rows = [v.relative(0.2) for v in vectors]
+    """A greedy token after TOKENS, and a step of 24 rows: the time of 1 + 32 tokens less that of 1, a step."""
+    prompt, steps = s.tokens.tolist(), 32
+    rows = [replace(v.relative(0.2), weights=None) for v in ps.random_vectors(s.model, SOURCE, 24, prompts=[prompt])]
     mask = torch.ones(1, TOKENS, dtype=torch.long)
 
-    def theirs() -> object:
+    def theirs(n: int) -> object:
         with torch.no_grad():
             return s.hf.generate(
                 torch.tensor([prompt]), attention_mask=mask, max_new_tokens=n, min_new_tokens=n, do_sample=False
             )
 
-    def llama_says(llama: Any) -> object:
+    def llama_says(llama: Any, n: int) -> object:
         llama.reset()
         llama.eval(prompt)
-        for _ in range(n):
+        for _ in range(n - 1):
             llama.eval([int(np.argmax(llama.scores[llama.n_tokens - 1]))])
         return None
 
-    work: dict[str, Work] = {
-        "powersteer": lambda: s.model.generate(prompt, n, stop=[]),
-        "powersteer, bf16 weights": lambda: s.bf16.generate(prompt, n, stop=[]),
-        "powersteer, 24 steered rows": lambda: s.model.generate([prompt] * 24, n, stop=[], steer=rows),
+    say: dict[str, Callable[[int], object]] = {
+        "powersteer": lambda n: s.model.generate(prompt, n, stop=[]),
+        "powersteer, bf16 weights": lambda n: s.bf16.generate(prompt, n, stop=[]),
+        "24 rows": lambda n: s.model.generate([prompt] * 24, n, stop=[], steer=rows),
+        "24 rows, bf16 weights": lambda n: s.bf16.generate([prompt] * 24, n, stop=[], steer=rows),
         "transformers": theirs,
     }
     for name, llama in llamas(s).items():
-        work[name] = lambda llama=llama: llama_says(llama)
-    seconds = measure(work, s.rounds)
-    show(f"{n} tokens after {TOKENS}, greedy", seconds)
-    one, many = seconds["powersteer"], seconds["powersteer, 24 steered rows"]
-    if one and many:
-        print(f"  24 differently steered rows: {24 * one / many:.1f}x the throughput of one")
+        say[name] = lambda n, llama=llama: llama_says(llama, n)
+    long = measure({name: lambda f=f: f(1 + steps) for name, f in say.items()}, s.rounds)
+    short = measure({name: lambda f=f: f(1) for name, f in say.items()}, s.rounds)
+    a_step = {
+        name: None if (a := long[name]) is None or (b := short[name]) is None else (a - b) / steps for name in say
+    }
+    many, many_bf16 = a_step.pop("24 rows"), a_step.pop("24 rows, bf16 weights")
+    show("a token decoded", a_step)
+    weights, limit = sum(p.numel() for p in s.hf.parameters()), read_bandwidth(s.threads)  # the embedding is the head, too
+    for name, size in (("powersteer", 4), ("powersteer, bf16 weights", 2)):
+        if t := a_step[name]:
+            print(f"  {name}: weights read at {size * weights / t / 1e9:.1f} GB/s; a sum by PyTorch reads at {limit:.1f}")
+    show("24 differently steered rows, a token each", {"powersteer": many, "powersteer, bf16 weights": many_bf16})
+    if (one := a_step["powersteer"]) and many:
+        print(f"  {24 * one / many:.1f}x the throughput of one row")
+
+
+def read_bandwidth(threads: int) -> float:
+    """GB/s at which all threads sum 512 MiB: what decoding is bound by."""
+    torch.set_num_threads(threads)
+    x = torch.ones(2**27)
+    return 2**29 / min(once(lambda: x.sum(), 0.5).seconds for _ in range(5)) / 1e9
 
 
 def llamas(s: Setup) -> dict[str, Any]:
@@ -328,7 +341,7 @@ def scaling(s: Setup) -> None:
         V = rng.standard_normal((s.model.d_model, columns)).astype(np.float32)
         return lambda: J.T @ (J @ V)
 
-    axes = {
+    axes: dict[str, list[tuple[int, int, int]]] = {
         "columns": [(c, TOKENS, 6) for c in (1, 2, 4, 8, 12, 24, 48)],
         "tokens": [(COLUMNS, t, 6) for t in (8, 16, 32, 64, 128, 256)],
         "layers": [(COLUMNS, TOKENS, n) for n in (1, 2, 4, 6, 8)],
@@ -350,8 +363,52 @@ def scaling(s: Setup) -> None:
     figure.savefig(HERE / "scaling.svg")
 
 
+def overhead(s: Setup) -> None:
+    """A call of Python on a model so small that nothing else counts."""
+    tiny = make_model(2, 0.4, hidden_size=16, intermediate_size=16, num_attention_heads=1, num_key_value_heads=1, vocab_size=32)
+    model = ps.from_transformers(tiny.to(torch.float32))
+    J = model.jacobian([1, 2], 0, 1)
+    (u, v), tokens = (np.ones(n, np.float32) for n in J.shape), np.array([1, 2], np.int32)
+    seconds = measure({"J @ v": lambda: J @ v, "J.T @ u": lambda: J.T @ u, "model(tokens)": lambda: model(tokens)}, s.rounds)
+    print("\na call on a model of 2 layers and width 16, 1 or 2 tokens")
+    for name, t in seconds.items():
+        print(f"  {name:<34} " + (BUSY_SIGN if t is None else f"{1e6 * t:6.0f} us"))
+
+
+# ---- the table
+
+COLUMN = ("powersteer", "powersteer, bf16 weights", "torch.func", "JAX, jit", "published algorithm", "transformers",
+          "llama.cpp F32", "llama.cpp BF16")  # fmt: skip
+MARKS = ("<!-- written by benchmarks/speed.py --write -->", "<!-- end -->")
+
+
+def table() -> str:
+    """Markdown: our times, and theirs over ours of the same weights' (llama.cpp BF16: over our bf16)."""
+
+    def cell(row: dict[str, float | None], name: str) -> str:
+        if name not in row:
+            return ""
+        t, ours = row[name], row.get("powersteer, bf16 weights" if name == "llama.cpp BF16" else "powersteer")
+        if t is None or not ours:
+            return BUSY_SIGN
+        return f"{1e3 * t:.0f} ms" if name.startswith("powersteer") else f"{t / ours:.2f}×"
+
+    head = [c.replace("powersteer, ", "") for c in COLUMN]
+    lines = [["", *head], ["---"] * (1 + len(head))]
+    lines += [[title, *(cell(row, name) for name in COLUMN)] for title, row in TABLE.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_table() -> None:
+    for path in (HERE / "SPEED.md", HERE.parent / "README.md"):
+        before, _, rest = path.read_text().partition(MARKS[0])
+        _, _, after = rest.partition(MARKS[1])
+        path.write_text(f"{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}")
+
+
 CASES: dict[str, Callable[[Setup], None]] = {
-    "jacobian": jacobian, "triplets": triplets, "forward": forward, "decode": decode, "scaling": scaling,
+    "jacobian": jacobian, "triplets": triplets, "forward": forward, "decode": decode, "overhead": overhead,
+    "scaling": scaling,
 }  # fmt: skip
 
 
@@ -359,6 +416,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(CASES), action="append", help="repeatable; default all")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--write", action="store_true", help="the table into SPEED.md and README.md")
     parser.add_argument("--llama", metavar="FOLDER", help="where llama-cpp-python is, if not in this environment")
     a = parser.parse_args(argv)
     if a.llama:
@@ -377,6 +435,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for name in a.only or CASES:
             CASES[name](setup)
+    if a.write:
+        write_table()
 
 
 if __name__ == "__main__":
