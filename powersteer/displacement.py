@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .jacobian import Jacobian
 from .model import Model
 from .positions import Positions
@@ -117,7 +117,7 @@ def check_count(value: Any, name: str, most: int | None = None, why: str = "", l
     except TypeError:
         number = None
     if number is None or isinstance(value, (bool, np.bool_)) or number < least:
-        raise InvalidInput(f"{name} is {value!r:.80}; it must be an integer >= {least}")
+        raise InvalidInput(f"{name} is {shown(value)}; it must be an integer >= {least}")
     if most is not None and number > most:
         raise InvalidInput(f"{name} is {number}; it must be at most {most}: {why}")
     return number
@@ -127,7 +127,7 @@ def check_positive(value: Any, name: str) -> float:
     """A finite number > 0. Raises InvalidInput with `name`."""
     number = not isinstance(value, bool) and isinstance(value, (int, float, np.integer, np.floating))
     if not number or not 0 < float(value) < math.inf:
-        raise InvalidInput(f"{name} is {value!r:.80}; it must be a finite number > 0")
+        raise InvalidInput(f"{name} is {shown(value)}; it must be a finite number > 0")
     return float(value)
 
 

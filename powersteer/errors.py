@@ -1,6 +1,9 @@
 """The exceptions of powersteer. Each is also the built-in exception that a caller would expect, and each message names
 the thing that is wrong, where it stands, and what to do about it."""
 
+import reprlib
+from typing import Any
+
 __all__ = [
     "BadCheckpoint",
     "ConvergenceWarning",
@@ -11,7 +14,16 @@ __all__ = [
     "OutOfMemory",
     "PowersteerError",
     "UnsupportedModel",
+    "shown",
 ]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut before it is written out: a list of millions takes no time."""
+    return _SHORT.repr(value)
 
 
 class PowersteerError(Exception):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .displacement import check_count
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .generation import Generation
 from .model import Model
 from .positions import Positions, prompt_positions
@@ -101,7 +101,7 @@ def _checked_values(values: Sequence[float] | Array) -> Array:
     try:
         x = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InvalidInput(f"an interval needs a list of numbers, not {values!r:.80}") from None
+        raise InvalidInput(f"an interval needs a list of numbers, not {shown(values)}") from None
     if x.ndim != 1 or not len(x):
         raise InvalidInput(f"an interval needs a list of at least one number; got an array of shape {x.shape}")
     return x
@@ -268,11 +268,11 @@ class Choice(LogitScore):
 
     def __post_init__(self) -> None:
         if not isinstance(self.letters, (tuple, list)) or len(self.letters) != 2:
-            raise InvalidInput(f"a choice has two letters, such as (' A', ' B'), not {self.letters!r:.80}")
+            raise InvalidInput(f"a choice has two letters, such as (' A', ' B'), not {shown(self.letters)}")
 
     def prompts(self, item: Any) -> Sequence[Prompt]:
         if not isinstance(item, (tuple, list)) or len(item) != 3:
-            raise InvalidInput(f"a choice is (question, first option, second option), not {item!r:.80}")
+            raise InvalidInput(f"a choice is (question, first option, second option), not {shown(item)}")
         question, first, second = item
         return [self._prompt(question, first, second), self._prompt(question, second, first)]
 
@@ -282,7 +282,7 @@ class Choice(LogitScore):
         try:
             return self.template.format(question=question, a=a, b=b)
         except (AttributeError, LookupError, ValueError):
-            raise InvalidInput(f"a template has {{question}}, {{a}} and {{b}} in it, not as {self.template!r:.80}") from None
+            raise InvalidInput(f"a template has {{question}}, {{a}} and {{b}} in it, not as {shown(self.template)}") from None
 
     def value(self, model: Model, item: Any, logits: Sequence[Array]) -> float:
         here, swapped = (_difference(model, z, *self.letters) for z in logits)
@@ -354,7 +354,7 @@ def check_text_score(model: Model, score: Any, instead: str = "") -> None:
     """Raises InvalidInput for what is no function, and for a model without texts."""
     if not callable(score):
         raise InvalidInput(
-            f"a score is a function of (prompt, continuation), such as evaluate.contains('yes'){instead}; got {score!r:.80}"
+            f"a score is a function of (prompt, continuation), such as evaluate.contains('yes'){instead}; got {shown(score)}"
         )
     model._need_tokenizer("score texts")
 
@@ -388,7 +388,7 @@ def finite_score(value: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidInput(f"the score gave {value!r:.80}; it must give a finite number, True or False")
+        raise InvalidInput(f"the score gave {shown(value)}; it must give a finite number, True or False")
     return number
 
 

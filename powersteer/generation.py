@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .tokens import Tokenizer
 
 __all__ = ["Generation", "Row", "Sampling", "Stops", "Stream", "decode_rows", "row_seeds"]
@@ -76,14 +76,14 @@ def _seed(value: Any) -> int:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, numbers.Real):
         return float(value)
-    raise InvalidInput(f"{name} is {value!r:.80}; it must be a number")
+    raise InvalidInput(f"{name} is {shown(value)}; it must be a number")
 
 
 def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise InvalidInput(f"{name} is {value!r:.80}; it must be an integer") from None
+        raise InvalidInput(f"{name} is {shown(value)}; it must be an integer") from None
 
 
 @dataclass(frozen=True)

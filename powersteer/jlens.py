@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInput, NotFound
+from .errors import InvalidInput, NotFound, shown
 from .files import write_bytes
 from .hooks import import_torch
 from .jacobian import LinearMap, labelled
@@ -193,11 +193,11 @@ def _check(content: Any, torch: Any, path: str) -> tuple[dict[int, Array], int]:
         raise refuse(f"d_model is {d!r} and n_prompts {n_prompts!r}; both must be positive integers")
     listed = content.get("source_layers", list(content["J"]))
     if not isinstance(listed, list) or sorted(map(str, listed)) != sorted(map(str, content["J"])):
-        raise refuse(f"its source_layers {listed!r:.80} are not those of its matrices")
+        raise refuse(f"its source_layers {shown(listed)} are not those of its matrices")
     matrices = {}
     for layer, J in content["J"].items():
         if type(layer) is not int or layer < 0:
-            raise refuse(f"it has the layer {layer!r:.40}")
+            raise refuse(f"it has the layer {shown(layer)}")
         if not isinstance(J, torch.Tensor) or tuple(J.shape) != (d, d) or not J.is_floating_point():
             found = f"{tuple(J.shape)} of {J.dtype}" if isinstance(J, torch.Tensor) else type(J).__name__
             raise refuse(f"J of layer {layer} is {found}; it must be ({d}, {d}) of floating point")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _blas, _core32, _core64
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .estimate import Estimate, estimate
 from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
 from .jacobian import Jacobian, Jacobians, Subject
@@ -80,7 +80,7 @@ def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike | None = None
     if threads is None:
         threads = _blas.default_threads()
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= _MOST_THREADS:
-        raise InvalidInput(f"threads is {threads!r:.80}; it must be an integer from 1 to {_MOST_THREADS}")
+        raise InvalidInput(f"threads is {shown(threads)}; it must be an integer from 1 to {_MOST_THREADS}")
     real = np.dtype(np.float32 if core is _core32 else np.float64)
     return Model(_Loaded(core, core.Model(*checkpoint.spec.to_core(real), int(threads)), real, checkpoint))
 
@@ -371,7 +371,7 @@ class Model:
 
     def _totals(self, tokens: list[Ids], max_new_tokens: int) -> list[int]:
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 1:
-            raise InvalidInput(f"max_new_tokens is {max_new_tokens!r:.80}; it must be an integer >= 1")
+            raise InvalidInput(f"max_new_tokens is {shown(max_new_tokens)}; it must be an integer >= 1")
         for t in tokens:
             if len(t) + max_new_tokens > self.n_ctx:
                 raise InvalidInput(
@@ -396,7 +396,7 @@ class Model:
             return Stops(self.end_tokens)
         items = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop) if np.iterable(stop) else None
         if items is None:
-            raise InvalidInput(f"stop is {stop!r:.80}; it must be a text, a token id, or a list of these")
+            raise InvalidInput(f"stop is {shown(stop)}; it must be a text, a token id, or a list of these")
         strings = [item for item in items if isinstance(item, str)]
         ids = [item for item in items if not isinstance(item, str)]
         if "" in strings:

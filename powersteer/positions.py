@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 
 __all__ = [
     "Canonical",
@@ -168,11 +168,11 @@ def _from_integers(positions: tuple[int, ...], prompt_length: int, total: int) -
 
 def _integer(value: object, positions: object) -> int:
     if isinstance(value, (bool, np.bool_)):
-        raise InvalidInput(f"positions {positions!r:.80} hold a truth value; np.flatnonzero makes positions of a mask")
+        raise InvalidInput(f"positions {shown(positions)} hold a truth value; np.flatnonzero makes positions of a mask")
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InvalidInput(f"cannot read the positions {positions!r:.80}: write {_FORMS}") from None
+        raise InvalidInput(f"cannot read the positions {shown(positions)}: write {_FORMS}") from None
 
 
 def _ranges(selected: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .tokens import Tokenizer
 
 __all__ = ["Ids", "Prompt", "Prompts", "encode", "split", "token_ids"]
@@ -91,4 +91,4 @@ def _token_id(value: Any) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError:
-        raise InvalidInput(f"cannot read {value!r:.80} in a prompt: {_FORMS}") from None
+        raise InvalidInput(f"cannot read {shown(value)} in a prompt: {_FORMS}") from None

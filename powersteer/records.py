@@ -6,6 +6,8 @@ import types
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from .errors import shown
+
 __all__ = ["record"]
 
 T = TypeVar("T")
@@ -44,4 +46,4 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ValueError(f"{where} is {value!r:.80}")
+    raise ValueError(f"{where} is {shown(value)}")

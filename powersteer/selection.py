@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .displacement import check_count
 from .effects import checked_pushes, pushed, random_direction, with_norms
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .evaluation import LogitScore, Measured, Score, score_items, score_table, summary
 from .model import Model
 from .prompts import Ids, Prompts
@@ -142,9 +142,9 @@ def search(
     if halving is not None:
         halving = check_count(halving, "search: halving", least=2)
     if not isinstance(passing, (int, float, np.integer, np.floating)) or math.isnan(passing):
-        raise InvalidInput(f"search: passing is {passing!r:.80}; it must be a number, the score from which a vector passes")
+        raise InvalidInput(f"search: passing is {shown(passing)}; it must be a number, the score from which a vector passes")
     if screen is not None and not isinstance(screen, LogitScore):
-        raise InvalidInput(f"search: screen is {screen!r:.80}; it must be a LogitScore, such as evaluate.LogitDifference(a, b)")
+        raise InvalidInput(f"search: screen is {shown(screen)}; it must be a LogitScore, such as evaluate.LogitDifference(a, b)")
     items, unseen = score_items(score, validation), score_items(score, test)
     tokens = _tokens(model, score, items)
     _apart(tokens, _tokens(model, score, unseen))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 from .positions import Canonical, Positions, canonical, describe, steering_ranges
 from .sites import parse_site
 from .spec import Spec
@@ -41,7 +41,7 @@ def make_interventions(
     several = [vectors] if isinstance(vectors, SteeringVector) else vectors
     if not isinstance(several, (list, tuple)) or not all(isinstance(v, SteeringVector) for v in several):
         raise InvalidInput(
-            f"cannot steer with {vectors!r:.100}: a SteeringVector or a list of them is needed; "
+            f"cannot steer with {shown(vectors)}: a SteeringVector or a list of them is needed; "
             "SteeringVector.from_array(array, layer, site) makes one"
         )
     if not several:

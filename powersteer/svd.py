@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import _blas, _core32, _core64  # noqa: F401  (_blas opens the library that the cores need)
-from .errors import ConvergenceWarning, InvalidInput, NumericalError
+from .errors import ConvergenceWarning, InvalidInput, NumericalError, shown
 
 __all__ = ["Progress", "SVDResult", "solve", "svd", "warned"]
 
@@ -276,10 +276,10 @@ def _integer(value: Any, name: str, least: int, most: int | None = None) -> int:
     try:
         number = op.index(value)
     except TypeError:
-        raise InvalidInput(f"svd: {name} must be an integer, got {value!r:.80}") from None
+        raise InvalidInput(f"svd: {name} must be an integer, got {shown(value)}") from None
     if isinstance(value, bool | np.bool_) or number < least or (most is not None and number > most):
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise InvalidInput(f"svd: {name} must be an integer, {limit}, got {value!r:.80}")
+        raise InvalidInput(f"svd: {name} must be an integer, {limit}, got {shown(value)}")
     return number
 
 

@@ -27,6 +27,20 @@ def test_what_was_found(kept):
     assert fuzz.replay(kept)[1] == ""
 
 
+def test_a_message_does_not_write_out_what_is_long():
+    """What the arrays found: the text of a list of millions took 15 seconds, to be cut to 80 characters."""
+
+    class Long(list):
+        def __repr__(self):
+            raise AssertionError("written out")
+
+    model, long = fuzz.ps.load("demo"), [Long([0.5])] * 1000
+    for call in (model.steered, lambda a: model.jacobian([1, 2], 0, 3, positions=a), lambda a: model.generate([1], 1, seed=a)):
+        with pytest.raises(fuzz.ps.InvalidInput) as caught:
+            call(long)
+        assert len(str(caught.value)) < 1000
+
+
 def test_it_notices(monkeypatch):
     """A reader that raises something else, or never ends, is a finding."""
     assert fuzz.answer(lambda: 1 / 0)[1].startswith("ZeroDivisionError")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, shown
 from ..model import Model
 from ..positions import Positions, canonical, prompt_positions
 from ..prompts import Prompts, split
@@ -152,18 +152,18 @@ def make_settings(
     """Checked arguments of `atlas`. Raises InvalidInput for what the model does not have."""
     for value, allowed, name in ((views, VIEWS, "views"), (method, METHODS, "method")):
         if value not in allowed:
-            raise InvalidInput(f"atlas: {name} is {value!r:.80}; it must be one of {', '.join(allowed)}")
+            raise InvalidInput(f"atlas: {name} is {shown(value)}; it must be one of {', '.join(allowed)}")
     source_site, target_site = _sites(sites)
     counts = {"k": (k, 1), "sketch": (sketch, 0), "seed": (seed, 0)}
     if max_applications is not None:
         counts["max_applications"] = (max_applications, 2)
     for name, (number, least) in counts.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InvalidInput(f"atlas: {name} is {number!r:.80}; it must be an integer >= {least}")
+            raise InvalidInput(f"atlas: {name} is {shown(number)}; it must be an integer >= {least}")
     if method == "sketch" and not sketch:
         raise InvalidInput("atlas: method='sketch' with sketch=0 computes nothing; sketch is its number of random vectors")
     if not (isinstance(tol, (int, float)) and 0 < tol < 1):
-        raise InvalidInput(f"atlas: tol is {tol!r:.80}; it must be a number between 0 and 1")
+        raise InvalidInput(f"atlas: tol is {shown(tol)}; it must be a number between 0 and 1")
     if k > model.d_model:
         raise InvalidInput(f"atlas: k is {k}, but a Jacobian of {model.name!r} has at most {model.d_model} triplets")
     at = canonical(positions)

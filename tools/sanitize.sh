@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The C core under the sanitizers, each in a copy of its own; the repository is only read. With GCC; for half an hour.
+#   tools/sanitize.sh [memory] [threads] [leaks]     python from PATH, or PYTHON=/path/to/python; default all three
+#   memory: AddressSanitizer and UndefinedBehaviorSanitizer, the whole suite
+#   threads: ThreadSanitizer, the tests of threads
+#   leaks: a thousand of everything with LeakSanitizer (tests/leaks.py)
+set -euo pipefail
+python="$(command -v "${PYTHON:-python3}")"
+python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")" # of a virtual environment: not resolved
+root="$(cd "$(dirname "$0")/.." && pwd)"
+
+build() { # sanitizers -> the copy is the current folder
+    local copy
+    copy="$(mktemp -d -t powersteer-sanitize-XXXX)/repository"
+    mkdir "$copy"
+    [ -e "$root/../shared" ] && ln -s "$root/../shared" "$copy/../shared"
+    (cd "$root" && tar c --exclude='*.so' --exclude=__pycache__ --exclude='.venv*' --exclude=./build .) | tar x -C "$copy"
+    cd "$copy"
+    POWERSTEER_FAULTS=1 POWERSTEER_SANITIZE="$1" "$python" setup.py -q build_ext --inplace
+}
+
+# Python is not instrumented, so the runtime has to be there first
+runtime() { for name in "$@"; do gcc -print-file-name="lib$name.so"; done | tr '\n' ' '; }
+
+memory() {
+    build address,undefined
+    LD_PRELOAD="$(runtime asan ubsan)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
+        PYTHONPATH="$PWD" "$python" -m pytest -q -p no:cacheprovider --deselect tests/test_leaks.py
+}
+
+threads() {
+    build thread
+    LD_PRELOAD="$(runtime tsan)" TSAN_OPTIONS="halt_on_error=1:suppressions=$PWD/tools/tsan.supp" PYTHONPATH="$PWD" \
+        "$python" -m pytest -q -p no:cacheprovider tests/test_threads.py tests/test_core.py
+}
+
+leaks() {
+    build address
+    LD_PRELOAD="$(runtime asan)" ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS="suppressions=$PWD/tools/lsan.supp:print_suppressions=0" \
+        PYTHONMALLOC=malloc PYTHONPATH="$PWD" "$python" tests/leaks.py
+}
+
+for part in "${@:-memory threads leaks}"; do for one in $part; do (trap 'echo "$one: exit code $?"' EXIT; "$one"); done; done
