@@ -36,8 +36,10 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write: it only knows a number
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 

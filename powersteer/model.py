@@ -43,13 +43,16 @@ def load(
     dtype: DTypeLike | None = None,
     threads: int | None = None,
     check: bool | None = None,
+    mmap: bool = True,
 ) -> Model:
     """Load a checkpoint from a folder, by hub id from the Hugging Face cache, or from a .gguf file.
 
-    dtype: of the arithmetic, float32 (also for None) or float64; weights stay as they are stored, mapped from the
-    file. threads: of the one pool that works on this model; None: one a physical core that this process may use.
+    dtype: of the arithmetic, float32 (also for None) or float64; weights stay as they are stored. threads: of the one
+    pool that works on this model; None: one a physical core that this process may use.
     check: search all weights for NaN and infinity, which reads the file once; None: up to 2 GiB of them. Unsearched
     ones show when they reach an activation, as NumericalError. Norms and biases are always searched.
+    mmap: weights are a window on the file, which costs no memory of their own and no time, and ends the process (SIGBUS)
+    should somebody cut the file short meanwhile; False reads them.
 
     Raises NotFound, BadCheckpoint (damaged or contradictory files), UnsupportedModel (names the config key),
     MissingDependency (a quantised .gguf file without the gguf library) and InvalidInput.
@@ -57,7 +60,7 @@ def load(
     from .loading import load_checkpoint
 
     _core_of(dtype)  # before any work
-    return model_from_checkpoint(load_checkpoint(path_or_hub_id, check), dtype, threads)
+    return model_from_checkpoint(load_checkpoint(path_or_hub_id, check, mmap), dtype, threads)
 
 
 def from_transformers(

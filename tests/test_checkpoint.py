@@ -127,6 +127,23 @@ def test_shards_are_the_same_model(sharded):
     assert split.identity["weights"] == whole.identity["weights"]
 
 
+@pytest.mark.parametrize("kind", ["one", "shards", "gguf"])
+def test_weights_that_are_read_outlive_their_file(kind, tmp_path, sharded):
+    """mmap=False: the same bits, and what happens to the file later is of no consequence."""
+    gguf_models = pytest.importorskip("gguf_models") if kind == "gguf" else None
+    path = {"one": lambda: copy("llama", tmp_path), "shards": lambda: sharded,
+            "gguf": lambda: gguf_models.write(tmp_path / "m.gguf", hf_models.make("llama"))}[kind]()  # fmt: skip
+    mapped, read = ps.load(path), ps.load(path, mmap=False)
+    assert mapped.identity == read.identity
+    before = mapped([1, 2, 3])
+    for file in mapped._loaded.checkpoint.files:
+        file.write_bytes(b"")  # a page of `mapped` is now death
+    del mapped
+    assert np.array_equal(read([1, 2, 3]), before)
+    with pytest.raises(BadCheckpoint, match="download it again"):
+        ps.load(path, mmap=False)
+
+
 @pytest.mark.parametrize(
     "name", ["../x.safetensors", "/etc/passwd", "a/../../b", "C:\\x", "\\\\host\\x", "", "a\0b", "..\\x"]
 )

@@ -325,7 +325,7 @@ BAD_CALLS = {
     "seeds": (lambda m: decoder(m, seeds=np.zeros(2, np.uint64)), "seeds must be"),
     "no prompts": (lambda m: decoder(m, prompts=[], capacity=ids(), seeds=np.zeros(0, np.uint64)), "no prompt given"),
     "top_k": (lambda m: decoder(m, top_k=-1), "top_k must not be negative"),
-    "stop early": (lambda m: decoder(m).stop(0), "between two steps"),
+    "stop early": (lambda m: decoder(m).stop(0), "comes after a step"),
     "stop whom": (lambda m: decoder(m).stop(1), "there is no sequence 1"),
     "target text": (lambda m: jacobian(m, target="next token"), "target must be"),
     "target count": (lambda m: jacobian(m, target=[], to=[]), "0 targets"),
@@ -340,6 +340,7 @@ BAD_CALLS = {
     "no lanes": (lambda m: jacobian(m).apply_each(()), "lanes must be a list"),
     "lane": (lambda m: jacobian(m).apply_each([[0]]), r"a lane must be a tuple \(target, v, u\)"),
     "lane target": (lambda m: jacobian(m).apply_each([(1, np.zeros(12), np.zeros(12))]), "there is no target 1"),
+    "logits of nothing": (lambda m: decoder(m).logits(), "comes after a step"),
     "lane output": (lambda m: jacobian(m).apply_each([(0, np.zeros(12), read_only(12))]), "read-only"),
 }
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from tiny import tiny, vector
 
+from powersteer.errors import InvalidInput
+
 PROMPTS = [[1, 7, 3, 250, 40, 7], [9, 8], list(range(40))]
 
 
@@ -41,6 +43,30 @@ def test_sixteen_threads_on_one_model(dtype):
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(work, range(16)))
+
+
+def test_a_decoder_is_of_one_thread_at_a_time():
+    """What is called while a step works is refused, and the step is as if it had been alone."""
+    model, _ = tiny("float32", n_layers=4, d_model=96, d_ff=256, n_ctx=2048)
+    prompt, seed = np.arange(1500, dtype=np.int32) % 250, np.zeros(1, np.uint64)
+
+    def decoder():
+        core = model._loaded
+        return core.module.Decoder(core.core, [prompt], np.array([1600], np.int32), [], 0.0, 0, 1.0, seed)
+
+    alone, shared, said = decoder(), decoder(), ""
+    assert alone.step().shape == (1,)
+    with ThreadPoolExecutor(1) as other:
+        step = other.submit(shared.step)
+        while "another thread" not in said:  # it has not begun
+            assert not step.done()
+            with pytest.raises(InvalidInput) as caught:
+                shared.logits()
+            said = str(caught.value)
+        for call in (shared.step, lambda: shared.stop(0)):
+            with pytest.raises(InvalidInput, match="another thread"):
+                call()
+    assert np.array_equal(shared.logits(), alone.logits()) and shared.step() == alone.step()
 
 
 # A model that is busy for seconds in each kind of call, in a process of its own.

@@ -69,11 +69,16 @@ static PyObject *decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return (PyObject *)self;
 }
 
+static int is_idle(const decoder_object *self) {
+    if (self->busy) invalid("this decoder is running in another thread");
+    return !self->busy;
+}
+
 static PyObject *decoder_step_py(decoder_object *self, PyObject *unused) {
     (void)unused;
     ps_status st = {0};
     npy_intp dims[] = {(npy_intp)self->d.n_seq};
-    if (self->busy) return invalid("this decoder is running in another thread"), NULL;
+    if (!is_idle(self)) return NULL;
     PyObject *out = PyArray_SimpleNew(1, dims, NPY_INT32);
     if (!out) return NULL;
     visits v = {.steer = self->steer.items, .n_steer = self->steer.n};
@@ -94,7 +99,8 @@ static PyObject *decoder_stop(decoder_object *self, PyObject *arg) {
     Py_ssize_t i = PyNumber_AsSsize_t(arg, PyExc_IndexError);
     if (i == -1 && PyErr_Occurred()) return NULL;
     if (i < 0 || (size_t)i >= self->d.n_seq) return invalid("there is no sequence %zd", i), NULL;
-    if (!self->started || self->busy) return invalid("stop() comes between two steps"), NULL;
+    if (!is_idle(self)) return NULL;
+    if (!self->started) return invalid("stop() comes after a step"), NULL;
     self->d.next[i] = -1;
     Py_RETURN_NONE;
 }
@@ -102,6 +108,8 @@ static PyObject *decoder_stop(decoder_object *self, PyObject *arg) {
 static PyObject *decoder_logits(decoder_object *self, PyObject *unused) {
     (void)unused;
     npy_intp dims[] = {(npy_intp)self->d.n_seq, (npy_intp)self->model->spec.n_vocab};
+    if (!is_idle(self)) return NULL;
+    if (!self->started) return invalid("logits() comes after a step"), NULL;
     PyObject *out = PyArray_SimpleNew(2, dims, NPY_REAL);
     if (out) memcpy(PyArray_DATA((PyArrayObject *)out), self->d.logits, (size_t)(dims[0] * dims[1]) * sizeof(real));
     return out;

@@ -40,22 +40,22 @@ class Checkpoint:
     notes: tuple[str, ...] = ()  # what is missing, and why
 
 
-def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mmap: bool = True) -> Checkpoint:
     """Load a folder with config.json and safetensors weights, a hub id, or a .gguf file.
 
-    Weights are memory-mapped and stay as stored. check: search all of them for NaN and infinity, which reads them
+    Weights are memory-mapped (mmap=False: read) and stay as stored. check: search all of them for NaN and infinity, which reads them
     once; None does so up to 2 GiB. Beyond, a NaN shows as a NumericalError when it reaches an activation. Norms and
     biases are always checked.
 
     Raises NotFound, BadCheckpoint or UnsupportedModel, naming the file and the key or tensor.
     """
     if os.fspath(path).lower().endswith(".gguf"):
-        return _load_gguf(Path(path).expanduser(), check)
+        return _load_gguf(Path(path).expanduser(), check, mmap)
     folder = resolve(path)
     config = read_json(folder / "config.json")
     family = family_of(config, str(folder / "config.json"))
     facts = read_facts(config, family, str(folder / "config.json"))
-    tensors, files = open_weights(folder)
+    tensors, files = open_weights(folder, mmap)
     source = Source(tensors, str(folder), _checked(check, tensors))
     spec = build_spec(config, family, facts, source, str(folder / "config.json"))
     tokenizer: Tokenizer | None = None
@@ -77,9 +77,9 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None) -> 
     )
 
 
-def _load_gguf(path: Path, check: bool | None) -> Checkpoint:
+def _load_gguf(path: Path, check: bool | None, mmap: bool) -> Checkpoint:
     """The same from a GGUF file. Quantised tensors are decoded to float32, which costs that memory."""
-    file = open_gguf(path)
+    file = open_gguf(path, mmap)
     spec, source, architecture = gguf_spec(file, _checked(check, file.tensors))
     tokenizer: Tokenizer | None = None
     notes: tuple[str, ...] = ()

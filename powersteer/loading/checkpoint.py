@@ -1,4 +1,4 @@
-"""A checkpoint folder as named tensors: safetensors in one file or in shards, memory-mapped and never copied.
+"""A checkpoint folder as named tensors: safetensors in one file or in shards, memory-mapped or, where that is asked for, read.
 
 Headers come from strangers. Everything in one is checked against the file before any tensor is viewed: sizes are
 Python integers, so nothing wraps around, and the tensors must tile the data exactly, as the format demands.
@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
 from ..spec import Array
 
-__all__ = ["Stored", "check_finite", "open_weights", "read_json"]
+__all__ = ["Stored", "check_finite", "contents", "open_weights", "read_json"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -66,7 +66,13 @@ class Stored:
         return prod(self.shape) * _ITEMSIZE[self.dtype]
 
 
-def open_weights(folder: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
+def contents(path: Path, mapped: bool) -> mmap.mmap | bytes:
+    """The bytes of a file: a window on it, or a copy."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped and file.seek(0, 2) else file.read()
+
+
+def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     """All tensors of a checkpoint folder by name, and the files they are in.
 
     Raises NotFound if there are no safetensors weights, UnsupportedModel if the folder holds weights of another
@@ -74,9 +80,9 @@ def open_weights(folder: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     """
     if (folder / SINGLE).is_file():
         files = (folder / SINGLE,)
-        return _by_name(_open_file(files[0])), files
+        return _by_name(_open_file(files[0], mapped)), files
     if (folder / INDEX).is_file():
-        return _open_sharded(folder / INDEX)
+        return _open_sharded(folder / INDEX, mapped)
     raise _no_weights(folder)
 
 
@@ -130,15 +136,14 @@ def _pieces(array: Array, size: int) -> Iterable[Array]:
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
-def _open_file(path: Path) -> list[Stored]:
+def _open_file(path: Path, mapped: bool) -> list[Stored]:
     where = str(path)
     if not path.is_file():
         raise NotFound(f"there is no file {where}; the download is incomplete")
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        if size < 8:
-            raise BadCheckpoint(f"{where} has {size} bytes, too few for a safetensors file; download it again")
-        data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    data = np.frombuffer(contents(path, mapped), np.uint8)
+    size = len(data)
+    if size < 8:
+        raise BadCheckpoint(f"{where} has {size} bytes, too few for a safetensors file; download it again")
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > min(_MAX_HEADER, size - 8):
         raise BadCheckpoint(
@@ -215,7 +220,7 @@ def _stored(entry: _Entry, body: Array, where: str) -> Stored:
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _open_sharded(index: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
+def _open_sharded(index: Path, mapped: bool) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise BadCheckpoint(f"{index} has no weight_map of tensor names to file names; download it again")
@@ -223,7 +228,7 @@ def _open_sharded(index: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     for name in names:
         _check_inside(name, index)
     files = tuple(index.parent / name for name in names)
-    tensors = _by_name(tensor for file in files for tensor in _open_file(file))
+    tensors = _by_name(tensor for file in files for tensor in _open_file(file, mapped))
     for name, file_name in weight_map.items():
         if name not in tensors or tensors[name].where != str(index.parent / file_name):
             raise BadCheckpoint(f"tensor {name!r} is not in {file_name}, where {index} says it is; download both again")

@@ -1,4 +1,4 @@
-"""A GGUF file as metadata and named tensors, mapped.
+"""A GGUF file as metadata and named tensors.
 
 Such files come from strangers, so the header is walked here: every length is checked against the bytes that are left
 before anything is read or allocated, sizes are Python integers, and the tensors must lie in the file without overlap.
@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import BadCheckpoint, MissingDependency, NotFound, UnsupportedModel
 from ..spec import Array
-from .checkpoint import Stored
+from .checkpoint import Stored, contents
 
 __all__ = ["GGUF", "open_gguf"]
 
@@ -45,15 +45,14 @@ class GGUF:
     quantised: tuple[str, ...]  # the tensors among them that are decoded when viewed
 
 
-def open_gguf(path: Path) -> GGUF:
+def open_gguf(path: Path, mapped: bool = True) -> GGUF:
     """Read the header of a file, and check it whole. Raises NotFound, BadCheckpoint; UnsupportedModel for another
     version or tensor type; MissingDependency if there are quantised tensors and no `gguf` library."""
     if not path.is_file():
         raise NotFound(f"there is no file {str(path)!r}; give a .gguf file, or the folder of a checkpoint")
-    with open(path, "rb") as file:
-        if file.seek(0, 2) < 24:
-            raise BadCheckpoint(f"{path} is shorter than the header of a GGUF file; download it again")
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = contents(path, mapped)
+    if len(data) < 24:
+        raise BadCheckpoint(f"{path} is shorter than the header of a GGUF file; download it again")
     return _Walk(data, path).file()
 
 
@@ -69,7 +68,7 @@ class _Info:
 class _Walk:
     """Walks the bytes of a file from front to back."""
 
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
+    def __init__(self, data: mmap.mmap | bytes, path: Path) -> None:
         self.data, self.path, self.at = data, path, 0
 
     def bad(self, what: str) -> BadCheckpoint:
