@@ -37,6 +37,7 @@ def flags():
         compile_ += ["-Werror"]
     if sanitizers := os.environ.get("POWERSTEER_SANITIZE"):
         compile_ += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+        compile_ += ["-Wno-maybe-uninitialized"]  # GCC, where code is instrumented, sees what is not there
         link += [f"-fsanitize={sanitizers}"]
     if flag("COVERAGE"):
         compile_ += ["--coverage", "-fprofile-update=atomic", "-O0"]

@@ -212,6 +212,8 @@ def effects(
     )
     if score is not None:
         check_text_score(model, score)
+        if not max_new_tokens:
+            raise InvalidInput("effects: a score reads continuations, and max_new_tokens is 0; give it 1 or more")
     followed = {str(t): token_id(model, t) for t in listed(tokens)}
     given = with_norms(model, ids, given)
     pushes = _given_pushes(given, signs, scales)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .atlas import Atlas
+from .displacement import check_count
 from .effects import Effect, Effects
 from .errors import InvalidInput, MissingDependency
 from .svd import SVDResult
@@ -73,11 +74,8 @@ def sensitivity_map(
     _is(atlas, Atlas, "sensitivity_map: atlas", "an Atlas")
     if view is not None:
         views = atlas.views()
-        if not 0 <= view < len(views):
-            raise InvalidInput(f"sensitivity_map: view is {view}; this atlas has views 0 to {len(views) - 1}")
-        atlas = views[view]
-    if not 0 <= rank < atlas.k:
-        raise InvalidInput(f"sensitivity_map: rank is {rank}; this atlas has ranks 0 to {atlas.k - 1}")
+        atlas = views[check_count(view, "sensitivity_map: view", len(views) - 1, "the last of this atlas", least=0)]
+    rank = check_count(rank, "sensitivity_map: rank", atlas.k - 1, "the last of this atlas", least=0)
     if value in _SPECTRUM:
         values, name, push = _spectrum_values(atlas, value, rank), _SPECTRUM[value], ""
     else:

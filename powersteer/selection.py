@@ -92,7 +92,8 @@ class SearchResult:
         lines = [
             f"chosen      {self.chosen[0].candidate} on {self.chosen[0].candidate.n} validation prompts",
             f"test        {self.test}; unsteered {self.unsteered[1]}",
-            f"random      {low:.4g} to {high:.4g}: the best of as many in each of {len(self.random)} draws",
+            f"random      {low:.4g} to {high:.4g}: the best of as many in each of {len(self.random)} draws" if self.random
+            else "random      none were drawn: what a vector of no meaning would reach is not known",
             f"share       {self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
             + (f", {self.random_share.value:.3g} of {self.random_share.n} random ones" if self.random_share else ""),
         ]

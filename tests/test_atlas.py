@@ -394,12 +394,23 @@ def test_refusals(model, arguments, said):
         compute(model, **arguments)
 
 
+def test_a_file_is_no_folder(model, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ps.InvalidInput, match="run' is a file"):
+        compute(model, out=tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_questions_out_of_range(model):
     atlas = compute(model, sources=[0, 1])
     with pytest.raises(ps.InvalidInput, match="2 -> 3 was not asked for"):
         atlas.cell(2, 3)
     with pytest.raises(ps.InvalidInput, match="rank is 3"):
         atlas.vector(0, 1, 3)
+    with pytest.raises(ps.InvalidInput, match="rank is 1.0"):
+        atlas.vector(0, 1, 1.0)
+    with pytest.raises(ps.InvalidInput, match="ranks are .*1.5"):
+        atlas.effects(1.5)
     with pytest.raises(ps.InvalidInput, match="views='both'"):
         atlas.prompt(0)
     alone = compute(model, PROMPTS[:1])

@@ -159,6 +159,7 @@ def test_vectors_without_a_norm_take_that_of_the_prompts(model):
     ({"seed": -1}, "seed is -1"),
     ({"tokens": 5.5}, "cannot read 5.5"),
     ({"score": "yes"}, "a score is a function"),
+    ({"score": lambda p, t: 1, "max_new_tokens": 0}, "max_new_tokens is 0"),
     ({"score": evaluate.LogitDifference(1, 2)}, "a score is a function"),
     ({"scales": (float("nan"),)}, "a scale is nan"),
     ({"max_new_tokens": -1}, "max_new_tokens is -1"),

@@ -226,8 +226,9 @@ def test_violin(atlas):
     ("call", "says"),
     [
         (lambda a: plots.sensitivity_map("run/"), "must be an Atlas; got str"),
-        (lambda a: plots.sensitivity_map(a, rank=3), "ranks 0 to 2"),
-        (lambda a: plots.sensitivity_map(a, view=3), "views 0 to 2"),
+        (lambda a: plots.sensitivity_map(a, rank=3), "rank is 3; it must be at most 2"),
+        (lambda a: plots.sensitivity_map(a, rank="0"), "rank is '0'"),
+        (lambda a: plots.sensitivity_map(a, view=3), "view is 3; it must be at most 2"),
         (lambda a: plots.sensitivity_map(a, "kl_end"), r"scale is None.*\[0.5, 1.0, 2.0\]"),
         (lambda a: plots.sensitivity_map(a, "kl_end", 2, scale=1.0), r"scales \[\]"),
         (lambda a: plots.sensitivity_map(a, "kl", scale=1.0), "'kl'; it has kl_end"),

@@ -254,6 +254,8 @@ def open_folder(
     """The atlas in a folder. settings None: as it is there. Else it is made if there is none, and refused if it is of
     other settings, naming them. origin: where the model came from, of no influence on numbers."""
     file = path / "atlas.json"
+    if path.exists() and not path.is_dir():
+        raise InvalidInput(f"{str(path)!r} is a file; an atlas is a folder, so give another name")
     if file.exists():
         try:
             data = json.loads(read_text(file))

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._version import __version__
+from ..displacement import check_count
 from ..effects import Effects
 from ..errors import InvalidInput, MissingDependency, NotFound
-from ..evaluation import Score
+from ..evaluation import Score, listed
 from ..model import Model
 from ..positions import prompt_positions
 from ..prompts import Prompts
@@ -226,9 +227,7 @@ class Atlas:
     def vector(self, source: int, target: Target, rank: int) -> SteeringVector:
         """A right singular vector as a unit steering vector at the source. Raises InvalidInput as `cell`."""
         vectors = self.vectors(source, target)
-        if not 0 <= rank < len(vectors):
-            raise InvalidInput(f"rank is {rank}; the pair {source} -> {target} has ranks 0 to {len(vectors) - 1}")
-        return vectors[rank]
+        return vectors[check_count(rank, "rank", len(vectors) - 1, f"the last of the pair {source} -> {target}", least=0)]
 
     def vectors(self, source: int, target: Target) -> list[SteeringVector]:
         """The vectors of a pair by rank, with their provenance."""
@@ -258,7 +257,7 @@ class Atlas:
 
     def _vectors(self, ranks: int | Iterable[int] | None, pairs: Iterable[tuple[int, Target]]) -> list[SteeringVector]:
         """Those of the cells that are there among `pairs`; ranks: how many of each, which ones, or None for all."""
-        wanted = range(self.k if ranks is None else ranks) if ranks is None or isinstance(ranks, int) else list(ranks)
+        wanted = range(self.k if ranks is None else ranks) if ranks is None or isinstance(ranks, int) else listed(ranks)
         if not wanted or not set(wanted) <= set(range(self.k)):
             raise InvalidInput(f"ranks are {ranks!r}; they must be a number, or some of 0 to {self.k - 1}")
         return [v for pair in pairs if pair in self._cells for v in self.vectors(*pair) if v.rank in wanted]
@@ -274,6 +273,7 @@ class Atlas:
         max_new_tokens: int = 32,
         tokens: str | int | Sequence[str | int] = (),
         score: Callable[[Any, str], float] | None = None,
+        stop: Any = None,
         random: int = 8,
         seed: int = 0,
         resume: bool = True,
@@ -286,10 +286,9 @@ class Atlas:
         shown by `report`; what is there already is not computed again. Raises InvalidInput where effects with other
         arguments are kept, naming them; resume=False replaces them.
         """
-        followed = [tokens] if isinstance(tokens, (str, int)) else list(tokens)
-        how = {"scales": list(scales), "signs": list(signs), "max_new_tokens": max_new_tokens, "tokens": followed,
-               "score": score, "random": random, "seed": seed}  # fmt: skip
-        ranks = ranks if ranks is None or isinstance(ranks, int) else list(ranks)
+        how = {"scales": listed(scales), "signs": listed(signs), "max_new_tokens": max_new_tokens,
+               "tokens": listed(tokens), "score": score, "stop": stop, "random": random, "seed": seed}  # fmt: skip
+        ranks = ranks if ranks is None or isinstance(ranks, int) else listed(ranks)
 
         def vectors_of(source: int) -> list[SteeringVector]:
             return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])

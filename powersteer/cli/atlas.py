@@ -14,6 +14,7 @@ import numpy as np
 
 from ..atlas import Atlas, atlas, atlas_plan
 from ..atlas.settings import METHODS, VIEWS
+from ..displacement import check_positive
 from ..errors import InvalidInput
 from .arguments import Command, Parser, add_positions, add_prompts, load_model, number, read_prompts, whole
 from .console import print_json
@@ -94,6 +95,10 @@ def _atlas(args: Namespace) -> int:
         raise InvalidInput("an atlas needs a folder: --out FOLDER (or --dry-run for the plan alone)")
     if args.workers < 0:
         raise InvalidInput(f"--workers is {args.workers}; it must be 0 or more")
+    if not 0 <= args.effects <= args.k:
+        raise InvalidInput(f"--effects is {args.effects}; a pair has {args.k} vectors (-k)")
+    for scale in args.scales:
+        check_positive(scale, "a scale of --scales")
     model = load_model(args)
     what: dict[str, Any] = {
         "sources": args.sources, "targets": args.targets, "k": args.k, "sites": args.sites, "tol": args.tol,
@@ -108,6 +113,9 @@ def _atlas(args: Namespace) -> int:
             print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk})
         else:
             print(plan)
+            if args.effects:
+                print(f"not in this plan: --effects, {2 * len(args.scales)} continuations of {args.new_tokens} tokens for each "
+                      f"of {args.effects} vectors a pair, and each prompt of its view")  # fmt: skip
         return 0
     with _Workers(args.workers) as executor:
         made = atlas(
