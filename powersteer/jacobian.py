@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Jacobian", "Jacobians", "LinearMap", "Subject", "labelled"]
 
 Array = NDArray[Any]
-_BLOCKS = (1, 2, 4, 8)
-_GEMM_ROWS = 128  # rows a thread needs for its products to run at full speed
+_BLOCKS = (1, 2, 4)
+_GEMM_ROWS = 48  # rows a thread needs for its products to run at nearly full speed; see benchmarks/SPEED.md
 
 
 class CoreJacobian(Protocol):
