@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,10 +230,13 @@ def jacobian(s: Setup) -> None:
         assert np.abs(ours - peer).max() < 1e-3 * np.abs(ours).max(), "torch.func computes something else"
         count = 2 * COLUMNS * flops(s.model, T, TARGET - SOURCE)
 
-        def note(t: float, count: float = count) -> str:
+        seconds = measure(work, s.rounds)
+        peak = max(peak, limit(s.threads))  # it depends on what else the machine does
+
+        def note(t: float, count: float = count, peak: float = peak) -> str:
             return f"{count / t / 1e9:6.0f} GFLOPS unpruned = {100 * count / t / 1e9 / peak:.0f}% of {peak:.0f}"
 
-        show(f"JᵀJ on {COLUMNS} columns, layers {SOURCE}–{TARGET}, {T} tokens", measure(work, s.rounds), note)
+        show(f"JᵀJ on {COLUMNS} columns, layers {SOURCE}–{TARGET}, {T} tokens", seconds, note)
 
 
 def triplets(s: Setup) -> None:
@@ -335,35 +339,78 @@ def llamas(s: Setup) -> dict[str, Any]:
 
 
 def scaling(s: Setup) -> None:
-    """Seconds of J'J against columns, tokens and layers, and as a plot."""
+    """Seconds of J'J against columns, tokens, layers and width, and as a plot."""
     rng = np.random.default_rng(0)
 
-    def case(columns: int, T: int, layers: int) -> Work:
-        tokens = np.resize(s.tokens, T)
-        J = s.model.jacobian(tokens, TARGET - layers, TARGET)
-        V = rng.standard_normal((s.model.d_model, columns)).astype(np.float32)
+    def case(columns: int, T: int, layers: int, width: int) -> Work:
+        model, heads = s.model, width // 64
+        if width != model.d_model:
+            model = ps.from_transformers(make_model(
+                TARGET + 1, 0.4, hidden_size=width, intermediate_size=4 * width, num_attention_heads=heads,
+                num_key_value_heads=heads, vocab_size=64,
+            ))  # fmt: skip
+        J = model.jacobian(np.arange(T) % 64, TARGET - layers, TARGET)
+        V = rng.standard_normal((width, columns)).astype(np.float32)
         return lambda: J.T @ (J @ V)
 
-    axes: dict[str, list[tuple[int, int, int]]] = {
-        "columns": [(c, TOKENS, 6) for c in (1, 2, 4, 8, 12, 24, 48)],
-        "tokens": [(COLUMNS, t, 6) for t in (8, 16, 32, 64, 128, 256)],
-        "layers": [(COLUMNS, TOKENS, n) for n in (1, 2, 4, 6, 8)],
+    axes: dict[str, tuple[int, Sequence[int]]] = {  # name -> (usual, tried)
+        "columns": (COLUMNS, (1, 2, 4, 8, 12, 24, 48)),
+        "tokens": (TOKENS, (8, 16, 32, 64, 128, 256)),
+        "layers": (TARGET - SOURCE, (1, 2, 4, 6, 8)),
+        "width": (s.model.d_model, (256, 512, 768, 1024)),
     }
+    usual = {name: one for name, (one, _) in axes.items()}
+    figure, plots = new_figure(len(axes))
+    print("\nJ'J, milliseconds")
+    for plot, (name, (_, tried)) in zip(plots, axes.items(), strict=True):
+        seconds = [measure({"": case(*(usual | {name: x}).values())}, s.rounds)[""] for x in tried]
+        said = ", ".join(f"{x}: {BUSY_SIGN if t is None else f'{1e3 * t:.1f}'}" for x, t in zip(tried, seconds, strict=True))
+        print(f"  {name:<8} {said}", flush=True)
+        plot.plot(tried, [np.nan if t is None else 1e3 * t for t in seconds], "o-")
+        plot.set(xlabel=name, ylabel="ms of J'J" if plot is plots[0] else "", xscale="log", yscale="log")
+        plot.minorticks_off()
+        plot.set_xticks(tried, list(map(str, tried)))
+    figure.savefig(HERE / "scaling.svg")
+
+
+def certificates(s: Setup) -> None:
+    """Seconds to a largest residual of 12 triplets: the published algorithm, powersteer's power iteration and Krylov; as a
+    plot."""
+    published = Published(s.hf, torch.tensor(s.tokens)[None].long(), SOURCE, TARGET)
+    _, V, took = published.run(s.model.d_model)
+    J = s.model.jacobian(s.tokens, SOURCE, TARGET)
+    points = {
+        "published, 5 iterations": [(took, residual(J, V))],
+        "power": [timed(lambda n=n: J.svd(K, method="power", iterations=n)) for n in (1, 2, 3, 5, 8, 12, 20)],
+        "krylov": [timed(lambda tol=tol: J.svd(K, tol=tol)) for tol in (0.3, 0.1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5)],
+    }
+    figure, (plot,) = new_figure(1)
+    print(f"\nthe largest residual of {K} triplets after seconds")
+    for name, curve in points.items():
+        print(f"  {name:<24} " + ", ".join(f"{reached:.0e}: {seconds:.1f}" for seconds, reached in curve), flush=True)
+        plot.plot(*zip(*curve, strict=True), "o-", label=name)
+    plot.set(xlabel="seconds", ylabel="largest residual over σ₁", xscale="log", yscale="log")
+    plot.legend()
+    figure.savefig(HERE / "residuals.svg")
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """(seconds, largest residual) of an SVD."""
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ps.ConvergenceWarning)  # what it reached is what is asked
+        result = work()
+    return time.perf_counter() - started, float(result.residuals.max())
+
+
+def new_figure(n: int) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, plots = plt.subplots(1, len(axes), figsize=(12, 3.4), layout="constrained")
-    print("\nJ'J, milliseconds")
-    for i, (name, cases) in enumerate(axes.items()):
-        seconds = [measure({"": case(*c)}, s.rounds)[""] for c in cases]
-        x = [c[i] for c in cases]
-        shown = ", ".join(f"{a}: {'busy' if t is None else f'{1e3 * t:.1f}'}" for a, t in zip(x, seconds, strict=True))
-        print(f"  {name:<8} {shown}", flush=True)
-        plots[i].plot(x, [np.nan if t is None else 1e3 * t for t in seconds], "o-")
-        plots[i].set(xlabel=name, ylabel="ms of J'J" if not i else "", xscale="log", yscale="log")
-    figure.savefig(HERE / "scaling.svg")
+    figure, plots = plt.subplots(1, n, figsize=(max(4 * n, 6), 3.4), layout="constrained", squeeze=False)
+    return figure, plots[0]
 
 
 def overhead(s: Setup) -> None:
@@ -411,7 +458,7 @@ def write_table() -> None:
 
 CASES: dict[str, Callable[[Setup], None]] = {
     "jacobian": jacobian, "triplets": triplets, "forward": forward, "decode": decode, "overhead": overhead,
-    "scaling": scaling,
+    "scaling": scaling, "certificates": certificates,
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class Choice:
     @classmethod
     def of(cls, found: SearchResult) -> Choice:
         c: Candidate = found.chosen[0].candidate
-        target = c.vector.target if isinstance(c.vector.target, str) else (c.vector.target or (-1,))[0]
+        target = -1 if c.vector.target_layer is None else c.vector.target_layer
         return cls(
             found.test.value, (found.test.low, found.test.high), c.vector.layer, target, c.vector.rank or 0, c.sign,
             c.scale, abs(c.vector.scale),

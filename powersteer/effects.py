@@ -314,8 +314,7 @@ def _random_pushes(
 
 
 def _label(v: SteeringVector) -> tuple[int, str, int | str, int]:
-    target = v.method if v.target is None else v.target if isinstance(v.target, str) else v.target[0]
-    return v.layer, v.site, target, v.rank or 0
+    return v.layer, v.site, v.method if v.target_layer is None else v.target_layer, v.rank or 0
 
 
 # ---- what it does

@@ -216,7 +216,7 @@ def cosine_map(
 
 
 def _label(v: SteeringVector) -> str:
-    target = "" if v.target is None else f" → {v.target if isinstance(v.target, str) else v.target[0]}"
+    target = "" if v.target is None else f" → {v.target_layer}"
     return f"{v.layer}{target.replace('_', ' ')}{'' if v.rank is None else f' #{v.rank}'}"
 
 

@@ -62,7 +62,7 @@ class SteeringVector:
     model: str | None = None  # name
     model_type: str | None = None  # of config.json
     weights: str | None = None  # fingerprint of the model's weights
-    target: tuple[int, str] | str | None = None  # (layer, site), "logits" or "next_token"
+    target: Site | tuple[int, str] | str | None = None  # a Site once here, "logits" or "next_token"
     prompts: tuple[str, ...] = ()
     prompt_tokens: tuple[tuple[int, ...], ...] = ()
     source_positions: tuple[tuple[int, ...], ...] = ()  # by prompt
@@ -115,6 +115,11 @@ class SteeringVector:
     @property
     def place(self) -> Site:
         return Site(self.layer, self.site)
+
+    @property
+    def target_layer(self) -> int | str | None:
+        """Layer of the target, "logits" or "next_token"; None if the vector has no target."""
+        return self.target[0] if isinstance(self.target, tuple) else self.target
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -202,7 +207,7 @@ class SteeringVector:
         if self.sigma is not None:
             facts.append(f"sigma {self.sigma:.4g}")
         if self.target is not None:
-            facts.append(f"target {self.target if isinstance(self.target, str) else Site(*self.target)}")
+            facts.append(f"target {self.target}")
         return f"SteeringVector({', '.join(facts)}, {self.method})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -475,11 +480,11 @@ def _site(value: Any) -> str:
     return parse_site((0, _text(value))).name
 
 
-def _target(value: Any) -> tuple[int, str] | str | None:
+def _target(value: Any) -> Site | str | None:
     if value is None or value in ("logits", "next_token"):
         return value  # type: ignore[no-any-return]
     layer, site = value
-    return (_natural(layer), _site(site))
+    return Site(_natural(layer), _site(site))
 
 
 def _cost(value: Any) -> Cost:

@@ -4,6 +4,7 @@ which prints its own reproduction."""
 from __future__ import annotations
 
 import os
+import signal
 import zlib
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 SEED = int(os.environ.get("POWERSTEER_TEST_SEED", "0"))
 STORIES = Path(__file__).parents[1].parent / "shared/models/stories260K"
+
+# A shell starts what runs in the background with SIGINT ignored, and the tests raise it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():

@@ -86,6 +86,7 @@ def test_of_a_steered_model(model):
     want = steered.jacobian(PROMPTS, 1, 3).svd(K, method="dense").S
     np.testing.assert_allclose(atlas.S[1, 3], want, rtol=1e-3)
     assert atlas.vector(1, 3, 0).steering == steered.steering
+    assert steered.steering[0] in atlas.page_data()["reproduce"]["load"]
     assert abs(atlas.S[1, 3] / compute(model).S[1, 3] - 1).max() > 1e-2
 
 

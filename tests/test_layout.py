@@ -106,3 +106,9 @@ def test_readme_begins_with_two_commands():
     assert "\n" not in run and "\n" not in test
     assert run.startswith("python3 -m venv .venv") and run.endswith("powersteer demo")
     assert test.startswith("python3 -m venv .venv") and "pytest" in test
+
+
+def test_the_readme_has_the_table_of_the_benchmarks():
+    marks = re.compile(r"<!-- written by benchmarks/speed.py --write -->\n(.*?)<!-- end -->", re.S)
+    (mine,), (theirs,) = (marks.findall((ROOT / name).read_text()) for name in ("README.md", "benchmarks/SPEED.md"))
+    assert mine == theirs and mine.count("\n") > 8 and "busy" not in mine

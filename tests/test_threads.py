@@ -201,3 +201,21 @@ def test_fork_after_use():
         print("same")
     """))
     assert out == "same\n"
+
+
+def test_a_subinterpreter_is_refused():
+    """Whatever Python calls its module of them. NumPy refuses by itself, without a name, where it is loaded already."""
+    code = """
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        try:
+            print(interpreters.run_string(interpreters.create(), "import powersteer"))
+        except interpreters.RunFailedError as error:
+            print(error)
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "ImportError" in done.stdout and "interpreter" in done.stdout, done.stdout

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The C core under the sanitizers, each in a copy of its own; the repository is only read. With GCC; for half an hour.
 #   tools/sanitize.sh [memory] [threads] [leaks]     python from PATH, or PYTHON=/path/to/python; default all three
-#   memory: AddressSanitizer and UndefinedBehaviorSanitizer, the whole suite
+#   memory: AddressSanitizer and UndefinedBehaviorSanitizer, the whole suite but for browsers and notebooks
 #   threads: ThreadSanitizer, the tests of threads
 #   leaks: a hundred of everything with LeakSanitizer (tests/leaks.py, which alone watches for growth, a thousand times)
 set -euo pipefail
@@ -25,7 +25,8 @@ runtime() { for name in "$@"; do gcc -print-file-name="lib$name.so"; done | tr '
 memory() {
     build address,undefined
     LD_PRELOAD="$(runtime asan ubsan)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
-        PYTHONPATH="$PWD" "$python" -m pytest -q -p no:cacheprovider --deselect tests/test_leaks.py
+        PYTHONPATH="$PWD" "$python" -m pytest -q -p no:cacheprovider \
+        --ignore tests/test_leaks.py --ignore tests/test_browser.py --ignore tests/test_notebooks.py
 }
 
 threads() {

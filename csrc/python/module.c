@@ -154,6 +154,10 @@ static int import_numpy(void) {
 }
 
 static int module_exec(PyObject *module) {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) { /* where NumPy's C API lives */
+        PyErr_SetString(PyExc_ImportError, "powersteer works in Python's main interpreter only, not in a subinterpreter");
+        return -1;
+    }
     if (import_numpy() || PyModule_AddIntConstant(module, "real_size", sizeof(real))) return -1;
     return add_model_type(module) || add_jacobian_type(module) || add_decoder_type(module) ? -1 : 0;
 }
@@ -182,8 +186,11 @@ static void module_free(void *module) {
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, (void *)module_exec},
-#if PY_VERSION_HEX >= 0x030C0000 /* NumPy's C API lives in the main interpreter only */
+#if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000 /* a free-threaded Python takes its lock, and says so */
+    {Py_mod_gil, Py_MOD_GIL_USED},
 #endif
     {0, NULL},
 };

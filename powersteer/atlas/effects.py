@@ -42,7 +42,7 @@ def compute(
         vectors = vectors_of(source)
         if not vectors:
             continue
-        made_with = {**_plain(how), "ranks": ranks, "atlas": settings.hash, "vectors": [[_target(v), v.rank] for v in vectors]}
+        made_with = {**_plain(how), "ranks": ranks, "atlas": settings.hash, "vectors": [[v.target_layer, v.rank] for v in vectors]}
         found = _read(store, view, source) if resume else None
         if found is not None:
             _same(settings, found.settings["asked"], made_with)
@@ -102,10 +102,6 @@ def _name(function: Any) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode("utf-8", "replace")).hexdigest()[:12]
-
-
-def _target(vector: SteeringVector) -> int | str:
-    return vector.target if isinstance(vector.target, str) else vector.target[0] if vector.target else ""
 
 
 def _same(settings: Settings, there: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -217,7 +217,8 @@ class Atlas:
 
     @property
     def estimate(self) -> tuple[Array, Array]:
-        """(sigma_1, standard error) of every pair from the sketch, (n_layers, n_layers) each."""
+        """(sigma_1, standard error) of every pair from the sketch, (n_layers, n_layers) each; NaN where there is none, as
+        for pairs that were cheaper to compute than to estimate."""
         out = np.full((2, self.n_layers, self.n_layers), np.nan)
         for (source, target), s in self._sketches.items():
             if not isinstance(target, str):
@@ -385,7 +386,8 @@ class Atlas:
     def _reproduce(self) -> dict[str, str]:
         path = getattr(self._store, "origin", {}).get("path") or self.model_name
         made = f"ps.Atlas.load({str(self.path)!r})" if self.path is not None else "ps.atlas(model, prompts)"
-        return {"load": f"model = ps.load({path!r})", "atlas": f"atlas = {made}"}
+        steered = f"  # the atlas is of model.steered(...): {'; '.join(self.settings.steering)}" if self.settings.steering else ""
+        return {"load": f"model = ps.load({path!r}){steered}", "atlas": f"atlas = {made}"}
 
     def _page_view(self, effects: Effects | None) -> dict[str, Any]:
         cells = [{**asdict(c), "error": None} for c in self]
