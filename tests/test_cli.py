@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "powersteer"]
 
 
 def run(*args, code=0, **options):
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 600} | options
     done = subprocess.run([*COMMAND, *map(str, args)], **options)
     assert done.returncode == code, done.stderr
     return done
