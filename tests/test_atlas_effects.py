@@ -68,6 +68,16 @@ def test_kept_and_resumed_source_by_source(model, tmp_path):
     assert ps.Atlas.load(tmp_path, model).kept_effects.to_json() == first.to_json()
 
 
+def test_continuations_stop_where_they_are_told(model):
+    atlas = make(model)
+    free = atlas.effects(1, **HOW)
+    first = next(e.text for e in free if len(e.text) > 1)[0]
+    with pytest.raises(ps.InvalidInput, match="stop"):
+        atlas.effects(1, **HOW, stop=[first])  # kept ones went on
+    stopped = atlas.effects(1, **HOW, stop=[first], resume=False)
+    assert any(first in e.text[:-1] for e in free) and not any(first in e.text[:-1] for e in stopped)
+
+
 def test_other_arguments_are_refused_by_name(model, tmp_path):
     atlas = make(model, out=tmp_path)
     atlas.effects(1, **HOW)

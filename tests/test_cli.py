@@ -261,6 +261,10 @@ def test_atlas(stories, tmp_path):
     words = ["atlas", stories, "--prompts", prompts, "--sources", "0-1,3", "--targets", "2,4", "-k", 3]
     plan = json.loads(run(*words, "--dry-run", "--json").stdout)
     assert plan["pairs"] == 8 and plan["seconds"] > 0 and not (tmp_path / "run").exists()
+    said = run(*words, "--dry-run", "--effects", 2, "--scales", "0.5").stdout
+    assert "2 continuations of 32 tokens for each of 2 vectors a pair" in said
+    for wrong, error in ((("--effects", 4), "--effects is 4; a pair has 3"), (("--effects", 1, "--scales", "0"), "--scales is 0")):
+        assert error in run(*words, "--out", tmp_path / "run", *wrong, code=2).stderr and not (tmp_path / "run").exists()
     made = json.loads(run(*words, "--out", tmp_path / "run", "--json").stdout)
     assert made["pairs"] == made["converged"] == 8 and made["worst_residual"] <= 1e-2
     assert {(c["source"], c["target"]) for c in made["cells"]} == {

@@ -8,12 +8,13 @@ set -euo pipefail
 python="$(command -v "${PYTHON:-python3}")"
 python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")" # of a virtual environment: not resolved
 root="$(cd "$(dirname "$0")/.." && pwd)"
+work="$(mktemp -d -t powersteer-sanitize-XXXX)"
+trap 'rm -rf "$work"' EXIT
 
 build() { # sanitizers -> the copy is the current folder
-    local copy
-    copy="$(mktemp -d -t powersteer-sanitize-XXXX)/repository"
-    mkdir "$copy"
-    [ -e "$root/../shared" ] && ln -s "$root/../shared" "$copy/../shared"
+    local copy="$work/$1/repository"
+    mkdir -p "$copy"
+    [ ! -e "$root/../shared" ] || ln -s "$root/../shared" "$copy/../shared"
     (cd "$root" && tar c --exclude='*.so' --exclude=__pycache__ --exclude='.venv*' --exclude=./build .) | tar x -C "$copy"
     cd "$copy"
     POWERSTEER_FAULTS=1 POWERSTEER_SANITIZE="$1" "$python" setup.py -q build_ext --inplace
