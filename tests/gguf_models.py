@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import gguf
@@ -21,6 +22,8 @@ NAMES = {
     "self_attn.o_proj": "attn_output",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
@@ -69,6 +72,9 @@ def tensors_of(hf):
         plain = parameters["rope_theta"] ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
         scaled = hf.base_model.rotary_emb.inv_freq.double().numpy()
         out["rope_freqs.weight"] = (plain / scaled).astype(np.float32)
+    if parameters.get("rope_type") == "longrope":
+        for kind in ("short", "long"):
+            out[f"rope_factors_{kind}.weight"] = np.array(parameters[f"{kind}_factor"], np.float32)
     return out
 
 
@@ -98,6 +104,14 @@ def metadata_of(hf):
     if rope["rope_type"] == "yarn":
         meta["rope.scaling.original_context_length"] = (u, rope["original_max_position_embeddings"])
         meta |= {f"rope.scaling.yarn_{key}": (f, rope[key]) for key in ("beta_fast", "beta_slow") if key in rope}
+    if arch == "phi3":
+        original = c.original_max_position_embeddings
+        meta["rope.dimension_count"] = (u, int(head_dim * rope.get("partial_rotary_factor", 1)))
+        meta["rope.scaling.original_context_length"] = (u, original)
+        meta["attention.sliding_window"] = (u, c.sliding_window or 0)
+        if rope["rope_type"] == "longrope" and c.max_position_embeddings > original:
+            longer = c.max_position_embeddings / original
+            meta["rope.scaling.attn_factor"] = (f, math.sqrt(1 + math.log(longer) / math.log(original)))
     if arch == "gemma2":
         meta["attention.sliding_window"] = (u, c.sliding_window)
         meta["attn_logit_softcapping"] = (f, c.attn_logit_softcapping)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 
+import gguf
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -16,6 +17,8 @@ TEXTS = [
     "don't DON'T   trailing   ",
     " leading, and <0x41> ▁ as text",
 ]
+PIECES = ["a", " B", " ", "   ", "\n", "\n\n", "\r\n", "\t", "1", "12345", "é", "'s", "'LL", " ' ", "...", "!?", "日本", "漢字かな", "🙂",
+          "½", "\u00a0", " SCREAM", "don't", "$5", "`x`", "/path/\n", "ا،", "Ⅷ", "²", "_", "\\", "[x]", "--", " (c)"]  # fmt: skip
 CORPUS = TEXTS * 3 + ["the theory of the thing is that these things then thrive there"] * 4
 SPECIAL = {"gpt2": ["<|begin|>", "<|end|>"], "llama": ["<unk>", "<s>", "</s>"]}
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -70,3 +73,40 @@ def sentencepiece():
         "unknown_token_id": ("uint32", 0),
     }
     return {f"tokenizer.ggml.{key}": value for key, value in meta.items()}
+
+
+@cache
+def uncut(spaces=False):
+    """Metadata of a BPE trained on texts that are not cut, so that its tokens show where a reader cuts them.
+    spaces: tokens are texts with "▁" for a space and bytes of their own, not GPT-2's spelling of bytes."""
+    trained = tokenizers.Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    limits = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    if spaces:
+        trained.normalizer = normalizers.Replace(" ", "▁")
+        trained.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+        limits = {"limit_alphabet": 60}
+    corpus = [*TEXTS, *(a + b for a in PIECES for b in PIECES)]
+    trained.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=2500, max_token_length=12, show_progress=False, **limits))
+    tokens = [token for token, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])]
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if spaces else []
+    meta = {
+        "model": ("string", "gpt2"),
+        "tokens": ("array", [*tokens, *bytes_, "<|begin|>", "<|end|>"]),
+        "token_type": ("array", [NORMAL] * len(tokens) + [BYTE] * len(bytes_) + [CONTROL] * 2),
+        "merges": ("array", [" ".join(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]),
+        "bos_token_id": ("uint32", len(tokens) + len(bytes_)),
+        "eos_token_id": ("uint32", len(tokens) + len(bytes_) + 1),
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in meta.items()}
+
+
+def write_vocabulary(path, meta):
+    """A GGUF file of nothing else."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, (kind, value) in {**meta, "llama.vocab_size": ("uint32", len(meta["tokenizer.ggml.tokens"][1]))}.items():
+        getattr(writer, "add_" + kind)(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path

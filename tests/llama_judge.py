@@ -21,9 +21,11 @@ llama_cpp.llama_log_set(_ignore, ctypes.c_void_p())
 
 
 @contextlib.contextmanager
-def opened(path):
-    """A `llama_model *`."""
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+def opened(path, vocab_only=False):
+    """A `llama_model *`, or only the vocabulary of one."""
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.vocab_only = vocab_only
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
     assert model, f"llama.cpp does not load {path}"
     try:
         yield model
@@ -80,3 +82,9 @@ def llama_tokens(model, text):
     n = llama_cpp.llama_tokenize(vocab, data, len(data), out, len(out), True, True)
     assert n >= 0
     return list(out[:n])
+
+
+def llama_ends(model, n_vocab):
+    """The tokens that end a generation."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    return {i for i in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, i)}

@@ -53,7 +53,7 @@ def error(got, wanted):
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-biases", "llama-tied", "llama-linear", "llama-yarn", "qwen2", "qwen3",
-                                  "qwen3-biases", "gemma"])  # fmt: skip
+                                  "qwen3-biases", "gemma", "phi3", "phi3-window_partial"])  # fmt: skip
 def test_float32_files_give_what_transformers_gives(name, files):
     if name == "llama-tied":  # has another activation, which the format cannot say
         hf = copy.deepcopy(hf_models.make("llama"))
@@ -73,6 +73,14 @@ def test_later_gemmas(name, tmp_path):
     path = write(tmp_path / "m.gguf", hf)
     wanted = logits(ps.from_transformers(hf, dtype=np.float64))
     assert error(logits(ps.load(path, dtype=np.float64)), wanted) < 1e-14
+
+
+@pytest.mark.parametrize("name", ["phi3-longrope_short", "phi3-longrope_long"])
+def test_both_tables_of_phi3(name, files):
+    """The scale of cos and sin is a float32 in the file."""
+    wanted = logits(ps.from_transformers(hf_models.make(name), dtype=np.float64))
+    assert error(logits(ps.load(files(name), dtype=np.float64)), wanted) < 1e-7
+    assert error(logits(ps.load(files("phi3"), dtype=np.float64)), wanted) > 1e-3
 
 
 @pytest.mark.parametrize("arch, n_layers", [("gemma2", 46), ("gemma3_text", 62)])

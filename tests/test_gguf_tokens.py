@@ -13,7 +13,8 @@ from tokenizers import Regex, pre_tokenizers
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, NotFound, PowersteerError
-from powersteer.loading.gguf_tokens import end_ids, gguf_tokenizer
+from powersteer.loading.gguf_pre import PRE, pre_tokenizer
+from powersteer.loading.gguf_tokens import end_ids, gguf_tokenizer, uncertain_cut
 
 # As tokenizer.json of Llama 3 and Qwen 2 spell them
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -115,6 +116,122 @@ def test_sentencepiece_takes_the_best_score_first():
         assert ours.to_str_tokens(ours.encode("abc")) == wanted
 
 
+# Texts with a bar wherever they are cut; test_llama_cpp.py compares all the rows of the table with llama.cpp
+CUTS = {
+    "gpt-2": "I|'m| I|'|M| x|+|1234| y|  | z|\n\n",
+    "default": "I|'|m| I|'|M| x|+|123|4| y|`",
+    "falcon": "I|'|m| x|+| |123|4|`",
+    "starcoder": "I|'m| x|+|1|2| |3",
+    "llama-bpe": "I|'m| I|'M| x|+|123|4|,\n\n|  | y|.a",
+    "qwen2": "I|'M|+|1|2|,\n\n|  | y",
+    "qwen35": "e\u0301|'M|+|1|2|,\n\n|  | y",
+    "ufakzeka": "I|'Mx|+|1|2|,\n\n|  | y",
+    "gpt-4o": "camel|Case|HTTPGet| don't|,/\n|123|4",
+    "tekken": "camel|Case| don|'t|,/\n|1|2",
+    "tiny_aya": "camel|Case| |1|234|567",
+    "kimi-k2": "camel|Case|漢字|abc|123|4|,\n|/\n",
+    "deepseek-llm": "\n|\n| I|'| M|  | x| +|1234| |漢字|a",
+    "deepseek-coder": "\n|\n| I|'| M|  | x| +|1|2| |漢",
+    "deepseek-v3": "漢字|abc|123|4|'m| x| +,\n\n|.a",
+    "superbpe": "1|234|567| a b 'c|12",
+    "bloom": "a+1| b|(| c|, | d|.",
+    "viking": "a+|1|2| b|(| c",
+    "chameleon": "a|    |  | b|\n|!|!|1|2",
+    "jais-2": "a|    | | b|,\n|123|4",
+}
+
+
+@pytest.mark.parametrize("pre", CUTS)
+def test_where_texts_are_cut(pre):
+    """The vocabulary has no merges, but whole pieces are tokens, and only pieces can be."""
+    pieces, text = CUTS[pre].split("|"), CUTS[pre].replace("|", "")
+    cut = pre_tokenizer(PRE[pre]).pre_tokenize_str(text)
+    assert [text[begin:end] for _, (begin, end) in cut] == pieces
+
+
+def test_a_file_that_does_not_say_how_texts_are_cut():
+    """llama.cpp has a default for those; the reader is told."""
+    for changes in ({"pre": None}, {"pre": ("string", "default")}):
+        ours, _ = byte_level("gpt-2", **changes)
+        assert ours.to_str_tokens(ours.encode("x 1234'm")) == make(
+            gguf_vocabs.byte_level(CUT["gpt-2"], False)[0], pre=("string", "default")
+        ).to_str_tokens(ours.encode("x 1234'm"))
+        assert uncertain_cut(fields(gguf_vocabs.byte_level(CUT["gpt-2"], False)[0], **changes))
+    assert not uncertain_cut(fields(gguf_vocabs.sentencepiece()))
+
+
+def spaces(**changes):
+    """A vocabulary of Gemma 4's kind: bytes are tokens, and a run of newlines is one."""
+    letters = [*"▁abc\n", "ab", "▁ab", "\n\n", "▁▁"]
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    meta = {
+        "tokenizer.ggml.model": ("string", "gemma4"),
+        "tokenizer.ggml.tokens": ("array", ["<pad>", "<eos>", "<bos>", "<turn|>", "</s>", "<|tool_response>", *bytes_, *letters]),
+        "tokenizer.ggml.token_type": ("array", [3, 3, 3, 1, 3, 4] + [6] * 256 + [1] * len(letters)),
+        "tokenizer.ggml.merges": ("array", ["a b", "▁ ab", "\n \n", "▁ ▁"]),
+        "tokenizer.ggml.bos_token_id": ("uint32", 2),
+        "tokenizer.ggml.eos_token_id": ("uint32", 1),
+    }
+    return make(meta, **changes), fields(meta, **changes)
+
+
+def test_gemma4():
+    ours, found = spaces(add_bos_token=("bool", False))  # which llama.cpp takes for a mistake
+    text = "ab  ab\n\n é<turn|>c"
+    ids = ours.encode(text)
+    assert ids[0] == ours.bos_id == 2 and ours.decode(ids) == text.replace("<turn|>", "")
+    tokens = [found["tokenizer.ggml.tokens"][i] for i in ids[1:]]
+    assert tokens == ["ab", "▁", "▁ab", "\n\n", "▁", "<0xC3>", "<0xA9>", "<turn|>", "c"]
+    assert end_ids(found, 999) == (1, 3, 5)  # not "</s>", a plain token where there is a "<|tool_response>"
+    assert "</s>" not in ours.special_tokens
+
+
+def chat(tokens, **changes):
+    """Fields with a few tokens of one type, whose eos is the first."""
+    meta = {"tokenizer.ggml.model": ("string", "gpt2"), "tokenizer.ggml.tokens": ("array", tokens),
+            "tokenizer.ggml.token_type": ("array", [3] * len(tokens)), "tokenizer.ggml.eos_token_id": ("uint32", 0)}  # fmt: skip
+    return fields(meta, **changes)
+
+
+@pytest.mark.parametrize(
+    "tokens, changes, ends",
+    [
+        (["a", "<|im_end|>", "<|im_start|>"], {}, "a <|im_end|>"),
+        (["</s>", "<end_of_turn>", "<start_of_turn>"], {}, "</s> <end_of_turn>"),
+        (["a", "<|eot_id|>", "<|eom_id|>", "<|start_header_id|>"], {}, "a <|eot_id|> <|eom_id|>"),
+        (["a", "<|im_end|>"], dict(token_type=("array", [1, 1])), "a <|im_end|>"),  # whatever its type
+        (["a", "b", "c", "d"], dict(eot_token_id=("uint32", 2), eom_token_id=("uint32", 3)), "a c d"),
+        (["a", "<|fim_pad|>", "<|file_sep|>", "<|repo_name|>", "<|fim_prefix|>"], {}, "a <|fim_pad|> <|repo_name|> <|file_sep|>"),
+        (["a", "<|fim_pad|>", "b"], dict(fim_pad_token_id=("uint32", 2)), "a b"),
+        (["<|return|>", "<|call|>", "<|end|>"], {}, "<|return|> <|call|>"),  # where <|end|> ends a message only
+        (["<|return|>", "<|end|>"], {}, "<|return|> <|end|>"),
+        (["a", "<｜end▁of▁sentence｜>", "_<EOT>", "[e~["], {}, "a _<EOT> <｜end▁of▁sentence｜> [e~["),
+        (["a", "b", "c"], dict(eos_token_id=None), ""),
+        (["a", "b", "c"], dict(eos_token_id=None, model=("string", "llama")), "c"),  # id 2 by default
+    ],
+)
+def test_what_ends_a_turn(tokens, changes, ends):
+    found = chat(tokens, **changes)
+    assert [tokens[i] for i in end_ids(found, len(tokens))] == ends.split()
+    assert end_ids(found, 1) in ((), (0,))  # ids beyond the model's are no ends
+
+
+def test_a_token_that_ends_a_turn_is_found_in_a_text_whatever_its_type():
+    for kind in (1, 3, 4):
+        whole = {"<|im_end|>": kind, "<|channel|>": kind, "<fim_prefix>": kind, "a": 1, "aa": 1}
+        ours = make({}, model=("string", "gpt2"), pre=("string", "gpt-2"), tokens=("array", list(whole)), merges=("array", ["a a"]),
+                    token_type=("array", list(whole.values())))  # fmt: skip
+        assert ours.encode("a<|im_end|>a<|channel|><fim_prefix>").tolist() == [3, 0, 3, 1, 2]
+        assert ours.special_tokens == {"<|im_end|>": 0, "<fim_prefix>": 2}  # the channel's name is part of an answer
+
+
+def test_phi3_drops_spaces_after_its_own_tokens():
+    meta = {**gguf_vocabs.sentencepiece(), "general.name": ("string", "Phi 3 mini phi3")}
+    ours, plain = make(meta), make(gguf_vocabs.sentencepiece())
+    assert ours.encode("<tool>  the").tolist() == plain.encode("<tool>the").tolist() != plain.encode("<tool>  the").tolist()
+    assert ours.encode("<s>  the").tolist() == plain.encode("<s>  the").tolist()
+
+
 def test_templates_and_ends():
     meta, original = gguf_vocabs.byte_level(CUT["gpt-2"], False)
     template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -141,8 +258,8 @@ def test_the_first_token_comes_once():
     [
         (dict(model=("string", "bert")), NotFound, "model = 'bert'"),
         (dict(model=None), NotFound, "model = None"),
-        (dict(pre=("string", "default")), NotFound, "pre = 'default'.*gpt-2, llama-bpe, qwen2, deepseek-r1-qwen, smollm"),
-        (dict(pre=None), NotFound, "pre = None"),
+        (dict(pre=("string", "afmoe")), NotFound, "pre = 'afmoe'.*gpt-2, .*falcon.*llama-bpe, .*qwen2"),
+        (dict(pre=("string", "")), NotFound, "pre = ''"),
         (dict(add_bos_token=("bool", True), bos_token_id=None), NotFound, "no bos_token_id"),
         (dict(add_bos_token=("bool", True), bos_token_id=("uint32", 10**6)), NotFound, "no bos_token_id"),
         (dict(add_bos_token=("uint32", 1)), BadCheckpoint, "add_bos_token of the wrong type"),

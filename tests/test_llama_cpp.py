@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Q
 from gguf_models import random_blocks, tensors_of, write
-from llama_judge import llama_logits, llama_tokens, opened
+from llama_judge import llama_ends, llama_logits, llama_tokens, opened
 from test_gguf import TOKENS, big, error, rounded, stories_file, wide_yarn
 from test_gguf_tokens import CUT, resized
 
 import powersteer as ps
+from powersteer.loading.gguf_file import open_gguf
+from powersteer.loading.gguf_pre import PRE
+from powersteer.loading.gguf_tokens import end_ids, gguf_tokenizer
 
 NAMES = ["llama", "llama-biases", "llama-linear", "llama-llama3", "llama-yarn", "qwen2", "qwen3", "gemma", "gemma2",
-         "gemma3_text", "gemma3_text-two_ropes"]  # fmt: skip
+         "gemma3_text", "gemma3_text-two_ropes", "phi3", "phi3-longrope_long"]  # fmt: skip
 
 
 def bound(name):
@@ -134,3 +137,66 @@ def test_sentencepiece_tokens(prefix, tmp_path):
     with opened(path) as model:
         for text in [*gguf_vocabs.TEXTS, *gguf_vocabs.CORPUS[-1:], "a<tool>b</s> c", "a <tool> b"]:
             assert ours.encode(text).tolist() == llama_tokens(model, text), text
+
+
+# Here ours has the model's own pattern, which llama.cpp could not write down: it takes other letters than ASCII's for
+# upper-case and lower-case at once, and marks for no letters.
+NO_MARKS = {"qwen2", "tekken", "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2", "granite-embed-multi-97m", "tiny_aya",
+            "cohere2moe", "kimi-k2", "youtu"}  # fmt: skip
+
+
+@pytest.mark.parametrize("pre", PRE)
+def test_every_way_to_cut_a_text(pre, rng, tmp_path):
+    meta = {**gguf_vocabs.uncut(PRE[pre].spaces), "tokenizer.ggml.pre": ("string", pre)}
+    path = gguf_vocabs.write_vocabulary(tmp_path / "m.gguf", meta)
+    fields = open_gguf(path).fields
+    ours = gguf_tokenizer(fields, len(fields["tokenizer.ggml.tokens"]), str(path))
+    texts = [*gguf_vocabs.TEXTS, *("".join(rng.choice(gguf_vocabs.PIECES, rng.integers(2, 8))) for _ in range(100))]
+    with opened(path, vocab_only=True) as model:
+        for text in texts:
+            if pre in NO_MARKS:
+                text = text.replace("e\u0301", "")
+            assert ours.encode(text).tolist() == llama_tokens(model, text), text
+
+
+def test_a_file_without_pre(tmp_path):
+    path = gguf_vocabs.write_vocabulary(tmp_path / "m.gguf", gguf_vocabs.uncut())
+    ours = gguf_tokenizer(open_gguf(path).fields, 10**6, str(path))
+    with opened(path, vocab_only=True) as model:
+        for text in gguf_vocabs.TEXTS:
+            assert ours.encode(text).tolist() == llama_tokens(model, text), text
+
+
+ENDS = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+        "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>",
+        "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["]  # fmt: skip
+FILL = ["<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_prefix>", "<｜fim▁hole｜>", "<MID>"]  # one of each kind
+OTHERS = ["<|im_start|>", "<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "< EOT >", "<|eot|>", "<unused1>", "<END>"]
+
+
+def test_what_ends_a_generation(rng, tmp_path):
+    """Files with some of the tokens that look like ends or do not, of any type, and some of them named by keys."""
+    meta = gguf_vocabs.uncut()
+    tokens, kinds = (list(meta[f"tokenizer.ggml.{key}"][1]) for key in ("tokens", "token_type"))
+    sizes = set()
+    for _ in range(40):
+        some = [*rng.permutation([one for one in ENDS + FILL + OTHERS if rng.random() < 0.4])]
+        whole = {
+            **meta,
+            "tokenizer.ggml.pre": ("string", "gpt-2"),
+            "tokenizer.ggml.tokens": ("array", tokens + [str(one) for one in some]),
+            "tokenizer.ggml.token_type": ("array", kinds + rng.choice([1, 3, 4], len(some)).tolist()),
+        }
+        for name in ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep", "fim_pre"):
+            if rng.random() < 0.3:
+                whole[f"tokenizer.ggml.{name}_token_id"] = ("uint32", int(rng.integers(len(tokens) + len(some))))
+        path = gguf_vocabs.write_vocabulary(tmp_path / "m.gguf", whole)
+        fields = open_gguf(path).fields
+        n_vocab = len(fields["tokenizer.ggml.tokens"])
+        text = "a".join(some)
+        with opened(path, vocab_only=True) as model:
+            ends = llama_ends(model, n_vocab)
+            assert set(end_ids(fields, n_vocab)) == ends, some
+            assert gguf_tokenizer(fields, n_vocab, "m.gguf").encode(text).tolist() == llama_tokens(model, text), some
+        sizes.add(len(ends))
+    assert len(sizes) > 5

@@ -18,7 +18,7 @@ from .checkpoint import Stored, open_weights, read_json
 from .config import family_of, read_facts
 from .gguf_file import open_gguf
 from .gguf_model import gguf_spec
-from .gguf_tokens import end_ids, gguf_tokenizer
+from .gguf_tokens import end_ids, gguf_tokenizer, uncertain_cut
 from .hub import resolve
 
 __all__ = ["CHECK_LIMIT", "Checkpoint", "load_checkpoint", "spec_from_transformers"]
@@ -85,6 +85,11 @@ def _load_gguf(path: Path, check: bool | None, mmap: bool) -> Checkpoint:
     notes: tuple[str, ...] = ()
     try:
         tokenizer = gguf_tokenizer(file.fields, spec.n_vocab, str(path))
+        if uncertain_cut(file.fields):
+            notes = (
+                f"{path} has no tokenizer.ggml.pre, so texts are cut by llama.cpp's default, which may not be the "
+                "model's own way; convert the model again with a current llama.cpp",
+            )
     except NotFound as error:  # prompts of token ids still work
         notes = (str(error),)
     return Checkpoint(

@@ -19,13 +19,15 @@ from ..spec import Array, Spec
 from .build import Source, build_spec
 from .checkpoint import Stored
 from .config import read_facts
-from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, QWEN2, QWEN3
+from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, PHI3, QWEN2, QWEN3
 from .family import Facts, Family, Key, Linear, NormAt, RopeKeys
 from .gguf_file import GGUF
 
 __all__ = ["gguf_spec"]
 
 _ROPE_FACTORS = "rope_freqs.weight"  # (HS/2,): what each inverse frequency is divided by
+# The same for Phi 3's two tables, of short sequences and of long ones; half as many as there are dimensions that turn
+_LONGROPE = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
 _WIDTH = Key("head_dim", "size", lambda f: f.d_model // f.n_heads)
 _KEYS = {
     "embedding_length": Key("d_model", "size"),
@@ -49,8 +51,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _linear(path: str, slot: str) -> Linear:
-    return Linear(path, (slot,), bias=lambda f: path in f.biased)
+def _linear(path: str, *slots: str) -> Linear:
+    return Linear(path, slots, bias=lambda f: path in f.biased)
 
 
 _LINEARS = (
@@ -84,14 +86,13 @@ def _architecture(
         only={prefix + key: values for key, values in _ONLY.items() if key not in (keys or {})},
         ignored={},
         derived={"act": lambda f: act},
-        linears=_LINEARS,
         norms=norms,
         layer="blk.{i}.",
         embed="token_embd",
         final_norm="output_norm",
         head=("output",),
         prefixes=("",),
-        **{"rope": RopeKeys(), **columns},
+        **{"rope": RopeKeys(), "linears": _LINEARS, **columns},
     )
 
 
@@ -107,6 +108,19 @@ ARCHITECTURES = {
         _architecture(LLAMA, "silu", rope_style="interleaved"),
         _architecture(QWEN2, "silu", sliding=lambda f, i: False),
         _architecture(QWEN3, "silu", _PRE_NORMS + _HEAD_NORMS, sliding=lambda f, i: False),
+        _architecture(
+            PHI3,
+            "silu",
+            keys={"attention.sliding_window": Key("window", "count", 0)},
+            linears=(
+                _linear("attn_qkv", "q", "k", "v"),
+                _linear("attn_output", "o"),
+                _linear("ffn_up", "gate", "up"),
+                _linear("ffn_down", "down"),
+            ),
+            sliding=lambda f, i: f.window > 0,
+            rope=RopeKeys(partial=1.0, round_up=True),
+        ),
         _architecture(GEMMA, _GEMMA_ACT, norm_one_plus=False),
         _architecture(
             GEMMA2,
@@ -148,14 +162,20 @@ def gguf_spec(file: GGUF, finite: bool) -> tuple[Spec, Source, str]:
     where = str(file.path)
     family = _architecture_of(file)
     config = _config(file, family)
-    rope = _rope(config, family.model_type, where)
+    longrope = family.model_type == "phi3" and any(name in file.tensors for name in _LONGROPE.values())
+    rope = _rope(config, family.model_type, where, longrope)
     facts = read_facts(config, family, where)
-    _check_heads(config, family.model_type, facts, rope.pop("dimension_count", facts.head_dim), where)
+    turning = rope.pop("dimension_count", facts.head_dim)
+    _check_heads(family, facts, turning, where)
     _check_vocabulary(file, facts)
     local = {"rope_type": "default", "rope_theta": rope.pop("freq_base_swa", 10_000.0)}
     if rope["rope_type"] == "yarn":
         rope.setdefault("original_max_position_embeddings", facts.n_ctx)
     source = Source(file.tensors, where, finite)
+    if turning != facts.head_dim:
+        rope["partial_rotary_factor"] = (turning + 0.5) / facts.head_dim  # which is rounded down to a whole number
+    if rope["rope_type"] == "longrope":
+        rope.update({key: source.vector(name, (turning // 2,)).tolist() for key, name in _LONGROPE.items()})
     factors = _factors(source, facts, rope, where) if _ROPE_FACTORS in file.tensors else None
     parameters = {"full_attention": rope, "sliding_attention": local} if family.model_type == "gemma3" else rope
     spec = build_spec({**config, "rope_parameters": parameters}, family, facts, source, where)
@@ -185,7 +205,7 @@ def _architecture_of(file: GGUF) -> Family:
         )
     family = ARCHITECTURES[name]
     tied = "output.weight" not in file.tensors
-    biased = frozenset(one.path for one in _LINEARS if f"blk.0.{one.path}.bias" in file.tensors)
+    biased = frozenset(one.path for one in family.linears if f"blk.0.{one.path}.bias" in file.tensors)
     if name == "qwen2":
         biased |= {"attn_q", "attn_k", "attn_v"}
     return replace(family, derived={**family.derived, "tied": lambda f: tied, "biased": lambda f: biased})
@@ -208,10 +228,11 @@ def _plain(value: Any) -> Any:
     return values[0] if 0 < len(value) <= 4096 and len(set(values)) == 1 else values
 
 
-def _check_heads(config: Mapping[str, Any], arch: str, facts: Facts, turning: Any, where: str) -> None:
-    if turning != facts.head_dim:
+def _check_heads(family: Family, facts: Facts, turning: Any, where: str) -> None:
+    partial = family.rope is not None and family.rope.partial is not None
+    if turning != facts.head_dim and not (partial and type(turning) is int and 0 < turning < facts.head_dim):
         raise UnsupportedModel(
-            f"{where} has {arch}.rope.dimension_count = {turning!r}, a part of a head of {facts.head_dim}; "
+            f"{where} has {family.model_type}.rope.dimension_count = {turning!r}, a part of a head of {facts.head_dim}; "
             "load the model's safetensors checkpoint instead"
         )
     if (facts.n_heads * facts.head_dim) > 1 << 24:
@@ -230,8 +251,9 @@ def _check_vocabulary(file: GGUF, facts: Facts) -> None:
 # ---- positions -------------------------------------------------------------------------------------------------------
 
 
-def _rope(config: dict[str, Any], arch: str, where: str) -> dict[str, Any]:
-    """Takes the rotary keys out of the config; returns them as transformers spells them, and the dimension_count."""
+def _rope(config: dict[str, Any], arch: str, where: str, longrope: bool) -> dict[str, Any]:
+    """Takes the rotary keys out of the config; returns them as transformers spells them, and the dimension_count.
+    longrope: the file has the tables of Phi 3's kind."""
     prefix = arch + ".rope."
     keys = {key.removeprefix(prefix): config.pop(key) for key in list(config) if key.startswith(prefix)}
 
@@ -249,8 +271,9 @@ def _rope(config: dict[str, Any], arch: str, where: str) -> dict[str, Any]:
     factor = keys.pop("scaling.factor", 0) or keys.pop("scale_linear", 0)
     keys.pop("scale_linear", None)
     original = keys.pop("scaling.original_context_length", None)
-    if keys.get("scaling.attn_factor") == 1:
-        keys.pop("scaling.attn_factor")
+    attention = keys.pop("scaling.attn_factor", 1)
+    if attention != 1 and not longrope:
+        raise refuse("scaling.attn_factor", attention, "which is not computed")
     # what the model was trained with; llama.cpp itself reads these two for some other architectures only
     betas = {
         key: keys.pop(f"scaling.yarn_{key}") for key in ("beta_fast", "beta_slow") if f"scaling.yarn_{key}" in keys
@@ -259,6 +282,9 @@ def _rope(config: dict[str, Any], arch: str, where: str) -> dict[str, Any]:
         raise refuse(key, value, "which is not computed")
     if kind not in ("none", "linear", "yarn"):
         raise refuse("scaling.type", kind, "where none, linear and yarn are supported")
+    if longrope:
+        original = {} if original is None else {"original_max_position_embeddings": original}
+        return {**rope, "rope_type": "longrope", "attention_factor": attention, **original}
     if kind == "none" or not factor:
         return {**rope, "rope_type": "default"}
     if kind == "linear":

@@ -1,8 +1,7 @@
 """The tokenizer in a GGUF file's metadata, built with the `tokenizers` library.
 
-Two kinds, as llama.cpp calls them: "gpt2", byte-level BPE, whose way of cutting a text is only named
-(tokenizer.ggml.pre) and is written out here for the names whose tokenizers are known; and "llama", SentencePiece's
-BPE, whose merges follow from the scores.
+Two kinds, as llama.cpp calls them: "gpt2" ("gemma4" is one of them), BPE whose way of cutting a text is only named
+(tokenizer.ggml.pre, see gguf_pre.py); and "llama", SentencePiece's BPE, whose merges follow from the scores.
 """
 
 from __future__ import annotations
@@ -12,41 +11,47 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, processors
 
 from ..errors import BadCheckpoint, NotFound
 from ..tokens import Tokenizer
+from .gguf_pre import PRE, Pre, pre_tokenizer
 
-__all__ = ["end_ids", "gguf_tokenizer"]
+__all__ = ["end_ids", "gguf_tokenizer", "uncertain_cut"]
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "▁"  # how SentencePiece writes a space
 _MAX_TOKEN = 512  # letters
 
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-def _byte_level(*first: pre_tokenizers.PreTokenizer, regex: bool = False) -> pre_tokenizers.PreTokenizer:
-    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
-    return pre_tokenizers.Sequence([*first, last]) if first else last
-
-
-def _cut(pattern: str) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
-
-
-# tokenizer.ggml.pre → (how a text is cut, its normaliser, whether a piece that is a token is left whole)
-_PRE: dict[str, tuple[pre_tokenizers.PreTokenizer, normalizers.Normalizer | None, bool]] = {
-    "gpt-2": (_byte_level(regex=True), None, False),
-    "llama-bpe": (_byte_level(_cut(_LLAMA3)), None, True),
-    "qwen2": (_byte_level(_cut(_QWEN2)), normalizers.NFC(), False),
-    "deepseek-r1-qwen": (_byte_level(_cut(_QWEN2)), None, False),
-    "smollm": (_byte_level(pre_tokenizers.Digits(individual_digits=True), regex=True), None, False),
+# What llama.cpp goes by beside the types and the keys: the texts of tokens. Of the tokens around a hole to fill, the
+# first that there is counts, unless a key names it; of these, the last three end a generation.
+_FILL = {
+    "fim_pre": "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>",
+    "fim_suf": "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|>",
+    "fim_mid": "<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>",
+    "fim_pad": "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]",
+    "fim_rep": "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>",
+    "fim_sep": "<|file_sep|>",
 }
+_ENDS = (
+    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
+    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> <｜end▁of▁sentence｜> [e~["
+).split()
+# token → (what it is instead, where there are all tokens of one of these sets)
+_NO_ENDS: dict[str, tuple[int, tuple[set[str], ...]]] = {
+    "<|end|>": (
+        _USER_DEFINED,
+        (
+            {"<|return|>", "<|call|>"},
+            {"<|return|>", "<|calls|>"},
+            {"<|flush|>", "<|call|>"},
+            {"<|flush|>", "<|calls|>"},
+        ),
+    ),
+    "</s>": (_NORMAL, ({"<|tool_response>"},)),
+}
+_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # parts of an answer
+_DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # of SentencePiece's vocabularies
 
 
 def gguf_tokenizer(fields: Mapping[str, Any], n_vocab: int, where: str) -> Tokenizer:
@@ -54,10 +59,10 @@ def gguf_tokenizer(fields: Mapping[str, Any], n_vocab: int, where: str) -> Token
     metadata that contradicts itself."""
     meta = _Meta(fields, where)
     kind = meta.get("model", str, None)
-    if kind not in ("gpt2", "llama"):
+    if kind not in ("gpt2", "gemma4", "llama"):
         raise meta.missing("model", kind, "gpt2 and llama are read")
     try:
-        backend = _gpt2(meta) if kind == "gpt2" else _llama(meta)
+        backend = _llama(meta) if kind == "llama" else _gpt2(meta)
         named = _named(meta)
         _add_first_and_last(meta, backend, named)
         return Tokenizer(backend, n_vocab, named, _templates(meta))
@@ -69,10 +74,42 @@ def gguf_tokenizer(fields: Mapping[str, Any], n_vocab: int, where: str) -> Token
         raise meta.bad(f"makes no tokenizer ({error})") from None
 
 
+def uncertain_cut(fields: Mapping[str, Any]) -> bool:
+    """Whether the file does not say how its texts are cut, so that a default stands in that may not be the model's."""
+    byte_level = fields.get("tokenizer.ggml.model") == "gpt2"
+    return byte_level and fields.get("tokenizer.ggml.pre", "default") == "default"
+
+
 def end_ids(fields: Mapping[str, Any], n_vocab: int) -> tuple[int, ...]:
-    """The tokens that end a generation: of a text, of a turn, of a message."""
-    ids = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    return tuple(dict.fromkeys(one for one in ids if type(one) is int and 0 <= one < n_vocab))
+    """The tokens that end a generation, as llama.cpp finds them: those that keys name, and those that end a text, a
+    turn or a message by their own text, whatever keys say. Many files of chat models name the base model's end only.
+    """
+    tokens = fields.get("tokenizer.ggml.tokens")
+    ids = {token: i for i, token in enumerate(tokens)} if isinstance(tokens, list) else {}
+    named = [_key_id(fields, name) for name in ("eos", "eot", "eom")]
+    filling = [_fill(fields, ids, name) for name in ("fim_pad", "fim_rep", "fim_sep")]
+    by_text = [ids[text] for text in _ENDS if text in ids]
+    no_ends = {ids[text] for text in _no_ends(ids)}
+    return tuple(
+        one
+        for one in dict.fromkeys([*named, *filling, *by_text])
+        if type(one) is int and 0 <= one < n_vocab and one not in no_ends
+    )
+
+
+def _key_id(fields: Mapping[str, Any], name: str) -> Any:
+    default = _DEFAULT_IDS.get(name) if fields.get("tokenizer.ggml.model") == "llama" else None
+    return fields.get(f"tokenizer.ggml.{name}_token_id", default)
+
+
+def _fill(fields: Mapping[str, Any], ids: Mapping[str, int], name: str) -> Any:
+    given = _key_id(fields, name)
+    return next((ids[text] for text in _FILL[name].split() if text in ids), None) if given is None else given
+
+
+def _no_ends(ids: Mapping[str, int]) -> list[str]:
+    """Those of the tokens that look like ends which are none in this vocabulary."""
+    return [text for text, (_, where) in _NO_ENDS.items() if text in ids and any(one <= ids.keys() for one in where)]
 
 
 class _Meta:
@@ -111,11 +148,18 @@ class _Meta:
         return list(numbers.tolist())
 
     def tokens(self) -> tuple[list[str], list[int]]:
-        """Texts and types."""
+        """Texts and types, the latter corrected by the texts as llama.cpp corrects them."""
         tokens = self.texts("tokens")
         if longest := next((one for one in tokens if len(one) > _MAX_TOKEN), None):
             raise self.missing("tokens", longest[:20] + "...", f"{len(longest)} letters make no token")
-        return tokens, self.numbers("token_type", len(tokens), _NORMAL)
+        types = self.numbers("token_type", len(tokens), _NORMAL)
+        ids = {token: i for i, token in enumerate(tokens)}
+        unnamed = [name for name in _FILL if _key_id(self.fields, name) is None]
+        control = [_fill(self.fields, ids, name) for name in unnamed] + [ids.get(text) for text in _ENDS]
+        changes = dict.fromkeys(control, _CONTROL)
+        changes.update({ids.get(text): _USER_DEFINED for text in _SHOWN})
+        changes.update({ids[text]: _NO_ENDS[text][0] for text in _no_ends(ids)})
+        return tokens, [changes.get(i, kind) for i, kind in enumerate(types)]
 
     def vocabulary(self, tokens: Sequence[str], types: Sequence[int]) -> dict[str, int]:
         vocab: dict[str, int] = {}
@@ -126,7 +170,7 @@ class _Meta:
 
     def token(self, name: str) -> str | None:
         """The text of the token that tokenizer.ggml.<name>_token_id names."""
-        i, tokens = self.get(name + "_token_id", int, None), self.texts("tokens")
+        i, tokens = self.get(name + "_token_id", int, _key_id(self.fields, name)), self.texts("tokens")
         if i is not None and not 0 <= i < len(tokens):
             return None  # writers spell "none" as an id beyond the vocabulary
         return None if i is None else tokens[i]
@@ -135,12 +179,18 @@ class _Meta:
 # ---- the two kinds ---------------------------------------------------------------------------------------------------
 
 
+def _pre(meta: _Meta) -> Pre:
+    """The row of the way in which a file's texts are cut; old files do not say, and llama.cpp has a default."""
+    name = "gemma4" if meta.get("model", str, "") == "gemma4" else meta.get("pre", str, "default")
+    if name not in PRE:
+        raise meta.missing("pre", name, f"how texts are cut is known for {', '.join(PRE)}")
+    return PRE[name]
+
+
 def _gpt2(meta: _Meta) -> tokenizers.Tokenizer:
-    pre = meta.get("pre", str, None)
-    if pre not in _PRE:
-        raise meta.missing("pre", pre, f"how texts are cut is known for {', '.join(_PRE)}")
+    pre = _pre(meta)
     if meta.get("add_space_prefix", bool, False):
-        raise meta.missing("add_space_prefix", True, "byte-level tokenizers that do so are not known")
+        raise meta.missing("add_space_prefix", True, "byte-pair tokenizers that do so are not known")
     tokens, types = meta.tokens()
     merges = []
     for merge in meta.texts("merges"):
@@ -148,15 +198,19 @@ def _gpt2(meta: _Meta) -> tokenizers.Tokenizer:
         if not (left and space and right) or " " in right:
             raise meta.bad(f"has the merge {merge!r}, not two tokens")
         merges.append((left, right))
-    cut, normaliser, whole = _PRE[pre]
     backend = tokenizers.Tokenizer(
-        models.BPE(meta.vocabulary(tokens, types), merges, fuse_unk=False, ignore_merges=whole)
+        models.BPE(
+            meta.vocabulary(tokens, types), merges, fuse_unk=False, ignore_merges=pre.whole, byte_fallback=pre.spaces
+        )
     )
-    if normaliser is not None:
-        backend.normalizer = normaliser
-    backend.pre_tokenizer = cut
-    backend.decoder = decoders.ByteLevel()
-    _add_tokens(backend, tokens, types)
+    if pre.nfc:
+        backend.normalizer = normalizers.NFC()
+    if pre.spaces:
+        backend.normalizer = normalizers.Replace(" ", _SPACE)
+    backend.pre_tokenizer = pre_tokenizer(pre)
+    texts = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence(texts) if pre.spaces else decoders.ByteLevel()
+    _add_tokens(meta, backend, tokens, types)
     return backend
 
 
@@ -181,7 +235,7 @@ def _llama(meta: _Meta) -> tokenizers.Tokenizer:
     backend.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    _add_tokens(backend, tokens, types)
+    _add_tokens(meta, backend, tokens, types)
     return backend
 
 
@@ -197,11 +251,23 @@ def _merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]
     return [(left, right) for *_, left, right in sorted(found)]
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:
+def _add_tokens(meta: _Meta, backend: tokenizers.Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:
     """Tokens that are found in a text before it is cut."""
+    name = meta.fields.get("general.name")
+    phi3 = isinstance(name, str) and any(one in name.lower() for one in ("phi-3", "phi3"))
     for special, kinds in ((True, (_CONTROL, _UNKNOWN)), (False, (_USER_DEFINED,))):
         added = [token for token, kind in zip(tokens, types, strict=True) if kind in kinds and token]
-        backend.add_tokens([tokenizers.AddedToken(token, special=special, normalized=False) for token in added])
+        backend.add_tokens(
+            [
+                tokenizers.AddedToken(
+                    token,
+                    special=special,
+                    normalized=False,
+                    rstrip=phi3 and token not in ("<unk>", "<s>", "<|endoftext|>"),  # the format has no key for it
+                )
+                for token in added
+            ]
+        )
 
 
 # ---- around a text ---------------------------------------------------------------------------------------------------
@@ -215,10 +281,11 @@ def _named(meta: _Meta) -> dict[str, str]:
 
 def _add_first_and_last(meta: _Meta, backend: tokenizers.Tokenizer, named: Mapping[str, str]) -> None:
     """What is put around a text; llama.cpp's assumptions where the file does not say."""
-    begins = meta.get("model", str, "") == "llama" or meta.get("pre", str, "") == "llama-bpe"
+    pre = None if meta.get("model", str, "") == "llama" else _pre(meta)
+    begins = pre is None or pre.begins
     around: dict[str, list[str]] = {}
     for name, default in (("bos", begins), ("eos", False)):
-        wanted = meta.get(f"add_{name}_token", bool, default)
+        wanted = meta.get(f"add_{name}_token", bool, default) or (name == "bos" and pre is not None and pre.always)
         if wanted and f"{name}_token" not in named:
             raise meta.missing(f"add_{name}_token", True, f"and no {name}_token_id says which")
         around[name] = [named[f"{name}_token"]] if wanted else []
