@@ -177,17 +177,19 @@ OTHERS = ["<|im_start|>", "<|channel|>", "<|message|>", "<|start|>", "<|constrai
 def test_what_ends_a_generation(rng, tmp_path):
     """Files with some of the tokens that look like ends or do not, of any type, and some of them named by keys."""
     meta = gguf_vocabs.uncut()
-    tokens, kinds = (list(meta[f"tokenizer.ggml.{key}"][1]) for key in ("tokens", "token_type"))
+    tokens, kinds = (list(meta[f"tokenizer.ggml.{key}"][1])[:-2] for key in ("tokens", "token_type"))
     sizes = set()
     for _ in range(40):
         some = [*rng.permutation([one for one in ENDS + FILL + OTHERS if rng.random() < 0.4])]
         whole = {
             **meta,
             "tokenizer.ggml.pre": ("string", "gpt-2"),
+            "tokenizer.ggml.bos_token_id": ("uint32", 0),
+            "tokenizer.ggml.eos_token_id": ("uint32", int(rng.integers(len(tokens) + len(some)))),
             "tokenizer.ggml.tokens": ("array", tokens + [str(one) for one in some]),
             "tokenizer.ggml.token_type": ("array", kinds + rng.choice([1, 3, 4], len(some)).tolist()),
         }
-        for name in ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep", "fim_pre"):
+        for name in ("eot", "eom", "fim_pad", "fim_rep", "fim_sep", "fim_pre"):
             if rng.random() < 0.3:
                 whole[f"tokenizer.ggml.{name}_token_id"] = ("uint32", int(rng.integers(len(tokens) + len(some))))
         path = gguf_vocabs.write_vocabulary(tmp_path / "m.gguf", whole)
