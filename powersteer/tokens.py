@@ -48,13 +48,21 @@ class Tokenizer:
         """The tokenizer of a checkpoint folder. Raises NotFound if there is none that can be read, saying what is
         there instead; BadCheckpoint for damaged files."""
         config = _read_object(folder / "tokenizer_config.json")
-        special = _special_tokens(folder, config)
+        named, extra = _special_tokens(folder, config)
         if (folder / "tokenizer.json").is_file():
             backend = _guarded(folder / "tokenizer.json", tokenizers.Tokenizer.from_file)
+            cut = backend.pre_tokenizer
+            if gpt2 := config.get("tokenizer_class") in _GPT2 and isinstance(cut, tokenizers.pre_tokenizers.ByteLevel):
+                cut.add_prefix_space = bool(config.get("add_prefix_space"))
         else:
-            backend, special = _gpt2_files(folder, config, special, model_type)
-        _add_tokens(backend, config, special, folder)
-        return cls(backend, n_vocab, special, _templates(folder, config))
+            backend, gpt2 = _gpt2_files(folder, config, model_type), True
+        if gpt2:
+            named = {**dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"), **named}
+        _add_tokens(backend, folder, config, named, extra)
+        if not (folder / "tokenizer.json").is_file():
+            _put_around(backend, config, named)
+        texts = {name: text for name, token in named.items() if (text := _content(token)) is not None}
+        return cls(backend, n_vocab, texts, _templates(folder, config))
 
     @property
     def bos_id(self) -> int | None:
@@ -210,46 +218,87 @@ def _content(token: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Named tokens, {"bos_token": ...}: of tokenizer_config.json, overridden by the older special_tokens_map.json
-    unless the config lists its added tokens itself."""
-    named = dict(config)
-    if "added_tokens_decoder" not in config:
-        named.update(_read_object(folder / "special_tokens_map.json"))
-    found = {name: _content(token) for name, token in named.items() if name.endswith("_token")}
-    return {name: text for name, text in found.items() if text is not None}
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Tokens with a name, {"bos_token": a string, an object or null}, and those without: of tokenizer_config.json,
+    overridden by the older special_tokens_map.json unless the config lists its added tokens itself."""
+    older = {} if "added_tokens_decoder" in config else _read_object(folder / "special_tokens_map.json")
+    named = {name: token for name, token in {**config, **older}.items() if name.endswith("_token")}
+    named.update({name: config[name] for name in named if name in config and name not in _NAMES and _content(config[name])})
+    extra: list[Any] = []
+    for file, one in (("tokenizer_config.json", config), ("special_tokens_map.json", older)):
+        tokens = one.get("extra_special_tokens") or ()
+        if isinstance(tokens, dict):  # with names of their own
+            named.update(tokens)
+            tokens = list(tokens.values())
+        for key, found in (("extra_special_tokens", tokens), ("additional_special_tokens", one.get("additional_special_tokens"))):
+            if not isinstance(found or (), (list, tuple)) or not all(_content(token) for token in found or ()):
+                raise BadCheckpoint(f"{folder / file}: malformed {key}; download it again")
+        extra += tokens or (() if extra else one.get("additional_special_tokens") or ())
+    return {name: named[name] for name in [*_NAMES, *named] if name in named}, extra
+
+
+_GPT2 = ("GPT2Tokenizer", "GPT2TokenizerFast")
+# In the order of new ids; a model's own names, such as image_token, follow
+_NAMES = "bos_token eos_token unk_token sep_token pad_token cls_token mask_token".split()
+_OPTIONS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def _added_token(token: Any, **options: bool) -> tokenizers.AddedToken:
+    """Of a string, or of an object with its content and options."""
+    given = {name: token[name] for name in _OPTIONS if isinstance(token.get(name), bool)} if isinstance(token, dict) else {}
+    return tokenizers.AddedToken(_content(token), **{**given, **options})
+
+
+def _listed_tokens(
+    folder: Path, config: Mapping[str, Any], special: set[str]
+) -> tuple[Path, list[tuple[int, tokenizers.AddedToken]]]:
+    """The added tokens that are listed with their ids, by id, and the file that does it."""
+    path, listed = folder / "tokenizer_config.json", config.get("added_tokens_decoder")
+    if listed is not None:
+        if not isinstance(listed, dict) or not all(
+            key.isdecimal() and isinstance(token, dict) and _content(token) for key, token in listed.items()
+        ):
+            raise BadCheckpoint(f"{path}: malformed added_tokens_decoder; download it again")
+        return path, sorted(((int(key), _added_token(token)) for key, token in listed.items()), key=lambda item: item[0])
+    path = folder / "added_tokens.json"
+    older = _read_object(path)
+    if not all(text and type(i) is int and i >= 0 for text, i in older.items()):
+        raise BadCheckpoint(f"{path} is not an object of tokens and their ids; download it again")
+    ordered = sorted(older.items(), key=lambda item: item[1])
+    return path, [(i, _added_token(text, special=text in special, normalized=text not in special)) for text, i in ordered]
 
 
 def _add_tokens(
-    backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: Mapping[str, str], folder: Path
+    backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any], named: Mapping[str, Any], extra: Sequence[Any]
 ) -> None:
-    """Tokens that the configs name and the tokenizer's own file lacks."""
-    listed = config.get("added_tokens_decoder", {})
-    if not isinstance(listed, dict) or not all(
-        key.isdecimal() and isinstance(token, dict) and _content(token) for key, token in listed.items()
-    ):
-        raise BadCheckpoint(f"{folder / 'tokenizer_config.json'}: malformed added_tokens_decoder; download it again")
-    for key, token in sorted(listed.items(), key=lambda item: int(item[0])):
-        flags = {name: bool(token.get(name)) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
-        text = token["content"]
-        if backend.token_to_id(text) is None:
-            backend.add_tokens([tokenizers.AddedToken(text, **flags)])
-        if backend.token_to_id(text) != int(key):
+    """Tokens that the configs name beside the tokenizer's own file, in the order in which transformers adds them: those
+    that the vocabulary lacks get the next ids."""
+    special = [token for token in [*named.values(), *extra] if _content(token)]
+    path, listed = _listed_tokens(folder, config, {str(_content(token)) for token in special})
+    known = backend.get_added_tokens_decoder().values()
+    names = {_content(token) for token in named.values()}
+    adding = [token for _, token in listed if repr(token) not in {repr(one) for one in known}]
+    present = {one.content for one in [*known, *adding]}
+    plain = [one for one in known if one.content in names and not one.special]
+    adding = [*(one for one in plain if one.content not in {token.content for token in adding}), *adding]
+    for token in adding:
+        token.special |= token.content in names
+    # Of several entries with other options the last one counts, unless it was there before
+    entries = dict.fromkeys((_content(token), json.dumps(token)) for token in special if _content(token) not in present)
+    backend.add_tokens([*adding, *(_added_token(json.loads(entry), special=True) for _, entry in entries)])
+    for i, token in listed:
+        if backend.token_to_id(token.content) != i:
             raise BadCheckpoint(
-                f"{folder / 'tokenizer_config.json'} gives the token {text!r} id {key}, but the tokenizer gives it "
-                f"{backend.token_to_id(text)}; download both files again"
+                f"{path} gives the token {token.content!r} id {i}, but the tokenizer gives it "
+                f"{backend.token_to_id(token.content)}; download both files again"
             )
-    missing = [text for text in dict.fromkeys(special.values()) if backend.token_to_id(text) is None]
-    backend.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in missing])
 
 
-def _gpt2_files(
-    folder: Path, config: Mapping[str, Any], special: dict[str, str], model_type: str
-) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+def _gpt2_files(folder: Path, config: Mapping[str, Any], model_type: str) -> tokenizers.Tokenizer:
     """GPT-2's tokenizer from vocab.json and merges.txt, which is all that its first files are."""
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     kind = config.get("tokenizer_class", "GPT2Tokenizer" if model_type == "gpt2" else "")
-    if not (vocab.is_file() and merges.is_file() and kind in ("GPT2Tokenizer", "GPT2TokenizerFast")):
+    if not (vocab.is_file() and merges.is_file() and kind in _GPT2):
         others = ("tokenizer.model", "spiece.model", "vocab.json", "tekken.json", "tiktoken.model", "vocab.txt")
         found = [name for name in others if (folder / name).is_file()]
         raise NotFound(
@@ -262,15 +311,17 @@ def _gpt2_files(
     )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=bool(config.get("add_prefix_space")))
     backend.decoder = tokenizers.decoders.ByteLevel()
-    special = {**dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"), **special}
-    backend.add_special_tokens(sorted(set(special.values())))
+    return backend
+
+
+def _put_around(backend: tokenizers.Tokenizer, config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """The tokens around a text that the config of GPT-2's files asks for."""
     names = [("bos_token", "add_bos_token"), ("eos_token", "add_eos_token")]
-    first, last = ([special[name]] if config.get(flag) else [] for name, flag in names)
+    first, last = ([text] if config.get(flag) and (text := _content(named[name])) else [] for name, flag in names)
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         single=[*first, "$A", *last],
         special_tokens=[(token, backend.token_to_id(token)) for token in {*first, *last}],
     )
-    return backend, special
 
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:

@@ -194,6 +194,114 @@ def test_gpt2_files(tmp_path):
         Tokenizer.from_folder(tmp_path, N_VOCAB)
 
 
+ADDED_TEXTS = [
+    "a<|a|>b <|b|> <|pad|>",
+    "xOncey Once upon a time",
+    "<|im_end|> girl<x> y  <x>girl",
+    "</s><|endoftext|>  z",
+    "<|A|> ONCE",
+]
+
+
+def test_old_gpt2_files_with_added_tokens(tmp_path):
+    """As they lay on the hub before tokenizer.json."""
+    backend = byte_level()
+    backend.model.save(str(tmp_path))
+    n = backend.get_vocab_size()  # of tokens and merges; <s> and </s> are not special in these files
+    write(tmp_path, "added_tokens.json", {"<|b|>": n + 1, "<|a|>": n, "<|pad|>": n + 2})
+    write(tmp_path, "special_tokens_map.json", {
+        "bos_token": "<|endoftext|>", "pad_token": {"content": "<|pad|>", "lstrip": False, "normalized": True},
+        "additional_special_tokens": ["<|im_end|>", "<|a|>"],
+    })  # fmt: skip
+    theirs = auto_tokenizer(tmp_path)
+    ours = Tokenizer.from_folder(tmp_path, N_VOCAB, "gpt2")
+    assert same_tokens(ours, theirs)
+    assert ours.encode("<|a|><|b|><|pad|>").tolist() == [n, n + 1, n + 2]
+    assert ours.special_tokens["<|pad|>"] == theirs.pad_token_id == n + 2 != theirs.eos_token_id
+
+
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+
+
+def auto_tokenizer(folder):
+    write(folder, "config.json", {"model_type": "gpt2"})
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def same_tokens(ours, theirs):
+    for text in [*TEXTS, *ADDED_TEXTS]:
+        ids = theirs(text)["input_ids"]
+        assert ours.encode(text).tolist() == ids, text
+        assert ours.decode(ids, skip_special=False) == theirs.decode(ids)
+    assert ours._backend.get_added_tokens_decoder().keys() == theirs.added_tokens_decoder.keys()
+    assert ours._backend.get_vocab() == theirs.get_vocab()
+    assert ours.named == {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
+    return True
+
+
+@pytest.mark.parametrize("beside", ["vocab.json", "tokenizer.json"])
+def test_tokens_wherever_the_files_name_them(beside, rng, tmp_path):
+    """Random folders, each with tokens named here and there, with options, with a name or without, known or new."""
+    tokens = ["<|a|>", "<|b|>", "<|pad|>", "<|im_end|>", "<x>", "Once", "<|endoftext|>", "girl", "</s>"]
+    names = "bos_token eos_token unk_token pad_token sep_token cls_token mask_token image_token".split()
+
+    def some(n):
+        return [str(token) for token in rng.choice(tokens, n, replace=False)]
+
+    def options(token):
+        return {"content": token, **{key: bool(rng.random() < 0.5) for key in ("lstrip", "rstrip", "single_word", "normalized")}}
+
+    def naming(**mark):
+        """mark: what tokenizer_config.json calls an object."""
+        found = {name: some(1)[0] for name in names if rng.random() < 0.3}
+        found.update({name: mark | options(token) for name, token in found.items() if rng.random() < 0.5 and name != "image_token"})
+        if rng.random() < 0.5:
+            found[str(rng.choice(["additional_special_tokens", "extra_special_tokens"]))] = some(2)
+        return found
+
+    for i in range(25):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        backend = byte_level()
+        config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        if beside == "vocab.json":
+            backend.model.save(str(folder))
+            config = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": bool(rng.random() < 0.3)}
+        else:
+            backend.add_tokens([tokenizers.AddedToken("<|b|>", lstrip=True)] if rng.random() < 0.3 else [])
+            backend.save(str(folder / "tokenizer.json"))
+        n, new = backend.get_vocab_size(), [token for token in some(4) if backend.token_to_id(token) is None]
+        write(folder, "tokenizer_config.json", config | naming(__type="AddedToken"))
+        if rng.random() < 0.6:
+            write(folder, "special_tokens_map.json", naming())
+        if rng.random() < 0.3:
+            listed = {str(n + j): options(token) | {"special": bool(rng.random() < 0.5)} for j, token in enumerate(new)}
+            write(folder, "tokenizer_config.json", config | naming(__type="AddedToken") | {"added_tokens_decoder": listed})
+        elif rng.random() < 0.6:
+            write(folder, "added_tokens.json", {token: n + j for j, token in reversed(list(enumerate(new)))})
+        assert same_tokens(Tokenizer.from_folder(folder, N_VOCAB, "gpt2"), auto_tokenizer(folder))
+
+
+def test_a_null_takes_a_default_token_away(tmp_path):
+    byte_level().model.save(str(tmp_path))
+    write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": None})
+    ours, theirs = Tokenizer.from_folder(tmp_path, N_VOCAB, "gpt2"), auto_tokenizer(tmp_path)
+    assert "bos_token" not in ours.named and theirs.bos_token is None
+    assert ours.eos_ids == (theirs.eos_token_id,)
+
+
+def test_names_of_their_own_for_extra_tokens(tmp_path):
+    byte_level().save(str(tmp_path / "tokenizer.json"))
+    write(tmp_path, "tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": {"video_token": "<x>"}, "image_token": "<|a|>"
+    })  # fmt: skip
+    ours, theirs = Tokenizer.from_folder(tmp_path, N_VOCAB), auto_tokenizer(tmp_path)
+    text = "a<x><|a|>"
+    assert ours.encode(text).tolist() == theirs(text)["input_ids"] and ours.decode(ours.encode(text)) == "a"
+    assert ours.named["video_token"] == theirs.video_token == "<x>"
+
+
 @pytest.mark.skipif(not STORIES.is_dir(), reason="the trained model is not beside the repository")
 def test_a_trained_tokenizer():
     ours, theirs = Tokenizer.from_folder(STORIES, 512), transformers.AutoTokenizer.from_pretrained(STORIES)
@@ -285,6 +393,76 @@ def test_templates_that_fail_or_misbehave(template, words):
         ours.encode_chat([{"role": "user", "content": "x"}])
 
 
+class Dumped:
+    def __init__(self, **fields):
+        self.fields = fields
+
+    def model_dump(self):
+        return self.fields
+
+
+ODD_MESSAGES = {
+    "none": [],
+    "no message at all": (),
+    "text": "hello",
+    "texts": ["hello"],
+    "numbers": [1, 2],
+    "null": [None],
+    "one is null": [{"role": "user", "content": "x"}, None],
+    "no role": [{"content": "x"}],
+    "no content": [{"role": "user"}],
+    "null content": [{"role": "user", "content": None}],
+    "null role": [{"role": None, "content": "x"}],
+    "an empty message": [{}],
+    "an unknown role": [{"role": "wizard", "content": "x"}],
+    "system only": [{"role": "system", "content": "x"}],
+    "assistant only": [{"role": "assistant", "content": "x"}],
+    "parts": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image"}]}],
+    "no parts": [{"role": "user", "content": []}],
+    "parts of text": [{"role": "user", "content": ["x"]}],
+    "a number": [{"role": "user", "content": 3}],
+    "an object": [Dumped(role="user", content="x", name=None)],
+    "an array within": [{"role": "user", "content": np.arange(3)}],
+}
+ODD_TEMPLATES = {
+    "attributes": CHAT,
+    "added": "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '</s>' }}{% endfor %}{{ 'A:' if add_generation_prompt }}",
+    "checked": "{% for m in messages %}{% if m.role not in ['user', 'system'] %}{{ raise_exception('role') }}{% endif %}"
+    "{{ m.content }}{% endfor %}A:",
+    "first": "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set messages = messages[1:] %}{% endif %}"
+    "{{ messages | length }}{{ messages[0].content | trim }}A:",
+}
+
+
+@pytest.mark.parametrize("template", ODD_TEMPLATES.values(), ids=ODD_TEMPLATES)
+@pytest.mark.parametrize("messages", ODD_MESSAGES.values(), ids=ODD_MESSAGES)
+def test_odd_conversations_are_refused_where_transformers_refuses_them(tmp_path, messages, template):
+    ours, theirs = make(tmp_path, byte_level(), chat_template=template)
+    try:
+        wanted = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception:
+        with pytest.raises(InvalidInput):
+            ours.render(messages)
+    else:
+        assert ours.render(messages) == wanted
+
+
+def test_what_is_no_conversation():
+    ours = Tokenizer(byte_level(), N_VOCAB, {}, {"default": "A:"})
+    for messages, words in (
+        ([], "the conversation is empty"),
+        ("hi", "a list of messages, not str"),
+        ({"role": "user", "content": "x"}, "a list of messages, not dict"),
+        (None, "a list of messages, not NoneType"),
+        ([{}, "hi"], "message 1 is of type str"),
+    ):
+        for read in (ours.render, ours.encode_chat):
+            with pytest.raises(InvalidInput, match=words):
+                read(messages)
+    with pytest.raises(InvalidInput, match="documents must be dicts"):
+        ours.render([{}], documents=["text"])
+
+
 def test_a_template_sees_plain_data_only():
     class Loud(str):
         def shout(self):
@@ -337,6 +515,9 @@ def test_damaged_tokenizer_files(tmp_path, content):
     ("tokenizer_config.json", '{"added_tokens_decoder": []}'),
     ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "y"}}}'),
     ("tokenizer_config.json", '{"added_tokens_decoder": {"1": {}}}'),
+    ("added_tokens.json", '{"x": "1"}'), ("added_tokens.json", '{"": 1}'), ("added_tokens.json", '{"x": 1, "y": -1}'),
+    ("added_tokens.json", '{"never seen": 7}'), ("tokenizer_config.json", '{"extra_special_tokens": "<x>"}'),
+    ("special_tokens_map.json", '{"additional_special_tokens": [1]}'),
     ("tokenizer_config.json", '{"added_tokens_decoder": {"1": "text"}}'), ("tokenizer_config.json", '{"chat_template": 3}'),
 ])  # fmt: skip
 def test_damaged_configs(tmp_path, file, content):
