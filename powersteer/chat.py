@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -33,18 +33,23 @@ def render_chat(
 ) -> str:
     """The text of a conversation. variables: whatever the template reads (`enable_thinking`, special tokens, ...).
 
-    Raises InvalidInput if the template is broken or refuses the conversation, with its own words.
+    Raises InvalidInput for no message and for messages that are no dicts; if the template is broken or refuses the
+    conversation, with its own words.
     """
     import jinja2
 
     if tools is not None and not all(isinstance(tool, Mapping) for tool in tools):
         raise InvalidInput("tools must be JSON schemas (dicts), such as transformers.utils.get_json_schema makes")
+    for document in documents or ():
+        if not isinstance(document, Mapping):
+            raise InvalidInput(f"documents must be dicts with title and text, not {type(document).__name__}")
+    conversation = _messages(messages)
     if "continue_final_message" in variables:
         raise InvalidInput("continue_final_message is not supported; pass the text to continue as a string prompt")
     try:
         return str(
             _compile(template).render(
-                messages=[_message(message) for message in messages],
+                messages=conversation,
                 tools=_plain(list(tools)) if tools is not None else None,
                 documents=_plain(list(documents)) if documents is not None else None,
                 add_generation_prompt=add_generation_prompt,
@@ -61,9 +66,22 @@ def render_chat(
         ) from error
 
 
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise InvalidInput(f"a conversation is a list of messages, not {type(messages).__name__}")
+    messages = list(messages)
+    plain = [_plain(message) for message in messages]
+    if not plain:
+        raise InvalidInput("the conversation is empty; give at least one message")
+    for at, (message, given) in enumerate(zip(plain, messages, strict=True)):
+        if not isinstance(message, dict):
+            raise InvalidInput(f"message {at} is of type {type(given).__name__}; a message is a dict of role and content")
+    return [_message(message) for message in plain]
+
+
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as templates expect it: no null values, and reasoning under each name that templates read."""
-    plain = {key: value for key, value in _plain(message).items() if value is not None}
+    plain = {key: value for key, value in message.items() if value is not None}
     reasoning = next((plain[key] for key in _REASONING if key in plain), None)
     if reasoning is not None:
         plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
@@ -79,6 +97,8 @@ def _plain(value: Any) -> Any:
             return convert(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):  # a model of pydantic's
+        return _plain(dump())
     return f"<{type(value).__name__}>"
 
 
