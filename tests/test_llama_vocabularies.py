@@ -11,6 +11,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import gguf_vocabs
 import pytest
 
 from powersteer.loading.gguf_file import open_gguf
@@ -75,7 +76,7 @@ def test_every_line(name, folder):
 @pytest.mark.parametrize("name", NAMES + WITHOUT_LINES)
 def test_random_texts_as_llama_cpp(name, folder, rng):
     """Judged by llama.cpp itself, where it is installed."""
-    gguf_vocabs, judge = pytest.importorskip("gguf_vocabs"), pytest.importorskip("llama_judge")
+    judge = pytest.importorskip("llama_judge")
     path, ours = vocabulary(folder, name)
     with judge.opened(path, vocab_only=True) as model:
         for _ in range(50):
