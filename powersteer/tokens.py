@@ -276,6 +276,8 @@ def _add_tokens(
     special = [token for token in [*named.values(), *extra] if _content(token)]
     path, listed = _listed_tokens(folder, config, {str(_content(token)) for token in special})
     known = backend.get_added_tokens_decoder().values()
+    if "added_tokens_decoder" not in config:  # the tokenizer's own file is newer
+        listed = [(i, token) for i, token in listed if token.content not in {one.content for one in known}]
     names = {_content(token) for token in named.values()}
     adding = [token for _, token in listed if repr(token) not in {repr(one) for one in known}]
     present = {one.content for one in [*known, *adding]}

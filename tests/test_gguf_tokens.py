@@ -214,6 +214,7 @@ def test_what_ends_a_turn(tokens, changes, ends):
     found = chat(tokens, **changes)
     assert [tokens[i] for i in end_ids(found, len(tokens))] == ends.split()
     assert end_ids(found, 1) in ((), (0,))  # ids beyond the model's are no ends
+    assert end_ids({"tokenizer.ggml.eos_token_id": np.arange(2), "tokenizer.ggml.tokens": "text"}, 9) == ()
 
 
 def test_a_token_that_ends_a_turn_is_found_in_a_text_whatever_its_type():

@@ -279,7 +279,8 @@ def test_tokens_wherever_the_files_name_them(beside, rng, tmp_path):
             listed = {str(n + j): options(token) | {"special": bool(rng.random() < 0.5)} for j, token in enumerate(new)}
             write(folder, "tokenizer_config.json", config | naming(__type="AddedToken") | {"added_tokens_decoder": listed})
         elif rng.random() < 0.6:
-            write(folder, "added_tokens.json", {token: n + j for j, token in reversed(list(enumerate(new)))})
+            there = {token: backend.token_to_id(token) for token in ("<|b|>", "<s>") if backend.token_to_id(token) is not None}
+            write(folder, "added_tokens.json", there | {token: n + j for j, token in reversed(list(enumerate(new)))})
         assert same_tokens(Tokenizer.from_folder(folder, N_VOCAB, "gpt2"), auto_tokenizer(folder))
 
 

@@ -90,11 +90,8 @@ def end_ids(fields: Mapping[str, Any], n_vocab: int) -> tuple[int, ...]:
     filling = [_fill(fields, ids, name) for name in ("fim_pad", "fim_rep", "fim_sep")]
     by_text = [ids[text] for text in _ENDS if text in ids]
     no_ends = {ids[text] for text in _no_ends(ids)}
-    return tuple(
-        one
-        for one in dict.fromkeys([*named, *filling, *by_text])
-        if type(one) is int and 0 <= one < n_vocab and one not in no_ends
-    )
+    ends = [one for one in [*named, *filling, *by_text] if type(one) is int and 0 <= one < n_vocab and one not in no_ends]
+    return tuple(dict.fromkeys(ends))
 
 
 def _key_id(fields: Mapping[str, Any], name: str) -> Any:
