@@ -32,9 +32,14 @@ def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
     if path.exists():
         raise InvalidInput(f"{str(path_or_id)!r} is a file; give the folder of the checkpoint, or a .gguf file")
     name = os.fspath(path_or_id)
-    if not isinstance(path_or_id, str) or not _is_hub_id(name):
-        raise NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")
-    return _cached(name, revision) or _download(name, revision)
+    nothing = NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")
+    if not isinstance(path_or_id, str):
+        raise nothing
+    try:
+        found = _cached(name, revision)
+    except ValueError:  # huggingface_hub says that this cannot be an id
+        raise nothing from None
+    return found or _download(name, revision)
 
 
 def cache_folder() -> Path:
@@ -45,16 +50,6 @@ def cache_folder() -> Path:
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(os.path.expandvars(named or os.path.join(home, "hub"))).expanduser()
-
-
-def _is_hub_id(name: str) -> bool:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _cached(name: str, revision: str) -> Path | None:
