@@ -289,7 +289,7 @@ MUTATIONS = [
         ("vectors-of-rounding", "if not r.S[0] > noise:", "if not r.S[0] > 0:")),
     *_py("vectors.py", "vector_files vectors",
         ("nan-direction-read", "if not np.isfinite(direction).all():", "if np.isinf(direction).any():"),
-        ("zero-direction-kept", "if not direction.any()]", "if direction.size == 0]"),
+        ("zero-direction-kept", "if not direction.any())", "if direction.size == 0)"),
         ("sum-of-rounding", "<= 4 * np.finfo(total.dtype).eps * size", "<= 0 * size"),
         ("fraction-of-nothing", "if not self.site_norm > 0:", "if not self.site_norm >= 0:")),
     *_py("melbo.py", "melbo",
