@@ -176,10 +176,10 @@ def test_each_step_draws_anew(rng):
 
 
 def test_a_draw_costs_little_beside_a_step(rng):
-    """150,000 tokens, width 128: a sort of the vocabulary takes several times as long as the rest of the step. Steps by
-    turns, the fastest of each, printed."""
+    """150,000 tokens, width 128: a sort of the vocabulary takes several times as long as the rest of the step. Processor
+    time of one thread, steps by turns, the fastest of each, printed."""
     twin = random_model(0, real=np.float32, n_vocab=150_000, d_model=128, d_ff=512, n_layers=2, ropes=1)
-    model = _core32.Model(twin.spec, twin.layers, twin.top, 2)
+    model = _core32.Model(twin.spec, twin.layers, twin.top, 1)
     hows = {"greedy": (0.0, 0, 1.0), "temperature": (1.0, 0, 1.0), "top_p": (1.0, 0, 0.9), "top_k": (1.0, 50, 0.9)}
     prompt, seconds = np.zeros(3, np.int32), {name: [] for name in hows}
     decoders = {
@@ -188,12 +188,12 @@ def test_a_draw_costs_little_beside_a_step(rng):
     }
     for _ in range(40):
         for name, decoder in decoders.items():
-            started = time.perf_counter()
+            started = time.thread_time()
             decoder.step()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(time.thread_time() - started)
     for name, times in seconds.items():
         ratio = min(times) / min(seconds["greedy"])
         print(f"{name}: {1e3 * min(times):.2f} ms, {ratio:.2f} of greedy")
-        assert ratio < 1.6
+        assert ratio < 1.3
 
 
