@@ -12,7 +12,7 @@ ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capa
     size_t total = 0; /* n_ctx and so each capacity fit in an int */
     for (size_t s = 0; s < n_seq; s++) total += capacity[s];
     arena_slice table[] = {SLICE(d->streams, n_seq), SLICE(d->next, n_seq), SLICE(d->history, total),
-                           SLICE(d->logits, n_seq, m->n_vocab), SLICE(d->work, m->n_vocab)};
+                           SLICE(d->logits, n_seq, m->n_vocab)};
     if (arena_make(&d->memory, table, COUNT(table), st)) return st->code;
     memset(d->logits, 0, n_seq * m->n_vocab * sizeof(real));
     for (size_t s = 0; s < n_seq; s++) {
@@ -35,12 +35,9 @@ static ps_code choose(decoder *d, const runtime *rt, const batch *b, real *x, ps
     real *logits;
     arena_slice table[] = {SLICE(logits, b->n_seq, V)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
-    if (!head_forward(rt, d->m, b->n_seq, x, &(head_tape){0}, logits, st))
-        for (size_t i = 0; i < b->n_seq; i++) {
-            size_t s = (size_t)b->id[i];
-            memcpy(d->logits + s * V, logits + i * V, V * sizeof(real));
-            d->next[s] = sample_token(&d->how, V, logits + i * V, d->work, &d->streams[s]);
-        }
+    if (!head_forward(rt, d->m, b->n_seq, x, &(head_tape){0}, logits, st)
+        && !sample_rows(rt, &d->how, b->n_seq, V, logits, b->id, d->streams, d->next, st))
+        for (size_t i = 0; i < b->n_seq; i++) memcpy(d->logits + (size_t)b->id[i] * V, logits + i * V, V * sizeof(real));
     arena_free(&memory);
     return st->code;
 }

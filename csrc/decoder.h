@@ -17,7 +17,6 @@ typedef struct {
     int *next;           /* (n_seq) token to feed; -1: stopped */
     int *history;        /* tokens in the cache, at cache.offset[s] */
     real *logits;        /* (n_seq, n_vocab) of the last step */
-    candidate *work;     /* (n_vocab) */
     arena memory;
 } decoder;
 

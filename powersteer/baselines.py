@@ -17,7 +17,7 @@ from .model import Model
 from .positions import Positions, prompt_positions
 from .prompts import Ids, Prompts, split
 from .sites import Site, SiteLike
-from .vectors import Cost, SteeringVector
+from .vectors import Cost, SteeringVector, rounding
 
 __all__ = ["caa", "power_vectors", "random_vectors"]
 
@@ -44,7 +44,8 @@ def caa(
     is the same vector. As published the vector is added after the prompt: `model.steered(v, "generated")`.
 
     `site_norm` is the mean norm at every position of all prompts, `target_positions` are those that were read.
-    Raises InvalidInput for an empty list, unequal lengths of pairs, and activations that do not differ.
+    Raises InvalidInput for an empty list, unequal lengths of pairs, and mean activations that differ by no more than
+    rounding: the direction would be noise.
     """
     started = time.perf_counter()
     place = model_site(model, layer, site, "resid_post")
@@ -55,12 +56,14 @@ def caa(
             "each, or paired=False for the difference of the means"
         )
     difference = np.mean(good.means, 0) - np.mean(bad.means, 0)
-    if not difference.any():
-        raise InvalidInput(
-            f"caa: positive and negative prompts have the same mean activation at {place} at the positions read; "
-            "do they differ there or before?"
-        )
     norms = np.concatenate(good.norms + bad.norms)
+    length, noise = float(np.linalg.norm(difference)), _noise(model, good, bad)
+    if not length > noise:
+        raise InvalidInput(
+            f"caa: positive and negative prompts have the same mean activation at {place} at the positions read, but for "
+            f"rounding (they differ by {length:.3g}, rounding may be {noise:.3g}); do they differ there or before, where "
+            'the site\'s attention reaches? A smaller difference needs ps.load(..., dtype="float64")'
+        )
     return SteeringVector.from_array(
         difference.astype(model.dtype), place.layer, place.name, method="caa", site_norm=float(norms.mean()),
         target_positions=good.rows + bad.rows, **_provenance(model, good.prompts + bad.prompts, good.tokens + bad.tokens),
@@ -139,6 +142,15 @@ class _Reading:
             activation = model.activations(tokens, place).astype(np.float64)
             self.means.append(activation[rows].mean(0))
             self.norms.append(np.linalg.norm(activation, axis=1))
+
+
+def _noise(model: Model, good: _Reading, bad: _Reading) -> float:
+    """How far the two means may be apart by rounding alone."""
+    read = [norms[rows] for side in (good, bad) for norms, rows in zip(side.norms, side.rows, strict=True)]
+    here, there = (np.sort(np.concatenate(side.rows)) for side in (good, bad))
+    # the angles of rotary embeddings are float32, as in transformers: the same tokens, moved on, differ by that
+    dtype = model.dtype if np.array_equal(here, there) else np.float32
+    return rounding(float(np.concatenate(read).mean()), dtype)
 
 
 def _provenance(model: Model, prompts: Sequence[Any], tokens: Sequence[Ids]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .displacement import Array, Displacement, Progress, check_count, check_positive, model_site, unit, watched
 from .errors import InvalidInput
-from .jacobian import LinearMap, labelled
+from .jacobian import LinearMap, labelled, noise_level
 from .model import Model
 from .positions import Positions
 from .prompts import Prompts
@@ -84,7 +84,7 @@ def dct(
     field = _field(model, prompts, source, target, source_site, target_site, positions, source_positions)
     if method == "linear":
         result = warned(_linear(field, n, tol, seed), None)
-        vectors = labelled(result, field.provenance).vectors
+        vectors = labelled(result, field.provenance, noise_level(field.at_zero.source_norm, _mean(field, field.at_zero.base))).vectors
         return field.bill([replace(v, method="dct-linear") for v in vectors])
     radius = field.radius(radius)
     rng = np.random.default_rng(seed)

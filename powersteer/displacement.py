@@ -26,7 +26,7 @@ from .model import Model
 from .positions import Positions
 from .prompts import Prompts
 from .sites import Site, SiteLike, resolve_site
-from .vectors import Cost, SteeringVector
+from .vectors import Cost, SteeringVector, rounding
 
 __all__ = ["Displacement", "Progress", "check_count", "check_positive", "model_site", "unit", "watched"]
 
@@ -64,12 +64,23 @@ class Displacement:
         self.products = 0
 
     def at(self, v: Array) -> tuple[Array, Jacobian]:
-        """(D(v) (m,) in float64, the Jacobian at v), v (d,) not zero: one forward pass of every prompt."""
+        """(D(v) (m,) in float64, the Jacobian at v), v (d,) not zero: one forward pass of every prompt.
+
+        Raises InvalidInput where D(v) is no longer than the rounding of the activations: its direction would be noise.
+        """
         place = self.at_zero.source
         view = self._model.steered(SteeringVector.from_array(v, place.layer, place.name), self._source_positions)
         J = view.jacobian(self._tokens, **self._where)  # type: ignore[arg-type]
         self.forward += self.n_prompts
-        return J.base - self._base, J
+        moved = J.base - self._base
+        length, noise = float(np.linalg.norm(moved)), rounding(float(np.linalg.norm(self._base)), J.dtype)
+        if not length > noise:
+            raise InvalidInput(
+                f"a vector of norm {np.linalg.norm(v):.3g} at {place} does not move {self.at_zero.target} at the target "
+                f"positions, but for rounding ({length:.3g}, rounding may be {noise:.3g}); are all of them before the source "
+                "positions, or is the radius too small?"
+            )
+        return moved, J
 
     def pull_back(self, J: Jacobian, g: Array) -> Array:
         """J'g (d,) in float64."""

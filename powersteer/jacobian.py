@@ -22,7 +22,7 @@ from .errors import InvalidInput
 from .lockstep import Lane, run_together
 from .sites import Site
 from .svd import Progress, SVDResult, solve, warned
-from .vectors import SteeringVector
+from .vectors import SteeringVector, rounding
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -162,15 +162,28 @@ class Subject:
             "steering": self.steering,
         }
 
-    def label(self, result: SVDResult, source_norm: float) -> SVDResult:
-        """The result of a solver, knowing where its vectors come from."""
-        return labelled(result, self.provenance(source_norm))
+    def label(self, result: SVDResult, source_norm: float, base: Array) -> SVDResult:
+        """The result of a solver, knowing where its vectors come from. base: F(0)."""
+        return labelled(result, self.provenance(source_norm), noise_level(source_norm, base))
 
 
-def labelled(result: SVDResult, provenance: Mapping[str, Any]) -> SVDResult:
-    """The result of a solver with fields for its vectors: where they stand and where they come from."""
+def noise_level(source_norm: float, base: Array) -> float:
+    """The singular value below which rounding decides: a vector as long as the source activation then moves the target
+    activation F(0) by no more than its rounding."""
+    return rounding(float(np.linalg.norm(base)), base.dtype) / source_norm if source_norm else 0.0
+
+
+def labelled(result: SVDResult, provenance: Mapping[str, Any], noise: float = 0.0) -> SVDResult:
+    """The result of a solver with fields for its vectors: where they stand and where they come from. Asking for the
+    vectors raises InvalidInput if no singular value exceeds `noise`."""
 
     def vectors(r: SVDResult) -> list[SteeringVector]:
+        if not r.S[0] > noise:
+            raise InvalidInput(
+                f"no direction at {Site(provenance['layer'], provenance['site'])} moves the target: the largest singular "
+                f"value, {r.S[0]:.3g}, is zero to rounding ({noise:.3g}), and its vectors would be noise; are the target "
+                "positions before the source positions, or out of reach of their attention?"
+            )
         shared = SteeringVector(r.Vh[0], method=r.method, seed=r.seed, **provenance)
         return [
             replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
@@ -259,7 +272,7 @@ class Jacobian(LinearMap):
     ) -> SVDResult:
         """The k leading singular triplets, as `powersteer.svd`; their `vectors` are steering vectors at the source."""
         result = solve(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
-        return self.subject.label(warned(result, max_applications), self.source_norm)
+        return self.subject.label(warned(result, max_applications), self.source_norm, self.base)
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else str(self.target)
@@ -318,7 +331,8 @@ class Jacobians:
             return solve(J, min(k, *shape), tol=tol, max_applications=max_applications, seed=seed, block=1)
 
         results = run_together(len(self), one_target, self._apply, self._apply_t)
-        return [s.label(r, self.source_norm) for s, r in zip(self.subjects, results, strict=True)]
+        labels = zip(self.subjects, results, self.bases, strict=True)
+        return [s.label(r, self.source_norm, base) for s, r, base in labels]
 
     def _apply(self, asked: Sequence[tuple[int, Array]]) -> list[Array]:
         out = [np.empty((len(V), self.shapes[i][0]), self.dtype) for i, V in asked]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from .displacement import Array, Displacement, Progress, check_count, check_positive, model_site, unit, watched
-from .errors import InvalidInput
 from .model import Model
 from .positions import Positions
 from .prompts import Prompts
@@ -59,7 +58,7 @@ def melbo(
     progress: True for a tqdm line, or a callable that gets (vector, step, f) at the points 0 to `steps` of each ascent.
 
     The vectors carry `objective`, f at the end, and `cost`. Raises InvalidInput for an argument out of its range, for a
-    source that does not come before the target, and where no vector can move the target positions.
+    source that does not come before the target, and where a vector moves the target positions by rounding alone.
     """
     d = model.d_model
     n = check_count(n, "melbo: n", d if orthogonal else None, f"there are no more orthogonal vectors of {d} numbers")
@@ -83,11 +82,6 @@ def melbo(
             for step in range(steps):
                 displaced, J = field.at(v)
                 value, g = objective(displaced.reshape(-1, d), bounds, power, q)
-                if value == 0:
-                    raise InvalidInput(
-                        f"melbo: a vector at {field.at_zero.source} does not move {field.at_zero.target} at the "
-                        "target positions at all; are all of them before the source positions?"
-                    )
                 tell(i, step, value)
                 ascent = _orthogonal(field.pull_back(J, g.ravel()), before)
                 ascent -= (ascent @ v) * v / radius**2  # tangent to the sphere

@@ -25,15 +25,21 @@ from .hooks import Hook, attach, import_torch
 from .positions import Positions
 from .sites import Site, parse_site
 
-__all__ = ["Cost", "ProvenanceWarning", "SteeringVector", "load_vectors", "save_vectors"]
+__all__ = ["Cost", "ProvenanceWarning", "SteeringVector", "load_vectors", "rounding", "save_vectors"]
 
 _GGUF_KEY = "powersteer.vector"  # with .N: the provenance of direction.N
 FORMAT = "powersteer-vector-1"  # the one key of the safetensors metadata: several would be written in random order
 _UNIT_TOLERANCE = 1e-4
+_ROUNDING = 64  # float32 against float64 is off by 4 to 12 eps after six layers, and it grows slowly
 
 
 class ProvenanceWarning(UserWarning):
-    """A vector is used on another model than the one it was made with."""
+    """A vector is used on another model than the one it was made with, or a file holds vectors that add nothing."""
+
+
+def rounding(norm: float, dtype: DTypeLike) -> float:
+    """How far an activation of this 2-norm may be off by rounding: a difference no longer than that is noise."""
+    return _ROUNDING * float(np.finfo(np.dtype(dtype)).eps) * norm
 
 
 class Cost(NamedTuple):
@@ -134,6 +140,11 @@ class SteeringVector:
                 "this vector does not know its site's activation norm: multiply it by an absolute scale, or set the "
                 "norm with dataclasses.replace(vec, site_norm=...)"
             )
+        if not self.site_norm > 0:
+            raise InvalidInput(
+                f"the activation at {self.place} is zero on this vector's prompts, so that every fraction of its norm is: "
+                "multiply the vector by an absolute scale"
+            )
         return replace(self, scale=math.copysign(1.0, self.scale) * _factor(fraction) * self.site_norm)
 
     def __mul__(self, factor: float) -> SteeringVector:
@@ -161,10 +172,16 @@ class SteeringVector:
                 f"vectors at {self.place} ({len(self.direction)}) and {other.place} ({len(other.direction)}) do not "
                 "add up to one vector; steer with both: model.steered([a, b])"
             )
+        total = np.add(self.vector, other.vector)
+        size = abs(self.scale) + abs(other.scale)
+        if np.linalg.norm(total.astype(np.float64)) <= 4 * np.finfo(total.dtype).eps * size:
+            raise InvalidInput(
+                f"{self!r} and {other!r} cancel, but for rounding; a steering vector must be one that is not zero"
+            )
         common = {name: value for name, value in self.provenance.items() if getattr(other, name) == value}
         kept = ("site_norm", "model", "model_type", "weights")
         return self.from_array(
-            np.add(self.vector, other.vector), self.layer, self.site,
+            total, self.layer, self.site,
             method="sum", **{name: common[name] for name in kept if name in common},
         )  # fmt: skip
 
@@ -239,9 +256,10 @@ class SteeringVector:
         """Read a GGUF control vector, ours or another tool's. layer: which, where the file has several.
 
         direction.N is read as what llama.cpp does with it, a vector at resid_post of layer N; a file that `to_gguf`
-        wrote gives back its own site and provenance. Raises NotFound or InvalidInput.
+        wrote gives back its own site and provenance. Directions that are all zero add nothing, in llama.cpp too: they
+        are left out, with a ProvenanceWarning that names them. Raises NotFound or InvalidInput.
         """
-        file = read_control_vector(path)
+        file = _read_gguf(path)
         if layer is None and len(file.directions) > 1:
             raise InvalidInput(
                 f"{str(path)!r} has vectors for the layers {sorted(file.directions)}; choose one: layer=..., or read "
@@ -281,11 +299,12 @@ def save_vectors(
 def load_vectors(path: str | os.PathLike[str]) -> list[SteeringVector]:
     """Every vector of a file that `save_vectors`, `SteeringVector.save`, `to_gguf` or another tool's GGUF export wrote,
     in the order they were given; those of a GGUF file by layer. `model.steered(load_vectors(path))` adds all of them.
+    Directions of a GGUF file that are all zero are left out, with a ProvenanceWarning.
 
     Raises NotFound or InvalidInput as `SteeringVector.load` and `from_gguf`.
     """
     if os.fspath(path).lower().endswith(".gguf"):
-        file = read_control_vector(path)
+        file = _read_gguf(path)
         return [_from_block(file, block, str(path)) for block in sorted(file.directions)]
     directions, provenance = _read_safetensors(Path(path))
     names = [f"direction.{i}" for i in range(len(directions))]
@@ -323,6 +342,21 @@ def _write_gguf(path: str | os.PathLike[str], vectors: Sequence[SteeringVector],
         "controlvector.layer_count": len(directions),
         **{f"{_GGUF_KEY}.{block}": _json(vector.provenance) for block, vector in directions.items()},
     })  # fmt: skip
+
+
+def _read_gguf(path: str | os.PathLike[str]) -> ControlVector:
+    """The file without its directions that are all zero. Raises InvalidInput for NaN, and if no direction is left."""
+    file = read_control_vector(path)
+    for block, direction in file.directions.items():
+        if not np.isfinite(direction).all():
+            raise InvalidInput(f"{str(path)!r}: direction.{block} holds NaN or infinity; export it again")
+    zero = sorted(block for block, direction in file.directions.items() if not direction.any())
+    if len(zero) == len(file.directions):
+        raise InvalidInput(f"{str(path)!r}: every direction is zero, which steers nothing; export it again")
+    if zero:
+        names = ", ".join(f"direction.{block}" for block in zero)
+        warnings.warn(f"{str(path)!r}: {names} is zero and left out: it adds nothing", ProvenanceWarning, stacklevel=3)
+    return replace(file, directions={n: v for n, v in file.directions.items() if n not in zero})
 
 
 def _from_block(file: ControlVector, block: int, path: str) -> SteeringVector:

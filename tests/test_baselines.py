@@ -6,6 +6,7 @@ import hf_models
 import numpy as np
 import pytest
 import torch
+import transformers
 from tiny import tiny
 
 import powersteer as ps
@@ -85,6 +86,95 @@ def test_caa_of_a_steered_model_sees_the_steering(model):
 def test_caa_refuses(model, arguments, message):
     with pytest.raises(ps.InvalidInput, match=message):
         ps.caa(model, *arguments)
+
+
+# ---- differences that are rounding
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["gpt_neox", "phi", "cohere", "stablelm-parallel"])
+def test_caa_of_a_parallel_block_needs_other_tokens(name, dtype, loaded, rng):
+    """Its first MLP sees only the token itself."""
+    model = loaded(name, dtype)
+    good, bad = ([[*rng.integers(0, model.n_vocab, n).tolist(), 7] for n in lengths] for lengths in ((3, 9), (11, 2)))
+    for site in ("mlp_out", "resid_pre"):
+        with pytest.raises(ps.InvalidInput, match="but for rounding"):
+            ps.caa(model, good, bad, 0, site)
+    assert ps.caa(model, good, bad, 0, "attn_out").scale > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_caa_of_prompts_that_end_alike(dtype, rng):
+    """No attention of six layers with a window of 3 reaches back to where they differ; the products' shapes and the
+    rotations are others, so that the activations differ by rounding."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    hf = transformers.MistralForCausalLM(transformers.MistralConfig(
+        hidden_size=256, num_attention_heads=4, num_key_value_heads=2, intermediate_size=700, num_hidden_layers=6,
+        vocab_size=300, max_position_embeddings=256, sliding_window=3,
+    ))  # fmt: skip
+    model = ps.from_transformers(hf, dtype=dtype, threads=2)
+    end = rng.integers(0, 300, 40).tolist()
+    good, bad = [[*rng.integers(0, 300, 7).tolist(), *end]], [[*rng.integers(0, 300, 120).tolist(), *end]]
+    a, b = (model.activations(p[0], (5, "mlp_out"))[-1] for p in (good, bad))
+    assert np.any(a != b)
+    for site in hf_models.site_names(hf):
+        for layer in range(6):
+            with pytest.raises(ps.InvalidInput, match="but for rounding"):
+                ps.caa(model, good, bad, layer, site)
+    assert ps.caa(model, good, bad, 5, positions=-40).scale > 1e-3
+
+
+def test_caa_of_the_same_prompts_in_another_order(loaded, rng):
+    model = loaded("llama", "float32")
+    prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (3, 8, 5, 6, 9)]
+    with pytest.raises(ps.InvalidInput, match="but for rounding"):
+        ps.caa(model, prompts, prompts[::-1], 2)
+
+
+@pytest.mark.parametrize(("dtype", "size", "refused"), [("float32", 1e-4, False), ("float32", 1e-6, True), ("float64", 1e-6, False)])
+def test_caa_of_small_differences(dtype, size, refused, rng):
+    """Two tokens whose embeddings differ by this part of their norm."""
+    hf = hf_models._make.__wrapped__("llama", 0, "float32")
+    row = hf.model.embed_tokens.weight.detach().double()[7].numpy()
+    off = rng.normal(size=len(row))
+    off *= size * np.linalg.norm(row) / np.linalg.norm(off)
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[8] = torch.from_numpy(row + off).float()
+    exact = hf.model.embed_tokens.weight.detach().double().numpy()
+    model = ps.from_transformers(hf, dtype=dtype, threads=2)
+    if refused:
+        with pytest.raises(ps.InvalidInput, match=r'but for rounding.*dtype="float64"'):
+            ps.caa(model, [[1, 8]], [[1, 7]], 0, "resid_pre")
+    else:
+        found = ps.caa(model, [[1, 8]], [[1, 7]], 0, "resid_pre")
+        np.testing.assert_allclose(found.vector, exact[8] - exact[7], atol=1e-2 * found.scale)
+
+
+def test_no_method_gives_vectors_of_rounding(model):
+    """Where the source comes after the target, J is zero; where the radius is tiny, so is what moves."""
+    later = {"positions": [0], "source_positions": [2]}
+    result = model.jacobian(GOOD, 0, 1, **later).svd(2)
+    assert not result.S.any()
+    for call in (lambda: result.vectors, lambda: ps.power_vectors(model, GOOD, 0, 1, 2, **later),
+                 lambda: ps.dct(model, GOOD, 0, 1, 2, **later)):  # fmt: skip
+        with pytest.raises(ps.InvalidInput, match="zero to rounding"):
+            call()
+    for call in (ps.melbo, lambda *a, **k: ps.dct(*a, method="exponential", **k)):
+        with pytest.raises(ps.InvalidInput, match="does not move.*but for rounding"):
+            call(model, GOOD, 0, 1, 1, radius=1e-16)
+        assert call(model, GOOD, 0, 1, 1, radius=1e-9, **({"steps": 1} if call is ps.melbo else {"iterations": 1}))
+
+
+def test_a_certain_next_token_has_no_directions(rng):
+    """Its probability is 1 to rounding, whatever is added."""
+    hf = hf_models._make.__wrapped__("llama", 0, "float32")
+    with torch.no_grad():
+        hf.lm_head.weight.mul_(1e4)
+    model = ps.from_transformers(hf, threads=2)
+    prompt = rng.integers(0, model.n_vocab, 6).tolist()
+    assert model(prompt)[-1].max() - np.sort(model(prompt)[-1])[-2] > 100
+    with pytest.raises(ps.InvalidInput, match="zero to rounding"):
+        ps.power_vectors(model, [prompt], 1, "next_token", 2)
 
 
 # ---- random vectors

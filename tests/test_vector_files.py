@@ -159,6 +159,38 @@ def test_reads_what_repeng_writes(tmp_path):
         np.testing.assert_allclose(v.vector, theirs[v.layer], rtol=1e-6)
 
 
+@pytest.mark.parametrize("zero", [[2], [1, 3], [1, 2, 3, 5]])
+def test_directions_of_zero_are_left_out(zero, tmp_path):
+    """They add nothing, in llama.cpp and repeng either."""
+    theirs = directions([1, 2, 3, 4, 5])
+    for n in zero:
+        theirs[n] = np.zeros_like(theirs[n])
+    theirs[4][:] = 1e-30  # small is not zero
+    export_as_repeng(tmp_path / "v.gguf", theirs, "mistral")
+    names = ", ".join(rf"direction\.{n}" for n in zero)
+    with pytest.warns(ps.ProvenanceWarning, match=f"{names} is zero and left out"):
+        vectors = ps.load_vectors(tmp_path / "v.gguf")
+    assert [v.layer for v in vectors] == [n for n in theirs if n not in zero]
+    for v in vectors:
+        np.testing.assert_allclose(v.vector, theirs[v.layer], rtol=1e-6)
+    with pytest.warns(ps.ProvenanceWarning), pytest.raises(ps.InvalidInput, match=f"no vector for layer {zero[0]}"):
+        SV.from_gguf(tmp_path / "v.gguf", layer=zero[0])
+    with pytest.warns(ps.ProvenanceWarning):
+        only = SV.from_gguf(tmp_path / "v.gguf", layer=4 if len(zero) < 4 else None)
+    assert only.layer == 4 and only.scale == pytest.approx(1e-30 * 33**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.0, "every direction is zero"), (np.nan, r"direction\.2 holds NaN"),
+                                                (np.inf, r"direction\.2 holds NaN or infinity")])  # fmt: skip
+def test_files_without_a_direction_are_refused(value, message, tmp_path):
+    theirs = {n: np.zeros(7, np.float32) for n in (1, 2)}
+    theirs[2][3] = value
+    export_as_repeng(tmp_path / "v.gguf", theirs, "mistral")
+    for read in (ps.load_vectors, SV.from_gguf):
+        with pytest.raises(ps.InvalidInput, match=message):
+            read(tmp_path / "v.gguf")
+
+
 def test_layer_0_of_repeng_is_refused(tmp_path):
     export_as_repeng(tmp_path / "v.gguf", directions([0, 1]), "mistral")
     with pytest.raises(ps.InvalidInput, match=r"direction\.0 .* N counts from 1"):

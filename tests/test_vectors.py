@@ -67,6 +67,14 @@ def test_sums_join_vectors_of_one_site():
     for other in (SV(unit(), 4, "mlp_out"), SV(unit(), 3, "resid_post"), SV(unit(7), 3, "mlp_out")):
         with pytest.raises(ps.InvalidInput, match="steer with both"):
             a + other
+    for scale in (1e-20, 1.0, 1e20):  # 0.1 + 0.2 is not 0.3
+        for v in (a * scale, dataclasses.replace(a, direction=a.direction.astype(np.float32), scale=scale)):
+            with pytest.raises(ps.InvalidInput, match=r"cancel.*not zero"):
+                0.1 * v + 0.2 * v - 0.3 * v
+            assert (0.1 * v + 0.2 * v - 0.3001 * v).scale == pytest.approx(1e-4 * abs(v.scale), rel=1e-2)
+    silent = dataclasses.replace(a, site_norm=0.0)
+    with pytest.raises(ps.InvalidInput, match=r"activation at blocks\.3\.hook_mlp_out is zero"):
+        silent.relative(0.3)
     with pytest.raises(ps.InvalidInput, match="not zero"):
         a - a
 

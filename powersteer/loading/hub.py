@@ -1,23 +1,19 @@
 """Where a model is: a folder, or a hub id looked up in the Hugging Face cache and, if it is not there, downloaded.
 
-The network is reached only for a hub id that the cache lacks, through `huggingface_hub` if that is installed, and
-never with HF_HUB_OFFLINE set. The cache's layout:
-
-    models--org--name/refs/main                a commit hash
-    models--org--name/snapshots/<commit>/...   the files
+`huggingface_hub` knows the layout of its cache and how to download. The network is reached only for a hub id that the
+cache lacks or has in part, and never with HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) set.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from ..errors import InvalidInput, NotFound
+from ..errors import BadCheckpoint, InvalidInput, NotFound
+from .checkpoint import INDEX, SINGLE, read_json
 
 __all__ = ["BUILT_IN", "cache_folder", "resolve"]
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BUILT_IN = {"demo": Path(__file__).parent.parent / "demo_model"}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
@@ -36,47 +32,54 @@ def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
     if path.exists():
         raise InvalidInput(f"{str(path_or_id)!r} is a file; give the folder of the checkpoint, or a .gguf file")
     name = os.fspath(path_or_id)
-    if not isinstance(path_or_id, str) or not _ID.fullmatch(name) or ".." in name:
-        raise NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")
-    return _cached(name, revision) or _download(name, revision)
+    nothing = NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")
+    if not isinstance(path_or_id, str):
+        raise nothing
+    try:
+        found = _cached(name, revision)
+    except ValueError:  # huggingface_hub says that this cannot be an id
+        raise nothing from None
+    return found or _download(name, revision)
 
 
 def cache_folder() -> Path:
-    """The hub cache: $HF_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
-    if os.environ.get("HF_HOME"):
-        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+    """The hub cache: $HF_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub.
+
+    Read at every call: `huggingface_hub` reads the variables once, when it is imported.
+    """
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.path.expandvars(named or os.path.join(home, "hub"))).expanduser()
 
 
 def _cached(name: str, revision: str) -> Path | None:
-    """The snapshot folder if it holds a config and weights."""
-    repository = cache_folder() / ("models--" + name.replace("/", "--"))
-    commit = revision
-    reference = repository / "refs" / revision
-    if ".." not in revision and reference.is_file():
-        commit = reference.read_text(encoding="utf-8").strip()
-    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+    """The snapshot folder if it holds a config and all weights."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", cache_folder(), revision)
+    if not isinstance(config, str) or _lacks_weights(Path(config).parent):
         return None
-    snapshot = repository / "snapshots" / commit
-    complete = (snapshot / "config.json").is_file() and any(snapshot.glob("*.safetensors*"))
-    return snapshot if complete else None
+    return Path(config).parent
+
+
+def _lacks_weights(snapshot: Path) -> bool:
+    """Whether a shard is not there: a download was broken off, or other files of the model were asked for."""
+    if (snapshot / SINGLE).is_file() or not (snapshot / INDEX).is_file():
+        return not any(path.is_file() for path in snapshot.glob("*.safetensors"))
+    try:
+        shards = set(read_json(snapshot / INDEX)["weight_map"].values())
+    except (BadCheckpoint, KeyError, AttributeError, TypeError):
+        return False  # whoever opens the weights says what is wrong with the index
+    return not all(isinstance(shard, str) and (snapshot / shard).is_file() for shard in shards)
 
 
 def _download(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
     where = f"there is no folder {name!r}, and no complete model of that id (revision {revision!r}) in {cache_folder()}"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        raise NotFound(f"{where}; HF_HUB_OFFLINE forbids downloading it, so download it first or unset that")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise NotFound(
-            f"{where}; install huggingface_hub to download it (pip install huggingface_hub), "
-            "or download it yourself and give the folder"
-        ) from None
+    switch = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    if os.environ.get(switch, "").upper() in ("1", "TRUE", "YES", "ON"):
+        raise NotFound(f"{where}; {switch} forbids downloading it, so download it first or unset that")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, cache_dir=cache_folder()))
     except Exception as error:  # whatever the network, the server or the disk had to say
