@@ -77,12 +77,13 @@ def module(name: str) -> tuple[dict[str, ast.AST], dict[str, tuple[str, str]]] |
     parent = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     defined: dict[str, ast.AST] = {}
     imported: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = parent[: len(parent) - node.level + 1] + (node.module.split(".") if node.module else [])
             for alias in node.names:
                 imported[alias.asname or alias.name] = (".".join(base), alias.name)
-    for node in _top_level(ast.parse(file.read_text(encoding="utf-8")).body):
+    for node in _top_level(tree.body):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             defined[node.name] = node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -123,10 +124,14 @@ def reach(first: Iterable[Definition]) -> list[Definition]:
         if (one.module, one.name) in found:
             continue
         found[one.module, one.name] = one
-        for node in ast.walk(one.node):
-            if isinstance(node, ast.Name) and (next_ := find(node.id, one.module)):
-                waiting.append(next_)
+        waiting += named(one)
     return list(found.values())
+
+
+@cache
+def named(one: Definition) -> list[Definition]:
+    names = {node.id for node in ast.walk(one.node) if isinstance(node, ast.Name)}
+    return [definition for name in sorted(names) if (definition := find(name, one.module))]
 
 
 # ---- what a definition reads -----------------------------------------------------------------------------------------
@@ -161,14 +166,20 @@ def _constant(node: ast.AST | None) -> Any:
         return UNKNOWN
 
 
-def _functions(one: Definition) -> Iterator[ast.AST]:
+@cache
+def _functions(one: Definition) -> list[ast.AST]:
     methods = [node for node in ast.walk(one.node) if isinstance(node, ast.FunctionDef)]
     if _is_configuration(one):
         methods = [node for node in methods if not node.name.startswith(FILES)]
-    yield from methods or [one.node]
+    return [*methods] or [one.node]
 
 
-def reads(one: Definition) -> Iterator[Read]:
+@cache
+def reads(one: Definition) -> list[Read]:
+    return list(_reads(one))
+
+
+def _reads(one: Definition) -> Iterator[Read]:
     own = _is_configuration(one)
     if own:
         yield from _declared(one)
@@ -259,7 +270,12 @@ def rope_keys(found: Iterable[Definition]) -> dict[str, set[str]]:
     return taken
 
 
-def _taken(function: ast.AST) -> Iterator[str]:
+@cache
+def _taken(function: ast.AST) -> set[str]:
+    return set(_subscripts(function))
+
+
+def _subscripts(function: ast.AST) -> Iterator[str]:
     inner = {part for one in ast.walk(function) if isinstance(one, ast.FunctionDef) and one is not function for part in ast.walk(one)}
     for node in ast.walk(function):
         if node in inner:  # a function of its own

@@ -42,10 +42,12 @@ ONLY: Mapping[str, tuple[Any, ...]] = {
     "per_layer_config": ({}, None),
     "quantization_config": (None,),
     "compression_config": (None,),
+    "quantization": (None,),  # of MLX
 }
 _REMEDIES = {
     "quantization_config": "load an unquantised checkpoint of this model",
     "compression_config": "load an uncompressed checkpoint of this model",
+    "quantization": "load an unquantised checkpoint of this model",
 }
 
 ROPE_SCALING, ROPE_PARAMETERS = "rope_scaling", "rope_parameters"
