@@ -149,7 +149,7 @@ def judge(family, key, value, folder, prompt):
     except PowersteerError as error:
         said = str(error)
         # a size is refused by what does not fit to it, an activation by its name
-        fits = ("tensor", "heads", "layers", "experts", "activation", "rope")
+        fits = ("tensor", "heads", "layers", "experts", "activation", "rope", "sliding_attention")
         assert any(word in said for word in (key, *fits)), (key, value, said)
         return "refused"
     theirs = run_theirs(folder, prompt)

@@ -37,7 +37,7 @@ _ELSEWHERE = {
     "parallel": "parallel_residual parallel_attn use_parallel_attn",
     "qk_norm": "qk_norm use_qk_norm qk_layernorm",
 }
-# What other families have keys for and this one may do without a key, or not at all: what it does.
+# What a family may do, or not do, without a key for it: what it does.
 _DOES: Mapping[str, Callable[[Family, Facts], Any]] = {
     "n_experts": lambda family, f: f.n_experts,
     "window": lambda family, f: f.window,
@@ -52,6 +52,7 @@ _DOES: Mapping[str, Callable[[Family, Facts], Any]] = {
     "logits_scaling": lambda family, f: 1 / family.logit_scale(f),
     "logit_scale": lambda family, f: family.logit_scale(f),
 }
+# facts that only say when another one holds
 _SWITCHES = ("scale_attn", "scale_by_layer", "use_window", "sparse_step", "dense_layers", "pattern", "max_window_layers",
              "has_rope", "no_rope_interval", "layer_types", "original_positions")  # fmt: skip
 _THETA = "rope_theta rotary_emb_base rotary_base rope_base rope_freq_base"
@@ -67,7 +68,7 @@ def _facts() -> dict[str, str]:
 
 
 _FACTS = _facts()
-_ROPE = {
+_ROPE: Mapping[str, Callable[[Mapping[str, Any], Facts], Any]] = {
     **dict.fromkeys(_THETA.split(), lambda values, f: values["rope_theta"]),
     **dict.fromkeys(_PARTIAL.split(), lambda values, f: values["partial_rotary_factor"]),
     **dict.fromkeys(_WIDTH.split(), lambda values, f: int(f.head_dim * values["partial_rotary_factor"])),
@@ -87,6 +88,7 @@ def check_names(
     """
     for name in names:
         given = config[name]
+        used: list[Any] | None
         if name in _ROPE:
             used = [_ROPE[name](values, facts) for values, _ in (rope() if family.rope else [])]
             key = _rope_key(name, family.rope)
