@@ -168,6 +168,17 @@ def test_a_key_that_is_read_never_differs_in_silence(family, tmp_path, rng):
         judge(family, *every[i], folder, prompt)
 
 
+@pytest.mark.parametrize("name", [name for name in hf_models.VARIANTS if name.startswith(("llama-", "phi3-longrope"))])
+def test_a_rotary_key_never_differs_in_silence(name, tmp_path, rng):
+    """Keys of the kind, of other kinds, and of none, at odd values."""
+    settings = hf_models.VARIANTS[name].get("rope_parameters", {"rope_type": "default", "rope_theta": 100.0})
+    folder, prompt = copy(name, tmp_path), rng.integers(3, 61, 12).tolist()
+    keys = [*sorted({key for keys in ROPE.values() for key in keys}), "finetuned", "mrope_section", "base", "alpha"]
+    every = [(key, value) for key in keys for value in odd_values(settings.get(key, 1.0)) if value != settings.get(key)]
+    for i in rng.permutation(len(every))[:15]:
+        judge(name, "rope_parameters", {**settings, every[i][0]: every[i][1]}, folder, prompt)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", NEW)
 def test_no_key_that_is_read_differs_in_silence(family, tmp_path, rng, request):

@@ -247,7 +247,8 @@ def _complete(
 ) -> tuple[dict[str, Any], str]:
     if not isinstance(given, dict):
         raise BadCheckpoint(f"{name} is {_short(given)} where an object is needed; correct it")
-    values = {key: value for key, value in given.items() if value is not None}
+    # null is no value, except that transformers takes it for false here
+    values = {key: value for key, value in given.items() if value is not None or key == "truncate"}
     if "type" in values and values.setdefault("rope_type", values["type"]) != values["type"]:
         raise BadCheckpoint(f"{name} has type and rope_type, and they differ; remove one")
     partial = 1.0 if rope.partial is None else rope.partial
