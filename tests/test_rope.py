@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoints import saved
+from checkpoints import change_config, copy, saved
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -71,6 +71,18 @@ def test_longrope_has_another_table_for_long_sequences():
 def test_the_top_level_original_length_wins_as_in_transformers():
     rope = load_checkpoint(saved("phi3-longrope_long")).spec.rope[0]
     assert rope[3] == 4 and len(load_checkpoint(saved("phi3-longrope_short")).spec.rope[0]) == 2
+
+
+def test_a_null_truncate_is_false_as_in_transformers(tmp_path):
+    folder = copy("llama-yarn", tmp_path)
+    settings = hf_models.VARIANTS["llama-yarn"]["rope_parameters"]
+    tables = []
+    for value in (None, False, True):
+        change_config(folder, rope_parameters={**settings, "truncate": value})
+        theirs = ROPE_INIT_FUNCTIONS["yarn"](transformers.AutoConfig.from_pretrained(folder))[0]
+        tables.append(load_checkpoint(folder).spec.rope[0][0])
+        np.testing.assert_allclose(tables[-1], theirs, rtol=6e-7)
+    assert np.array_equal(tables[0], tables[1]) and not np.array_equal(tables[0], tables[2])
 
 
 def test_dynamic_scaling_changes_nothing_within_the_context():

@@ -1,4 +1,7 @@
-"""config.json as facts: every key is read, known to change nothing, or refused by name."""
+"""config.json as facts: every key that transformers reads is read, known to change nothing, or refused by name.
+
+What it reads is in keys_read.py, written from its source by tools/config_keys.py. A key outside changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +9,45 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import BadCheckpoint, UnsupportedModel
+from ..errors import BadCheckpoint, UnsupportedModel, shown
 from .families import FAMILIES
 from .family import REFUSED, REQUIRED, Facts, Family, Key, RopeKeys, value_of
+from .keys_read import EVERY, FAMILY, MODELS, OTHER_NAMES
+from .other_names import check_names, names_something
 
 __all__ = ["HARMLESS", "ONLY", "family_of", "read_facts", "rope_settings"]
 
-# Keys any config may have that do not change what the model computes from tokens to logits.
+# Keys that transformers reads in any family, and that do not change what the model computes from tokens to logits.
 HARMLESS: Mapping[str, str] = {
     "where the file comes from": (
-        "architectures model_type transformers_version _name_or_path name_or_path _commit_hash auto_map "
-        "transformers.js_config dtype torch_dtype"
+        "architectures model_type transformers_version transformers_weights _name_or_path name_or_path _commit_hash"
     ),
+    "the type of the weights is that of their file": "dtype torch_dtype",
     "training only": (
-        "initializer_range attention_dropout hidden_dropout classifier_dropout resid_pdrop embd_pdrop attn_pdrop "
-        "residual_dropout embedding_dropout pretraining_tp gradient_checkpointing use_bfloat16"
+        "initializer_range initializer_factor init_std attention_dropout hidden_dropout classifier_dropout resid_pdrop "
+        "embd_pdrop attn_pdrop residual_dropout embedding_dropout gradient_checkpointing"
     ),
-    "what a call returns, or how it is run": (
-        "use_cache output_attentions output_hidden_states output_scores return_dict return_dict_in_generate "
-        "use_return_dict torchscript is_decoder chunk_size_feed_forward attn_implementation _attn_implementation "
-        "_attn_implementation_autoset _attn_implementation_internal _experts_implementation_internal tf_legacy_loss "
-        "tie_last_hidden_states"
+    "the order of sums, the same in exact arithmetic": "pretraining_tp chunk_size_feed_forward",
+    "what a call returns, or with which kernels it is run": (
+        "use_cache output_attentions _output_attentions output_hidden_states return_dict is_decoder attn_implementation "
+        "_attn_implementation _attn_implementation_internal experts_implementation _experts_implementation "
+        "_experts_implementation_internal"
     ),
-    "heads and tasks other than the next token": (
-        "id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params"
-    ),
-    "token ids, read with the tokenizer": (
-        "bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class prefix"
-    ),
-    "defaults of a text generator; ours are arguments": (
-        "max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k "
-        "top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size "
-        "bad_words_ids num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values "
-        "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens epsilon_cutoff eta_cutoff "
-        "encoder_repetition_penalty assistant_confidence_threshold assistant_lookbehind target_lookbehind "
-        "num_assistant_tokens num_assistant_tokens_schedule"
-    ),
+    "heads and tasks other than the next token": "id2label label2id num_labels problem_type",
+    "token ids, read with the tokenizer": "bos_token_id eos_token_id pad_token_id sep_token_id",
 }
 # Keys any config may have that would change it, at the values where they do not.
 ONLY: Mapping[str, tuple[Any, ...]] = {
-    "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "tie_encoder_decoder": (False,),
-    "pruned_heads": ({}, None),
     "per_layer_config": ({}, None),
     "quantization_config": (None,),
     "compression_config": (None,),
+    "quantization": (None,),  # of MLX
 }
 _REMEDIES = {
     "quantization_config": "load an unquantised checkpoint of this model",
     "compression_config": "load an uncompressed checkpoint of this model",
+    "quantization": "load an unquantised checkpoint of this model",
 }
 
 ROPE_SCALING, ROPE_PARAMETERS = "rope_scaling", "rope_parameters"
@@ -73,13 +64,30 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
             f"{where} has model_type {model_type!r}, a family that is not supported{hint}; "
             f"supported are {', '.join(FAMILIES)}"
         )
+    _refuse_own_code(config, model_type, where)
     return FAMILIES[model_type]
+
+
+def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> None:
+    """auto_map names code in the checkpoint's folder. Where that defines the class that transformers has for this
+    family, transformers takes its own, as we do; another class is another model."""
+    own = config.get("auto_map")
+    if not isinstance(own, dict):
+        return
+    named = own.get("AutoModelForCausalLM") or config.get("architectures") or []
+    classes = [str(name).rpartition(".")[2] for name in (named if isinstance(named, list) else [named])]
+    if classes and MODELS[model_type] not in classes:
+        raise UnsupportedModel(
+            f"{where} has model_type {model_type!r}, but its auto_map says that its own code defines {shown(classes[0])} "
+            f"where that family has {MODELS[model_type]}; such code is not run"
+        )
 
 
 def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Facts:
     """The facts of a config. Raises UnsupportedModel for a key or value that is not understood, BadCheckpoint for
     one that is missing or of the wrong type; the message names key, value and file."""
-    _refuse_unknown(config, family, where)
+    config = _renamed(config, family, where)
+    names = _refuse_unknown(config, family, where)
     facts = Facts(layer_types=None, window=None, original_positions=None, n_experts=0)
     read: dict[str, str] = {}  # fact → the key it is from
     for name, key in family.keys.items():
@@ -104,26 +112,47 @@ def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Facts:
         value = getattr(facts, key.fact)
         if key.kind in ("words", "flags") and value is not None and len(value) != facts.n_layers:
             raise BadCheckpoint(f"{where} lists {len(value)} {name} for {facts.n_layers} layers; correct it")
+    check_names(config, names, family, facts, lambda: rope_settings(config, family.rope or RopeKeys(), where), where)
     return facts
 
 
-def _refuse_unknown(config: Mapping[str, Any], family: Family, where: str) -> None:
+def _renamed(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
+    """With the names that transformers has for the same key replaced by that key."""
+    config = dict(config)
+    for name, key in {} if family.strict else OTHER_NAMES.get(family.model_type, {}).items():
+        if name in config and name not in family.keys:
+            value = config.pop(name)
+            if config.setdefault(key, value) != value:
+                raise BadCheckpoint(f"{where} has {key} = {config[key]!r} and {name} = {value!r}; remove one")
+    return config
+
+
+def _refuse_unknown(config: Mapping[str, Any], family: Family, where: str) -> list[str]:
+    """Refuses a key that transformers reads and we do not, unless it has the value that it takes without the key.
+    Any other changes nothing. Returns those that name something we use: they must agree with it."""
     allowed = {**ONLY, **family.only}
     known = {*family.keys, *allowed, *_rope_keys(family.rope)}
     for reasons in (HARMLESS, family.ignored):
         known.update(key for keys in reasons.values() for key in keys.split())
+    read = {} if family.strict else {**EVERY, **FAMILY[family.model_type]}
+    names = []
     for key, value in config.items():
-        if key not in known:
-            raise UnsupportedModel(
-                f"{where} has the key {key!r} = {_short(value)}, unknown for model_type {family.model_type!r}: it may "
-                "change what the model computes. If you know that it does not, remove it from the config"
-            )
         if key in allowed and value not in allowed[key]:
             remedy = _REMEDIES.get(key, "use transformers for this model")
             raise UnsupportedModel(
                 f"{where} has {key!r} = {_short(value)}, which is not supported "
                 f"(only {' or '.join(_short(one) for one in allowed[key])}); {remedy}"
             )
+        if key in known or (key in read and read[key] is not ... and value == read[key]):
+            continue
+        if not family.strict and value is not None and names_something(key):
+            names.append(key)
+        elif family.strict or key in read:
+            raise UnsupportedModel(
+                f"{where} has the key {key!r} = {_short(value)}, unknown for model_type {family.model_type!r}: it may "
+                "change what the model computes. If you know that it does not, remove it from the config"
+            )
+    return names
 
 
 def _short(value: Any) -> str:
@@ -218,7 +247,8 @@ def _complete(
 ) -> tuple[dict[str, Any], str]:
     if not isinstance(given, dict):
         raise BadCheckpoint(f"{name} is {_short(given)} where an object is needed; correct it")
-    values = {key: value for key, value in given.items() if value is not None}
+    # null is no value, except that transformers takes it for false here
+    values = {key: value for key, value in given.items() if value is not None or key == "truncate"}
     if "type" in values and values.setdefault("rope_type", values["type"]) != values["type"]:
         raise BadCheckpoint(f"{name} has type and rope_type, and they differ; remove one")
     partial = 1.0 if rope.partial is None else rope.partial

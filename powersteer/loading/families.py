@@ -84,7 +84,6 @@ LLAMA = Family(
     embed="embed_tokens",
     final_norm="norm",
     only={"rope_interleaved": (False, None)},
-    ignored={"left by tools, read by nothing": "is_llama_config unsloth_fixed unsloth_version"},
 )
 
 _UNBIASED = {"attn_bias": lambda f: False, "mlp_bias": lambda f: False}
@@ -119,7 +118,7 @@ QWEN2 = replace(
         *_MLP,
     ),
     derived={"mlp_bias": lambda f: False, **_IF_USED},
-    only={"use_mrope": (False, None), **_NO_MLP_BIAS},
+    only=_NO_MLP_BIAS,
     sliding=lambda f, i: f.window is not None and i >= f.max_window_layers,
 )
 
@@ -148,7 +147,6 @@ SMOLLM3 = replace(
     },
     derived=_IF_USED,
     only={},
-    ignored={"not read by the model": "max_window_layers"},
     rope=RopeKeys(theta=2_000_000.0),
     rope_index=lambda f, i, layer_type: 0 if _has_rope(f, i) else -1,
     sliding=lambda f, i: f.window is not None and not _has_rope(f, i),
@@ -171,7 +169,6 @@ GRANITE = replace(
         "logits_scaling": Key("logits_scaling", "number", 1.0),
     },
     only={},
-    ignored={},
     embed_scale=lambda f: f.embedding_multiplier,
     resid_scale=lambda f: f.residual_multiplier,
     attn_scale=lambda f, i: f.attention_multiplier,
@@ -190,7 +187,6 @@ OLMO2 = replace(
     ),
     derived={"mlp_bias": lambda f: False},
     only=_NO_MLP_BIAS,
-    ignored={},
     qk_norm="full",
 )
 
@@ -208,14 +204,7 @@ PHI3 = replace(
         Linear("mlp.gate_up_proj", ("gate", "up")),
         Linear("mlp.down_proj", ("down",)),
     ),
-    only={
-        **_NO_ATTENTION_BIAS,
-        **_NO_MLP_BIAS,
-        "lm_head_bias": (False, None),
-        "full_attn_mod": (1, None),
-        "interpolate_factor": (1, None),
-    },
-    ignored={},
+    only={**_NO_ATTENTION_BIAS, **_NO_MLP_BIAS, "lm_head_bias": (False, None)},
     rope=RopeKeys(
         partial=1.0,
         round_up=True,
@@ -271,7 +260,7 @@ QWEN3_MOE = replace(
     },
     experts=replace(_QWEN_EXPERTS, when=lambda f, i: i not in f.dense_layers and (i + 1) % f.sparse_step == 0),
     only={**_NO_MLP_BIAS, "qkv_bias": (False, None), "use_qk_norm": (True, None), **_NO_SHARED_EXPERT},
-    ignored={**_ROUTER_TRAINING, "not read by the model": "max_window_layers"},
+    ignored=_ROUTER_TRAINING,
     sliding=lambda f, i: f.window is not None,
 )
 
@@ -320,7 +309,6 @@ GEMMA = replace(
     # the first configs say "gelu" and mean its tanh form, and transformers reads them so
     derived={"mlp_bias": lambda f: False, "act": lambda f: "gelu_pytorch_tanh"},
     only={"hidden_act": ("gelu", "gelu_pytorch_tanh"), "hidden_activation": _GEMMA_ACT, **_NO_MLP_BIAS, **_CAUSAL},
-    ignored={},
     norm_one_plus=True,
     embed_scale=lambda f: float(np.float32(f.d_model**0.5)),  # a float32 buffer in transformers
 )
@@ -339,7 +327,6 @@ GEMMA2 = replace(
     norms=_SANDWICH_NORMS,
     derived={"mlp_bias": lambda f: False},
     only={"hidden_act": _GEMMA_ACT, **_NO_MLP_BIAS, **_CAUSAL},
-    ignored={"how a key-value cache is kept": "cache_implementation"},
     sliding=lambda f, i: i % 2 == 0,
     attn_scale=lambda f, i: f.query_scalar**-0.5,
     attn_softcap=lambda f: f.attn_softcap,
@@ -357,7 +344,6 @@ GEMMA3 = replace(
     },
     norms=_SANDWICH_NORMS + _HEAD_NORMS,
     ignored={
-        **GEMMA2.ignored,
         "left from the second Gemma, applied by nothing": "attn_logit_softcapping",
         "a copy of sliding_window_pattern": "_sliding_window_pattern",
     },
@@ -407,7 +393,6 @@ GPT2 = Family(
     prefixes=("transformer.", ""),
     not_weights=r"h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
     ignored={
-        "length of the old mask buffer": "n_ctx",
         "order of two products, the same in exact arithmetic": "reorder_and_upcast_attn",
         "another head than the language model's": (
             "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout"
@@ -517,10 +502,7 @@ STARCODER2 = Family(
     embed="embed_tokens",
     final_norm="norm",
     only={"mlp_type": ("default",), "norm_type": ("layer_norm",), "scale_attn_weights": (True,)},
-    ignored={
-        "not read by the model": "activation_function layer_norm_epsilon",
-        "precision of a softmax": "attention_softmax_in_fp32 scale_attention_softmax_in_fp32",
-    },
+    ignored={"of another code: their values differ from what is computed": "activation_function layer_norm_epsilon"},
     norm="layer",
     norm_bias=True,
     gated=False,
@@ -581,7 +563,6 @@ COHERE = replace(
     ),
     derived={"mlp_bias": lambda f: False},
     only=_NO_MLP_BIAS,
-    ignored={"a length the tokenizer would cut at": "model_max_length"},
     norm="layer",
     qk_norm=lambda f: "head" if f.use_qk_norm else "none",
     parallel=True,

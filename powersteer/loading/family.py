@@ -106,6 +106,7 @@ class Family:
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # key → the values it may have here
     ignored: Mapping[str, str] = field(default_factory=dict)  # reason → keys that do not change what is computed
     derived: Mapping[str, Callable[[Facts], Any]] = field(default_factory=dict)  # facts set or overridden at the end
+    strict: bool = False  # refuse every key that is not known, for no list says which are read
     norm: str = "rms"
     norm_bias: bool = False
     norm_one_plus: bool = False  # stored gains are offsets from 1

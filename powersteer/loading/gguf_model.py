@@ -85,6 +85,7 @@ def _architecture(
         keys={prefix + key: meaning for key, meaning in {**_KEYS, **(keys or {})}.items()},
         only={prefix + key: values for key, values in _ONLY.items() if key not in (keys or {})},
         ignored={},
+        strict=True,
         derived={"act": lambda f: act},
         norms=norms,
         layer="blk.{i}.",

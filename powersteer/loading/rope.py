@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadCheckpoint, UnsupportedModel
+from .keys_read import ROPE
 
 __all__ = ["ROPE_KINDS", "RopeTable", "rope_table"]
 
@@ -176,6 +177,26 @@ ROPE_KINDS: dict[str, tuple[_Kind, frozenset[str]]] = {
 }
 
 
+# key that says nothing for a kind that does not read it → the value at which it does so; ...: any
+_IDLE: Mapping[str, Any] = {"factor": 1, "attention_factor": 1, "mscale": 1, "original_max_position_embeddings": ...}
+# names that no code of transformers reads → the key they are of
+_SAME = {"theta": "rope_theta", "base": "rope_theta", "rope_base": "rope_theta", "scaling_factor": "factor"}
+
+
+def _refuse_unknown(values: Mapping[str, Any], kind: str, keys: frozenset[str], where: str) -> None:
+    """Refuses what transformers reads for this kind or another, and another name for a key that differs from it."""
+    read = {key for all_ in ROPE.values() for key in all_}
+    for key in sorted(values.keys() - _COMMON - keys):
+        value, same = values[key], _SAME.get(key, "")
+        if key in read and _IDLE.get(key, None) not in (value, ...):
+            raise UnsupportedModel(
+                f"{where} has the key {key!r} = {value!r}, which the rotary kind {kind!r} does not have; "
+                "if it does not change the model, remove it"
+            )
+        if same in values and values[same] != value:
+            raise BadCheckpoint(f"{where} has {same} = {values[same]!r} and {key} = {value!r}; remove one")
+
+
 def rope_table(
     values: Mapping[str, Any],
     where: str,
@@ -196,11 +217,7 @@ def rope_table(
             f"{where} names the rotary kind {kind!r}; supported are {', '.join(ROPE_KINDS)}. Use transformers instead"
         )
     compute, keys = ROPE_KINDS[kind]
-    if unknown := sorted(values.keys() - _COMMON - keys):
-        raise UnsupportedModel(
-            f"{where} has the key {unknown[0]!r} = {values[unknown[0]]!r}, which the rotary kind {kind!r} does not "
-            "have; if it does not change the model, remove it"
-        )
+    _refuse_unknown(values, kind, keys, where)
     setting = _Setting(values, where, 0, max_positions, original_positions)
     dim = int(head_dim * setting.number("partial_rotary_factor", 1.0))
     turning = dim + dim % 2 if round_up else dim
