@@ -16,8 +16,8 @@ from .effects import checked_pushes, pushed, random_direction, with_norms
 from .errors import InvalidInput, shown
 from .evaluation import LogitScore, Measured, Score, score_items, score_table, summary
 from .model import Model
+from .progress import Report, progress_bar
 from .prompts import Ids, Prompts
-from .rows import bar
 from .vectors import SteeringVector
 
 __all__ = ["Candidate", "Found", "SearchResult", "random_like", "search"]
@@ -120,7 +120,7 @@ def search(
     halving: int | None = None,
     screen: LogitScore | None = None,
     screened: int = 32,
-    progress: bool = False,
+    progress: bool | Report = False,
 ) -> SearchResult:
     """The (vector, sign, scale) with the highest mean score on validation prompts, and its score on test prompts.
 
@@ -157,7 +157,7 @@ def search(
     first = order[: plan[0][1]]
     total = (1 + random) * (_cost(plan) + (screen is not None) * count * len(first))
     total += len(items) + (top + random + 1) * len(unseen)
-    with bar(progress, total, "search") as tell:
+    with progress_bar(progress, total, "search") as tell:
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "tell": tell}
 
         def rank(vectors: Sequence[SteeringVector]) -> list[Candidate]:

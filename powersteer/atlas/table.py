@@ -20,6 +20,7 @@ from ..errors import InvalidInput, MissingDependency, NotFound
 from ..evaluation import Score, listed
 from ..model import Model
 from ..positions import prompt_positions
+from ..progress import Report
 from ..prompts import Prompts
 from ..selection import SearchResult, search
 from ..sites import Site
@@ -278,14 +279,14 @@ class Atlas:
         random: int = 8,
         seed: int = 0,
         resume: bool = True,
-        progress: bool = True,
+        progress: bool | Report = True,
     ) -> Effects:
         """What the vectors of this view do to its prompts: KL, logits, linearity, continuations, signs of degeneration,
         beside random vectors of the same norms. The arguments are those of `powersteer.effects`.
 
         ranks: of each pair; a number n for the first n, None for all. They are kept in the atlas, source by source, and
-        shown by `report`; what is there already is not computed again. Raises InvalidInput where effects with other
-        arguments are kept, naming them; resume=False replaces them.
+        shown by `report`; what is there already is not computed again, and more ranks, scales or signs are added to it.
+        Raises InvalidInput where effects with other arguments are kept, naming them; resume=False replaces them.
         """
         how = {"scales": listed(scales), "signs": listed(signs), "max_new_tokens": max_new_tokens,
                "tokens": listed(tokens), "score": score, "stop": stop, "random": random, "seed": seed}  # fmt: skip
@@ -294,7 +295,7 @@ class Atlas:
         def vectors_of(source: int) -> list[SteeringVector]:
             return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])
 
-        return kept.compute(self.model, self._store, self._view, vectors_of, ranks, resume, progress, how)
+        return kept.compute(self.model, self._store, self._view, vectors_of, resume, progress, how)
 
     @property
     def kept_effects(self) -> Effects | None:
