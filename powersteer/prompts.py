@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .errors import InvalidInput, shown
 from .tokens import Tokenizer
 
-__all__ = ["Ids", "Prompt", "Prompts", "encode", "split", "token_ids"]
+__all__ = ["Ids", "Prompt", "Prompts", "encode", "is_text", "split", "title", "token_ids"]
 
 Ids = NDArray[np.int32]  # (T,)
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
@@ -51,12 +51,32 @@ def _kind(item: Any) -> str:
     return "token ids"
 
 
+def is_text(prompt: Prompt) -> bool:
+    """Whether it takes a tokenizer to read this prompt: a text, or a chat."""
+    return isinstance(prompt, str) or _is_chat(prompt)
+
+
+def _is_chat(prompt: Any) -> bool:
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and isinstance(prompt[0], Mapping)
+
+
+def title(prompt: Prompt) -> str:
+    """What tells a prompt from others of its kind: a text itself, the last user's turn of a chat, "" of token ids."""
+    if isinstance(prompt, str):
+        return prompt
+    turns = [m for m in prompt if m.get("role") == "user"] or list(prompt) if _is_chat(prompt) else []  # type: ignore[union-attr]
+    content = turns[-1].get("content", "") if turns else ""  # type: ignore[union-attr]
+    if isinstance(content, (list, tuple)):  # of parts
+        content = " ".join(part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
+
+
 def encode(prompt: Prompt, tokenizer: Tokenizer | None, n_vocab: int, **template: Any) -> Ids:
     """The token ids of one prompt, (T,), T >= 1. template: variables of the chat template.
 
     Raises InvalidInput for an empty prompt, an id outside the vocabulary, words without a tokenizer.
     """
-    chat = isinstance(prompt, (list, tuple)) and bool(prompt) and isinstance(prompt[0], Mapping)
+    chat = _is_chat(prompt)
     if template and not chat:
         raise InvalidInput(f"{next(iter(template))!r} is for a chat template, but the prompt is no chat")
     if not isinstance(prompt, str) and not chat:

@@ -83,6 +83,11 @@ class SearchResult:
         return min(values), max(values)
 
     @property
+    def random_best(self) -> Measured | None:
+        """The greatest test score among the random draws' choices; None without draws."""
+        return max((found.test for found in self.random), key=lambda m: m.value, default=None)
+
+    @property
     def beats_random(self) -> bool:
         """Whether the chosen vector's test interval lies above the test scores of every random draw."""
         return self.test.low > self.random_range[1]
@@ -90,9 +95,10 @@ class SearchResult:
     def __str__(self) -> str:
         low, high = self.random_range
         lines = [
-            f"chosen      {self.chosen[0].candidate} on {self.chosen[0].candidate.n} validation prompts",
+            f"chosen      {self.chosen[0].candidate}, its mean score on {_count(self.chosen[0].candidate.n, 'validation prompt')}",
             f"test        {self.test}; unsteered {self.unsteered[1]}",
-            f"random      {low:.4g} to {high:.4g}: the best of as many in each of {len(self.random)} draws" if self.random
+            f"random      test {self.random_best}: the best of {len(self.random)} draws ({low:.4g} to {high:.4g}), each the "
+            "validation choice among as many random vectors" if self.random
             else "random      none were drawn: what a vector of no meaning would reach is not known",
             f"share       {self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
             + (f", {self.random_share.value:.3g} of {self.random_share.n} random ones" if self.random_share else ""),
@@ -100,6 +106,10 @@ class SearchResult:
         if len(self.rounds) > 1:
             lines.append("halving     " + ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds))
         return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def search(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 
@@ -56,7 +57,7 @@ def test_a_callable_gets_all_of_it(model, capsys, name):
     calls(model)[name](lambda *given: seen.append(given))
     assert seen and not capsys.readouterr().err
     if name in ("atlas", "effects of an atlas", "effects", "search"):
-        assert all(a[0] <= b[0] for a, b in zip(seen, seen[1:], strict=False))
+        assert all(a[0] <= b[0] for a, b in itertools.pairwise(seen))
         assert {len(s) for s in seen} == {2} and seen[-1][0] == seen[-1][1] > 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..displacement import check_count
 from ..effects import Effect, Effects, checked_pushes, effect_rows, effects
-from ..errors import InvalidInput
+from ..errors import InvalidInput, shown
 from ..model import Model
 from ..progress import Report, progress_bar
 from ..vectors import SteeringVector
@@ -180,11 +180,17 @@ def _read(store: Store, view: int, source: int) -> Effects | None:
 
 
 def _check(found: Effects, settings: Settings, view: int, source: int) -> None:
-    asked = found.settings.get("asked")
-    group, records = settings.groups[view], [*found.effects, *found.random, *found.base]
+    asked, group = found.settings.get("asked"), settings.groups[view]
+    records = [*found.effects, *found.random, *found.base]
     known = isinstance(asked, dict) and isinstance(asked.get("vectors"), list) and len(found.prompts) == len(group)
     if not known or len(found.base) != len(group) or not all(e.prompt < len(group) for e in records):
         raise InvalidInput("its prompts or vectors are not those of the atlas")
+    for label in asked["vectors"]:
+        if not isinstance(label, list) or len(label) != 2 or label[0] not in settings.targets or label[1] not in range(settings.k):
+            raise InvalidInput(f"the atlas has no vector {shown(label)}")
+    for key in ("scales", "signs"):
+        if not isinstance(found.settings[key], list) or not all(isinstance(x, (int, float)) for x in found.settings[key]):
+            raise InvalidInput(f"its {key} are {shown(found.settings[key])}")
     if any(e.source != source or e.target not in settings.targets or not 0 <= e.rank < settings.k for e in found.effects):
         raise InvalidInput("an effect is of a vector that the atlas does not have")
 

@@ -13,7 +13,7 @@ from ..model import Model
 from ..positions import Positions, canonical, prompt_positions
 from ..prompts import Prompts, split
 from ..records import record
-from ..sites import Site, parse_site, precedes
+from ..sites import Site, near_head, parse_site, precedes
 
 __all__ = ["NEXT_TOKEN", "PromptRecord", "Settings", "Target", "make_settings"]
 
@@ -204,6 +204,9 @@ def _layers(model: Model, layers: Sequence[int] | None, name: str, site: str) ->
     rules: dict[str, Any] = {"n_layers": model.n_layers, "parallel": model.spec.parallel, "post_norms": model.spec.post_norms}
     if layers is None:
         layers = range(model.n_layers)
+    for layer in layers if isinstance(layers, (list, tuple)) else ():
+        if isinstance(layer, str):
+            raise InvalidInput(f"atlas: {name} has {layer!r}: {near_head(layer)}It must be a list of layers, and next_token among targets")
     try:
         chosen = sorted({parse_site((layer, site), **rules).layer for layer in layers})
     except TypeError:

@@ -23,7 +23,7 @@ from ..positions import prompt_positions
 from ..progress import Report
 from ..prompts import Prompts
 from ..selection import SearchResult, search
-from ..sites import Site
+from ..sites import Site, near_head, precedes
 from ..vectors import SteeringVector
 from . import effects as kept
 from .settings import NEXT_TOKEN, Settings, Target
@@ -174,15 +174,34 @@ class Atlas:
         try:
             return self._cells[source, target]
         except KeyError:
-            state = "is not computed yet" if (source, target) in self.pairs else "was not asked for"
-            raise InvalidInput(f"the pair {source} -> {target} {state} in this atlas of {self.model_name!r}") from None
+            raise InvalidInput(self._absent(source, target)) from None
+
+    def _absent(self, source: int, target: Target) -> str:
+        """Why there is nothing of a pair."""
+        pair = f"the pair {source} -> {target}"
+        if (source, target) in self.pairs:
+            return f"{pair} is not computed yet in this atlas of {self.model_name!r}"
+        if target != NEXT_TOKEN and isinstance(target, str):
+            return f"{pair}: there is no target {target!r}: {near_head(target)}Targets of this atlas are {_listing(self.targets)}"
+        for layer in (source, target):
+            if layer != NEXT_TOKEN and layer not in range(self.n_layers):
+                return f"{pair} cannot exist: {self.model_name!r} has no layer {layer}; its layers are 0 to {self.n_layers - 1}"
+        s = self.settings
+        start, end = Site(source, s.source_site), target if isinstance(target, str) else Site(target, s.target_site)
+        if isinstance(end, Site) and not precedes(start, end, s.parallel):
+            return f"{pair} cannot exist: the source {start} does not come before the target {end} in the model's computation"
+        return (
+            f"{pair} was not asked for in this atlas of {self.model_name!r}: its sources are {_listing(s.sources)}, "
+            f"its targets {_listing(s.targets)}"
+        )
 
     def sketch(self, source: int, target: Target) -> Sketch:
         """The estimate of a pair, from random vectors. Raises InvalidInput where there is none."""
         try:
             return self._sketches[source, target]
         except KeyError:
-            raise InvalidInput(f"the pair {source} -> {target} has no sketch in this atlas") from None
+            known = f"the pair {source} -> {target} has no sketch in this atlas"
+            raise InvalidInput(known if (source, target) in self.pairs else self._absent(source, target)) from None
 
     def _array(self, field: str) -> Array:
         """(n_layers, n_layers, k) of a field of the cells."""
@@ -318,7 +337,7 @@ class Atlas:
         wanted = self.pairs if pairs is None else list(pairs)
         unknown = [pair for pair in wanted if pair not in self.pairs]
         if unknown:
-            raise InvalidInput(f"search: the pair {unknown[0]} is not in this atlas of {self.model_name!r}")
+            raise InvalidInput(f"search: {self._absent(*unknown[0])}")
         return search(self.model, self._vectors(ranks, wanted), score, validation, test, **how)
 
     # ---- for others
@@ -413,3 +432,7 @@ class Atlas:
         unsure = sum(not c.converged for c in self)
         state = f"{len(self)} of {len(self.pairs)} pairs" + (f", {unsure} not converged" if unsure else "")
         return f"Atlas({self.model_name!r}, {self.view_name}, k {self.k}, tol {self.settings.tol:g}, {state})"
+
+
+def _listing(targets: Sequence[Target]) -> str:
+    return ", ".join(map(str, targets))

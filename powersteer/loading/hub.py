@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import InvalidInput, NotFound
 
-__all__ = ["BUILT_IN", "cache_folder", "resolve"]
+__all__ = ["BUILT_IN", "cache_folder", "known_name", "resolve"]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BUILT_IN = {"demo": Path(__file__).parent.parent / "demo_model"}
@@ -50,6 +50,18 @@ def cache_folder() -> Path:
         return Path(os.environ["HF_HOME"]).expanduser() / "hub"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def known_name(folder: Path) -> str:
+    """What a checkpoint's folder is called: a built-in model's name, the id of a snapshot in a hub cache, or its own."""
+    folder = folder.resolve()
+    for name, place in BUILT_IN.items():
+        if folder == place.resolve():
+            return name
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def _cached(name: str, revision: str) -> Path | None:
