@@ -283,7 +283,9 @@ def test_atlas(stories, tmp_path):
     plan = json.loads(run(*words, "--dry-run", "--json").stdout)
     assert plan["pairs"] == 8 and plan["seconds"] > 0 and not (tmp_path / "run").exists()
     said = run(*words, "--dry-run", "--effects", 2, "--scales", "0.5").stdout
-    assert "2 continuations of 32 tokens for each of 2 vectors a pair" in said
+    assert re.search(r"effects +16 vectors, 160 continuations of about \d", said)  # 8 pairs, 3 sources of 8 draws; signs, prompts
+    longer = json.loads(run(*words, "--dry-run", "--effects", 2, "--scales", "0.5", "--json").stdout)
+    assert longer["seconds"] > longer["effects_seconds"] > 0 and plan["effects_seconds"] is None
     for wrong, error in ((("--effects", 4), "--effects is 4; a pair has 3"), (("--effects", 1, "--scales", "0"), "--scales is 0")):
         assert error in run(*words, "--out", tmp_path / "run", *wrong, code=2).stderr and not (tmp_path / "run").exists()
     made = json.loads(run(*words, "--out", tmp_path / "run", "--json").stdout)

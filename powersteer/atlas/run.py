@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..model import Model
 from ..positions import Positions
 from ..progress import Report, progress_bar
 from ..prompts import Prompts
-from .plan import Plan, Step, batches, make_plan
+from .plan import Plan, Step, batches, make_plan, plan_effects
 from .settings import Settings, Target, make_settings
 from .store import Memory, Store, open_folder
 from .table import Atlas
@@ -96,14 +96,28 @@ def atlas(
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
-def atlas_plan(model: Model, prompts: Prompts, **arguments: Any) -> Plan:
-    """What `atlas` with the same arguments would do, and its time, memory and disk: `print` it. Nothing is written."""
+def atlas_plan(
+    model: Model, prompts: Prompts, *, effects: int | Mapping[str, Any] | None = None, **arguments: Any
+) -> Plan:
+    """What `atlas` with the same arguments would do, and its time, memory and disk: `print` it. Nothing is written.
+
+    effects: also the time of `Atlas.effects` of every view: the ranks, or a dict of ranks, scales, signs,
+    max_new_tokens and random. What this machine does in a second is measured in about a second, once for a model.
+    """
     accepted = {**_DEFAULTS, **arguments}
     if set(accepted) != set(_DEFAULTS):
         raise InvalidInput(f"atlas_plan: unknown arguments {sorted(set(accepted) - set(_DEFAULTS))}")
-    return make_plan(model, make_settings(model, prompts, **accepted))
+    settings = make_settings(model, prompts, **accepted)
+    plan = make_plan(model, settings)
+    if effects is None:
+        return plan
+    how = {"ranks": effects} if isinstance(effects, int) else dict(effects)
+    if unknown := set(how) - _EFFECTS:
+        raise InvalidInput(f"atlas_plan: effects has {sorted(unknown)[0]!r}; it takes {', '.join(sorted(_EFFECTS))}")
+    return replace(plan, effects=plan_effects(model, settings, plan.rate, **how))
 
 
+_EFFECTS = {"ranks", "scales", "signs", "max_new_tokens", "random"}
 _DEFAULTS: dict[str, Any] = {
     "sources": None, "targets": None, "k": 12, "sites": "mlp_out", "positions": _LAST_TWO, "tol": 1e-2,
     "views": "stacked", "next_token": True, "method": "auto", "sketch": 16, "seed": 0, "max_applications": None,

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def read(self, words: Sequence[str]) -> Namespace:
-        return self.parse_args(self._joined(words))
+        return self.parse_intermixed_args(self._joined(words))
 
     def error(self, message: str) -> NoReturn:
         raise InvalidInput(f"{message}; see {self.prog} --help")

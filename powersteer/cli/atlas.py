@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -70,24 +71,27 @@ def _atlas(args: Namespace) -> int:
     }  # fmt: skip
     if args.positions is not None:
         what["positions"] = args.positions
+    how: dict[str, Any] | None = None
+    if args.effects:
+        how = {"ranks": args.effects, "scales": args.scales, "max_new_tokens": args.max_new_tokens}
     if args.dry_run:
-        plan = atlas_plan(model, prompts, **what)
+        plan = atlas_plan(model, prompts, effects=how, **what)
         if args.json:
-            print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk})
+            print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk,
+                        "effects_seconds": plan.effects.seconds if plan.effects else None})  # fmt: skip
         else:
             print(plan)
-            if args.effects:
-                print(f"not in this plan: --effects, {2 * len(args.scales)} continuations of {args.new_tokens} tokens for each "
-                      f"of {args.effects} vectors a pair, and each prompt of its view")  # fmt: skip
         return 0
+    if how is not None:
+        print(atlas_plan(model, prompts, effects=how, **what).effects, file=sys.stderr)
     with _Workers(args.workers) as executor:
         made = atlas(
             model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1,
             progress=True, **what,
         )  # fmt: skip
-    if args.effects:
+    if how is not None:
         for view in made.views():
-            view.effects(args.effects, scales=args.scales, max_new_tokens=args.max_new_tokens, seed=args.seed, progress=True)
+            view.effects(**how, seed=args.seed, progress=True)
     if args.json:
         print_json(_summary(made))
     else:

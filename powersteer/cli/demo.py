@@ -22,7 +22,8 @@ _LABEL = 16  # columns
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("--atlas", type=nonempty, metavar="FILE", help="also map the model and write the page to explore (powersteer[report])")
+    parser.add_argument("--atlas", type=nonempty, metavar="FILE",
+                        help="also map the model and write the page to explore (powersteer[report])")  # fmt: skip
     parser.add_argument("--seed", type=whole, default=0, help="of random vectors (default 0)")
     parser.add_argument("--threads", type=whole, help="default: the physical cores")
 
