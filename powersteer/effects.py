@@ -24,7 +24,7 @@ from .files import read_text, write_text
 from .generation import Generation
 from .model import Model
 from .progress import Report, progress_bar
-from .prompts import Ids, Prompts, split
+from .prompts import Ids, Prompts, split, title
 from .records import record
 from .response import change, departure, log_softmax, slopes, target_sites
 from .rows import Steer, Tell, forward_rows, generate_rows, joined
@@ -74,7 +74,7 @@ class Effects:
     random: tuple[Effect, ...]
     base: tuple[Effect, ...]
     prompts: tuple[str, ...]
-    settings: dict[str, Any]  # model, weights, scales, signs, max_new_tokens, tokens, random, seed
+    settings: dict[str, Any]  # model, weights, scales, signs, max_new_tokens, tokens, random, seed, titles of the prompts
 
     def __iter__(self) -> Any:
         return iter(self.effects)
@@ -239,7 +239,7 @@ def effects(
     settings = {
         "model": model.name, "weights": model.identity["weights"], "steering": list(model.steering),
         "scales": scales, "signs": signs, "max_new_tokens": max_new_tokens,
-        "tokens": followed, "random": random, "seed": seed,
+        "tokens": followed, "random": random, "seed": seed, "titles": list(map(title, given_prompts)),
     }  # fmt: skip
     return Effects(
         effects=tuple(e for of_prompt in records for e in of_prompt[1 : 1 + count]),

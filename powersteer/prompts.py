@@ -7,6 +7,7 @@ an integer array (T,). Several: a list or tuple of prompts, of any kinds.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from .errors import InvalidInput, shown
 from .tokens import Tokenizer
 
-__all__ = ["Ids", "Prompt", "Prompts", "encode", "is_text", "split", "title", "token_ids"]
+__all__ = ["Ids", "Prompt", "Prompts", "encode", "is_text", "split", "title", "token_ids", "user_turn"]
 
 Ids = NDArray[np.int32]  # (T,)
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
@@ -69,6 +70,20 @@ def title(prompt: Prompt) -> str:
     if isinstance(content, (list, tuple)):  # of parts
         content = " ".join(part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str))
     return content if isinstance(content, str) else ""
+
+
+_SPECIAL = r"<[|｜]?[\w/▁]+[|｜]?>"  # a special token, as most vocabularies write them
+_USER = re.compile(
+    rf"(?:<[^<>\s]*user[^<>\s]*>|{_SPECIAL}\s*user\b\s*(?:{_SPECIAL})?|\[INST\](?:\s*<<SYS>>.*?<</SYS>>)?)"
+    rf"(.*?)(?={_SPECIAL}|\[/INST\]|$)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def user_turn(text: str) -> str:
+    """The last user's turn of a chat that a template has rendered, where it is marked by special tokens; else the text."""
+    turns = [turn for turn in map(str.strip, _USER.findall(text)) if turn]
+    return turns[-1] if turns else text
 
 
 def encode(prompt: Prompt, tokenizer: Tokenizer | None, n_vocab: int, **template: Any) -> Ids:

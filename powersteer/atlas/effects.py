@@ -243,6 +243,7 @@ def _joined(parts: Sequence[Effects], settings: Settings, view: int) -> Effects:
         prompts=tuple(p.text for p in settings.prompts),
         settings={
             **{key: value for key, value in parts[0].settings.items() if key != "asked"},
+            "titles": [p.title or p.text for p in settings.prompts],
             **{key: list(dict.fromkeys(x for part in parts for x in part.settings[key])) for key in ("scales", "signs")},
         },
     )

@@ -90,6 +90,11 @@ class Atlas:
         return [self.settings.prompts[i].text for i in self.settings.groups[self._view]]
 
     @property
+    def titles(self) -> list[str]:
+        """What tells the prompts of this view apart: the text, of a chat the last user's turn."""
+        return [self.settings.prompts[i].title or self.settings.prompts[i].text for i in self.settings.groups[self._view]]
+
+    @property
     def sources(self) -> tuple[int, ...]:
         return self.settings.sources
 
