@@ -470,8 +470,8 @@ def _colour_bars(ax: Axes, bars: Sequence[tuple[Any, str]]) -> None:
         sizes += [gap, _BAR]
         gap = _GAP + (own.get_tightbbox().x1 - own.get_window_extent().x1) / ax.figure.dpi  # its numbers and label
     sizes.append(gap)
-    place = ax.get_position(original=True)
-    width, height = (place.width, place.height) * ax.figure.bbox.size / ax.figure.dpi
+    place = ax.get_position(original=True).size  # fractions of the figure
+    width, height = np.multiply(place, ax.figure.bbox.size) / ax.figure.dpi
     spared = min(1.0, _LARGEST * width / sum(sizes))
     across = [Size.Fixed(spared * size) for size in sizes]
     room.set_horizontal([*room.get_horizontal()[:1], *across])

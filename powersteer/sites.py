@@ -55,7 +55,8 @@ class Site(NamedTuple):
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{'' if self.name == 'down_proj' else 'hook_'}{self.name}"
 
-    __repr__ = __str__  # in a list, a dict or a notebook as by itself
+    def __repr__(self) -> str:  # in a list, a dict or a notebook as by itself
+        return str(self)
 
 
 SiteLike = str | tuple[int, str] | Site

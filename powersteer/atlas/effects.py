@@ -185,7 +185,7 @@ def _check(found: Effects, settings: Settings, view: int, source: int) -> None:
     known = isinstance(asked, dict) and isinstance(asked.get("vectors"), list) and len(found.prompts) == len(group)
     if not known or len(found.base) != len(group) or not all(e.prompt < len(group) for e in records):
         raise InvalidInput("its prompts or vectors are not those of the atlas")
-    for label in asked["vectors"]:
+    for label in asked["vectors"] if asked else ():
         if not isinstance(label, list) or len(label) != 2 or label[0] not in settings.targets or label[1] not in range(settings.k):
             raise InvalidInput(f"the atlas has no vector {shown(label)}")
     for key in ("scales", "signs"):

@@ -13,7 +13,7 @@ from ..atlas import atlas
 from ..demo import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure, to_json
 from ..forks import FORKS, questions
 from ..model import Model
-from ..progress import progress_line
+from ..progress import Report, progress_line
 from ..vectors import SteeringVector
 from .arguments import Command, Parser, check_page, nonempty, whole
 from .console import print_json
@@ -113,13 +113,16 @@ def _closing(r: ForkResult, seconds: float) -> str:
 def _write_atlas(model: Model, path: str) -> None:
     prompts = [questions(name, "validation", 1)[0].prompt for name in FORKS]
     with _bar("map") as report:
-        made = atlas(model, prompts, k=4, positions=LAST, views="each", progress=lambda done, total: report(done, 10 * total))
+        made = atlas(model, prompts, k=4, positions=LAST, views="each", progress=_later(report, 0.0, 0.1))
         views = made.views()
-        for i, view in enumerate(views):  # nine tenths of the time
-            view.effects(4, max_new_tokens=ANSWER, progress=lambda done, total, i=i: report(
-                (1 + 9 * (i + done / total) / len(views)) * total, 10 * total
-            ))  # fmt: skip
+        for i, view in enumerate(views):
+            view.effects(4, max_new_tokens=ANSWER, progress=_later(report, 0.1 + 0.9 * i / len(views), 0.9 / len(views)))
     made.report(path)
+
+
+def _later(report: Callable[[float, float], None], begin: float, share: float) -> Report:
+    """The progress of a part as that of the whole."""
+    return lambda done, total: report(begin + share * done / total, 1.0)
 
 
 @contextmanager

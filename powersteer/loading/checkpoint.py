@@ -262,8 +262,8 @@ _CONVERT = (
 def no_weights(folder: Path) -> Exception:
     names = sorted(path.name for path in folder.iterdir())
     if models := [name for name in names if name.lower().endswith(".gguf") and not name.startswith("mmproj")]:
-        others = f", or another of its {len(models)} .gguf files" if len(models) > 1 else ""
-        return UnsupportedModel(f"{folder} holds GGUF weights, and no {SINGLE}; give the file: {folder / models[0]}{others}")
+        more = f", or another of its {len(models)} .gguf files" if len(models) > 1 else ""
+        return UnsupportedModel(f"{folder} holds GGUF weights, and no {SINGLE}; give the file: {folder / models[0]}{more}")
     for suffixes, what, remedy in (
         ((".bin", ".pt", ".pth", ".ckpt"), "pickled weights, which can run code when read", _CONVERT),
         ((".h5", ".msgpack"), "weights of TensorFlow or Flax", _CONVERT),
