@@ -53,7 +53,7 @@ def test_the_page_has_the_texts(shown):
 
 
 def test_it_says_how_far_it_is(shown):
-    steps = [re.match(r"(\w+): +(\d+)%", part) for part in shown[2].split("\r")]
+    steps = [re.match(r"(\w+): +(\d+)%", part) for part in re.split(r"[\r\n]", shown[2])]
     seen = [(step[1], int(step[2])) for step in steps if step]
     assert list(dict.fromkeys(name for name, _ in seen)) == [*FORKS, "map"] and seen[0] == ("products", 0)
     for name in [*FORKS, "map"]:
