@@ -24,9 +24,18 @@ from typing import Any
 
 import numpy as np
 
-from . import _core32, _core64
 from ._version import __version__
-from .errors import InvalidInput, NotFound
+from .errors import InvalidInput, MissingDependency, NotFound
+
+for _name in ("_core32", "_core64"):
+    if importlib.util.find_spec(f"{__package__}.{_name}") is None:  # Python would blame a circular import
+        raise MissingDependency(
+            f"powersteer's C core {_name} is not built for Python {platform.python_version()} in {Path(__file__).parent}: "
+            "run `pip install -e .` or `python setup.py build_ext --inplace` in the checkout, or leave its folder to use "
+            "an installed powersteer"
+        )
+
+from . import _core32, _core64  # noqa: E402
 
 __all__ = ["default_threads", "open_library", "show_config"]
 

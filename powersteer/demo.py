@@ -18,6 +18,7 @@ from .evaluation import LogitScore, Measured, accuracy, score_table
 from .forks import Question, questions
 from .loading.hub import BUILT_IN
 from .model import Model, load
+from .progress import Report
 from .prompts import Ids, Prompt
 from .selection import Candidate, SearchResult, random_like, search
 from .vectors import SteeringVector
@@ -28,6 +29,7 @@ SCALES = (0.35, 0.7, 1.0, 1.4)
 ANSWER = 48  # tokens: the longest answer, and some
 VALIDATION, TEST = 16, 200  # questions a fork
 JACOBIAN = 8  # validation questions whose Jacobians are stacked
+_SHARES = {"fisher map": 1, "fisher search": 20, "map": 10, "search": 60, "same norm": 9}  # of the time, roughly
 LAST = slice(-1, None)  # target positions: where the answer begins
 
 
@@ -74,20 +76,24 @@ def forced(model: Model, question: Question) -> Ids:
     return tokens[: len(model.tokens(question.prompt)) + 1]
 
 
-def fisher_vectors(model: Model, prompts: Sequence[str], k: int = 1) -> list[SteeringVector]:
+def fisher_vectors(
+    model: Model, prompts: Sequence[str], k: int = 1, progress: bool | Report = False
+) -> list[SteeringVector]:
     """The first k Fisher vectors of every layer's MLP output."""
-    return _vectors(model, prompts, k, targets=["next_token"])
+    return _vectors(model, prompts, k, targets=["next_token"], progress=progress)
 
 
-def pair_vectors(model: Model, prompts: Sequence[str], k: int = 12) -> list[SteeringVector]:
+def pair_vectors(
+    model: Model, prompts: Sequence[str], k: int = 12, progress: bool | Report = False
+) -> list[SteeringVector]:
     """The first k vectors of every pair of layers."""
-    return _vectors(model, prompts, k, next_token=False)
+    return _vectors(model, prompts, k, next_token=False, progress=progress)
 
 
 def _vectors(model: Model, prompts: Sequence[str], k: int, **arguments: Any) -> list[SteeringVector]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # clusters: those in one turn into each other, both steer
-        made = atlas(model, list(prompts), k=k, positions=LAST, progress=False, **arguments)
+        made = atlas(model, list(prompts), k=k, positions=LAST, **arguments)
     return [v for pair in made.pairs for v in made.vectors(*pair)]
 
 
@@ -150,22 +156,35 @@ class Measure:
 
 
 def measure(
-    model: Model, fork: str, *, k: int = 12, draws: int = 1, same_norm: int = 4, n_test: int = TEST, seed: int = 0
+    model: Model,
+    fork: str,
+    *,
+    k: int = 12,
+    draws: int = 1,
+    same_norm: int = 4,
+    n_test: int = TEST,
+    seed: int = 0,
+    progress: Report = lambda done, total: None,
 ) -> Measure:
-    """Search and test a fork of the built-in model."""
+    """Search and test a fork of the built-in model. progress gets (done, total)."""
     asked, unseen = questions(fork, "validation", VALIDATION), questions(fork, "test", n_test)
     prompts, tests = [q.prompt for q in asked], [q.prompt for q in unseen]
     score, screen = Solved.of([*asked, *unseen]), FirstWord.of(model, asked)
 
-    def searched(vectors: Sequence[SteeringVector], random: int) -> SearchResult:
-        return search(model, vectors, score, prompts, tests, scales=SCALES, random=random, seed=seed,
-                      max_new_tokens=ANSWER, screen=screen, halving=4)  # fmt: skip
+    begin = {name: sum(list(_SHARES.values())[:i]) for i, name in enumerate(_SHARES)}
 
-    fisher = searched(fisher_vectors(model, prompts[:JACOBIAN]), 0)
-    power = searched(pair_vectors(model, prompts[:JACOBIAN], k), draws)
+    def part(name: str) -> Report:
+        return lambda done, total: progress(begin[name] + _SHARES[name] * done // max(total, 1), sum(_SHARES.values()))
+
+    def searched(vectors: Sequence[SteeringVector], random: int, name: str) -> SearchResult:
+        return search(model, vectors, score, prompts, tests, scales=SCALES, random=random, seed=seed,
+                      max_new_tokens=ANSWER, screen=screen, halving=4, progress=part(name))  # fmt: skip
+
+    fisher = searched(fisher_vectors(model, prompts[:JACOBIAN], progress=part("fisher map")), 0, "fisher search")
+    power = searched(pair_vectors(model, prompts[:JACOBIAN], k, progress=part("map")), draws, "search")
     chosen = fisher.vector
     same = [v * abs(chosen.scale) for v in random_like(model, [replace(chosen, scale=1.0)] * same_norm, seed, 10**6)]
-    at_norm: list[Measured] = accuracy(model, tests, score, same, max_new_tokens=ANSWER)
+    at_norm: list[Measured] = accuracy(model, tests, score, same, max_new_tokens=ANSWER, progress=part("same norm"))
     first, second = Choice.of(fisher), Choice.of(power)
     scores = tuple(found.test.value for found in power.random)
     result = ForkResult(
@@ -176,6 +195,7 @@ def measure(
         fisher_vector=first, random_draws=scores, n_vectors=power.share.n, share=power.share.value,
         random_share=power.random_share.value if power.random_share else float("nan"),
     )  # fmt: skip
+    progress(sum(_SHARES.values()), sum(_SHARES.values()))
     return Measure(result, chosen, power.vector)
 
 

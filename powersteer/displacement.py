@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from .errors import InvalidInput, shown
 from .jacobian import Jacobian
 from .model import Model
 from .positions import Positions
+from .progress import progress_line
 from .prompts import Prompts
 from .sites import Site, SiteLike, resolve_site
 from .vectors import Cost, SteeringVector, rounding
@@ -144,11 +144,11 @@ def check_positive(value: Any, name: str) -> float:
 
 @contextmanager
 def watched(progress: bool | Progress, total: int) -> Iterator[Progress]:
-    """What a search of `total` steps reports to: the caller's callable, or a tqdm line where somebody sees it."""
-    if not isinstance(progress, bool):
+    """What a search of `total` steps reports to: the caller's callable, or a progress line."""
+    if callable(progress):
         yield progress
         return
-    with tqdm(total=total, disable=None if progress else True) as line:
+    with progress_line(progress, "search", total=total) as line:
 
         def tell(index: int, step: int, objective: float) -> None:
             line.set_description(f"vector {index}, objective {objective:.4g}", refresh=False)

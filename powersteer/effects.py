@@ -23,17 +23,18 @@ from .evaluation import check_text_score, divergence, finite_score, listed, repe
 from .files import read_text, write_text
 from .generation import Generation
 from .model import Model
-from .prompts import Ids, Prompts, split
+from .progress import Report, progress_bar
+from .prompts import Ids, Prompts, split, title
 from .records import record
 from .response import change, departure, log_softmax, slopes, target_sites
-from .rows import Steer, Tell, bar, forward_rows, generate_rows, joined
+from .rows import Steer, Tell, forward_rows, generate_rows, joined
 from .sites import Site
 from .vectors import SteeringVector
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NGRAM", "Effect", "Effects", "checked_pushes", "effects", "random_direction", "with_norms"]
+__all__ = ["NGRAM", "Effect", "Effects", "checked_pushes", "effect_rows", "effects", "random_direction", "with_norms"]
 
 Array = NDArray[Any]
 FORMAT = "powersteer-effects-1"
@@ -73,7 +74,7 @@ class Effects:
     random: tuple[Effect, ...]
     base: tuple[Effect, ...]
     prompts: tuple[str, ...]
-    settings: dict[str, Any]  # model, weights, scales, signs, max_new_tokens, tokens, random, seed
+    settings: dict[str, Any]  # model, weights, scales, signs, max_new_tokens, tokens, random, seed, titles of the prompts
 
     def __iter__(self) -> Any:
         return iter(self.effects)
@@ -191,7 +192,7 @@ def effects(
     stop: Any = None,
     random: int = 8,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | Report = False,
 ) -> Effects:
     """What every vector does to every prompt, at every sign and scale, added at every position.
 
@@ -220,9 +221,8 @@ def effects(
     count = len(pushes)
     pushes += _random_pushes(model, given, signs, scales, random, seed)
     none = _Push(None, None, -1, (-1, "", "base", 0), 1, 0.0, 0.0)
-    jobs = len(ids) * (len(pushes) + 1)
     records: list[list[Effect]] = []
-    with bar(progress, jobs * (3 if max_new_tokens else 1), "effects") as tell:
+    with progress_bar(progress, _rows(len(ids), len(pushes), max_new_tokens), "effects") as tell:
         base = generate_rows(model, ids, [None] * len(ids), max_new_tokens, stop, tell) if max_new_tokens else None
         for j, t in enumerate(ids):
             along = t if base is None else joined(t, base[j].tokens[:-1])
@@ -239,7 +239,7 @@ def effects(
     settings = {
         "model": model.name, "weights": model.identity["weights"], "steering": list(model.steering),
         "scales": scales, "signs": signs, "max_new_tokens": max_new_tokens,
-        "tokens": followed, "random": random, "seed": seed,
+        "tokens": followed, "random": random, "seed": seed, "titles": list(map(title, given_prompts)),
     }  # fmt: skip
     return Effects(
         effects=tuple(e for of_prompt in records for e in of_prompt[1 : 1 + count]),
@@ -248,6 +248,16 @@ def effects(
         prompts=tuple(model._text(p, t) for p, t in zip(given_prompts, ids, strict=True)),
         settings=settings,
     )
+
+
+def effect_rows(prompts: int, vectors: int, signs: int, scales: int, draws: int, max_new_tokens: int) -> int:
+    """What the progress of `effects` counts to, of vectors at one site."""
+    return _rows(prompts, (vectors + draws) * signs * scales, max_new_tokens)
+
+
+def _rows(prompts: int, pushes: int, max_new_tokens: int) -> int:
+    """Of every prompt, pushed and not: a forward pass, a continuation and one pass over that."""
+    return prompts * (pushes + 1) * (3 if max_new_tokens else 1)
 
 
 # ---- what is pushed

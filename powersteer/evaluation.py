@@ -24,9 +24,10 @@ from .errors import InvalidInput, shown
 from .generation import Generation
 from .model import Model
 from .positions import Positions, prompt_positions
+from .progress import Report, progress_bar
 from .prompts import Ids, Prompt, Prompts, split, token_ids
 from .response import change, departure, log_softmax, slopes, target_sites
-from .rows import Steer, Tell, bar, forward_rows, generate_rows, joined
+from .rows import Steer, Tell, forward_rows, generate_rows, joined
 from .vectors import SteeringVector
 
 __all__ = [
@@ -374,11 +375,14 @@ def _logit_scores(
     asked = [[model.tokens(p) for p in score.prompts(item)] for item in items]
     tokens = [t for some in asked for t in some]
     steer = [v for v in vectors for _ in tokens]
-    rows = forward_rows(model, tokens * len(vectors), steer, rows="last", tell=tell)
-    return [
-        score.value(model, item, [next(rows)[0][0] for _ in some])
-        for _ in vectors for item, some in zip(items, asked, strict=True)
-    ]  # fmt: skip
+    rows = forward_rows(model, tokens * len(vectors), steer, rows="last")
+    values = []
+    for _ in vectors:
+        for item, some in zip(items, asked, strict=True):
+            values.append(score.value(model, item, [next(rows)[0][0] for _ in some]))
+            if tell:
+                tell(1)  # an item, of one prompt or more
+    return values
 
 
 def finite_score(value: Any) -> float:
@@ -418,13 +422,13 @@ def accuracy(
     max_new_tokens: int = 64,
     stop: Any = None,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | Report = False,
 ) -> Any:
     """Mean score of the greedy continuations. score(prompt, text): a number or bool, e.g. `contains(regex)`; bools get the
     Wilson interval, numbers the bootstrap's. stop: as for `Model.generate`. Raises InvalidInput as `score_table`."""
     items, several = _items(vectors)
     prompts = score_items(score, prompts)
-    with bar(progress, len(items) * len(prompts), "accuracy") as tell:
+    with progress_bar(progress, len(items) * len(prompts), "accuracy") as tell:
         table = score_table(model, prompts, items, score, max_new_tokens, stop, tell)
     return _measured(table, several, score.unit if isinstance(score, LogitScore) else _SHARE, seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 from .errors import InvalidInput, NotFound
 
-__all__ = ["atomic_writer", "read_text", "write_bytes", "write_text"]
+__all__ = ["atomic_writer", "check_writable", "read_text", "write_bytes", "write_text"]
 
 
 @contextmanager
@@ -22,11 +23,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises NotFound if the folder is missing, InvalidInput if `path` is a folder, OSError as the system reports it
     (full disk, no permission). An existing file is replaced; a symbolic link is replaced, not followed.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InvalidInput(f"cannot write {str(path)!r}: it is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise NotFound(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; create it first")
+    path = _target(path)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
     # os.open and not tempfile: the mode is then what the umask says, as for any other new file
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -42,6 +39,21 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             error.filename = str(path)
         raise
     _sync_folder(path.parent)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInput(f"cannot write {str(path)!r}: it is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise NotFound(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; create it first")
+    return path
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises what `atomic_writer` would, before there is anything to write."""
+    with tempfile.TemporaryFile(dir=_target(path).parent):
+        return
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

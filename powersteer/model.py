@@ -18,8 +18,8 @@ from .estimate import Estimate, estimate
 from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
 from .jacobian import Jacobian, Jacobians, Subject
 from .positions import Canonical, Positions, prompt_positions
-from .prompts import Ids, Prompt, Prompts, encode, split, token_ids
-from .sites import SITES, Site, SiteLike, parse_site, precedes, resolve_site
+from .prompts import Ids, Prompt, Prompts, encode, is_text, split, token_ids
+from .sites import HEADS, SITES, Site, SiteLike, near_head, parse_site, precedes, resolve_site
 from .spec import Spec
 from .steering import Intervention, Steering, core_steering, make_interventions
 from .vectors import SteeringVector
@@ -34,7 +34,6 @@ Array = NDArray[Any]
 
 _CORES = {np.dtype(np.float32): _core32, np.dtype(np.float64): _core64}
 _MOST_THREADS = 4096  # csrc/parallel.c
-_HEADS = ("logits", "next_token")
 _LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by identity
 
 
@@ -131,7 +130,13 @@ class Model:
 
     @property
     def tokenizer(self) -> Tokenizer | None:
+        """None where the checkpoint has none that can be read; `notes` says why."""
         return self._loaded.checkpoint.tokenizer
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the checkpoint lacks, and why."""
+        return self._loaded.checkpoint.notes
 
     @property
     def name(self) -> str:
@@ -206,6 +211,7 @@ class Model:
 
     def __repr__(self) -> str:
         steered = f", steered by {len(self._steering)}" if self._steering else ""
+        steered += "" if self.tokenizer else ", no tokenizer (see notes)"
         return (
             f"Model({self.name!r}, {self.n_layers} layers, d_model {self.d_model}, n_vocab {self.n_vocab}, "
             f"{self.dtype}, {self.threads} threads{steered})"
@@ -217,7 +223,7 @@ class Model:
         """The token ids that a prompt stands for, int32 (T,), BOS exactly once; token ids come back as they are.
         A list of prompts gives a list. template: variables of the chat template (`enable_thinking`, `tools`, ...)."""
         prompts, several = split(prompt)
-        tokens = [encode(p, self.tokenizer, self.n_vocab, **template) for p in prompts]
+        tokens = [self._encode(p, **template) for p in prompts]
         return tokens if several else tokens[0]
 
     def to_str_tokens(self, prompt: Prompts) -> Any:
@@ -229,13 +235,19 @@ class Model:
 
     def _need_tokenizer(self, purpose: str) -> Tokenizer:
         if self.tokenizer is None:
-            raise InvalidInput(f"cannot {purpose}: {self.name!r} came without a tokenizer; give token ids")
+            why = "".join(f" ({note})" for note in self.notes)
+            raise InvalidInput(f"cannot {purpose}: {self.name!r} came without a tokenizer{why}; give token ids")
         return self.tokenizer
+
+    def _encode(self, prompt: Prompt, **template: Any) -> Ids:
+        if is_text(prompt):
+            self._need_tokenizer("read a prompt of text")
+        return encode(prompt, self.tokenizer, self.n_vocab, **template)
 
     def _read(self, prompt: Prompts) -> tuple[list[Prompt], list[Ids], bool]:
         """(prompts, their tokens, several?), none longer than the context."""
         prompts, several = split(prompt)
-        tokens = [encode(p, self.tokenizer, self.n_vocab) for p in prompts]
+        tokens = [self._encode(p) for p in prompts]
         for i, t in enumerate(tokens):
             if len(t) > self.n_ctx:
                 which = f"prompt {i}" if several else "the prompt"
@@ -456,7 +468,7 @@ class Model:
         targets = list(targets)
         if not targets:
             raise InvalidInput("jacobians: targets is empty; name at least one layer, 'next_token' or 'logits'")
-        places = [(t, None if t in _HEADS else target_site) for t in targets]
+        places = [(t, None if t in HEADS else target_site) for t in targets]
         core, subjects = self._linearise(
             prompts, source, places, source_site, positions, slice(-1, None), source_positions, reduce
         )
@@ -525,10 +537,12 @@ class Model:
         return estimate(self.spec, lengths, itemsize, start, end, rows, k, self.threads)
 
     def _target(self, source: Site, target: int | SiteLike, name: str | None) -> Site | str:
-        if isinstance(target, str) and target in _HEADS:
+        if isinstance(target, str) and target in HEADS:
             if name is not None:
                 raise InvalidInput(f"target {target!r} has no site, but target_site is {name!r}; leave it out")
             return target
+        if isinstance(target, str) and (hint := near_head(target)):
+            raise InvalidInput(f"there is no target {target!r}: {hint}A target is a layer, a site, or {' or '.join(HEADS)}")
         end = resolve_site(target, name, **self._site_rules)
         if not precedes(source, end, self.spec.parallel):
             raise InvalidInput(

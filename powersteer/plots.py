@@ -17,6 +17,7 @@ from .atlas import Atlas
 from .displacement import check_count
 from .effects import Effect, Effects
 from .errors import InvalidInput, MissingDependency
+from .prompts import user_turn
 from .svd import SVDResult
 from .vectors import SteeringVector
 
@@ -32,6 +33,8 @@ _AROUND_ZERO = "PuOr"
 _SIGNS = ((1, "+v", "#0072B2", "^"), (-1, "−v", "#D55E00", "v"))  # two of Okabe and Ito's, apart in shape as well
 _GREY = "0.45"
 _LEGEND = 12  # lines that a legend can still name
+_BAR, _GAP, _TITLE = 0.13, 0.1, 0.5  # inches: width of a colour bar, what is left free beside it, height of a title
+_LARGEST = 0.6  # share of the axes' place that bars or title may take
 _LOG_SPAN = 30  # positive values that span more are coloured by their logarithm
 _PER_UNIT = {"layer": "target units per unit of v", NEXT_TOKEN: "√nats per unit of v", "logits": "logits per unit of v"}
 _SPECTRUM = {"sigma": "σ", "estimate": "σ, estimated by the sketch", "decay": "σ / σ₁", "residual": "residual / σ₁"}
@@ -88,7 +91,7 @@ def sensitivity_map(
     missing = set(atlas.pairs) - _there(values)
     _marks(ax, atlas, missing, "x", "no value")
     _marks(ax, atlas, unsure, "o", "not converged")
-    _head(ax, f"{name}, rank {rank}", atlas.model_name, atlas.prompts, f"{s.source_site} → {s.target_site}",
+    _head(ax, f"{name}, rank {rank}", atlas.model_name, atlas.titles, f"{s.source_site} → {s.target_site}",
           f"tol {s.tol:g}", push, "× no value" if missing else "", "○ not converged" if unsure else "")  # fmt: skip
     return ax
 
@@ -132,6 +135,7 @@ def _draw_map(ax: Axes, atlas: Atlas, values: Mapping[Pair, float], value: str, 
     signed = value.startswith("logit_change")
     edges = np.arange(len(atlas.sources) + 1) - 0.5
     parts: list[list[int | str]] = [[t for t in atlas.targets if isinstance(t, str) == named] for named in (True, False)]
+    bars: list[tuple[Any, str]] = []
     for targets in filter(None, parts):
         grid = np.array([[values.get((s, t), math.nan) for t in targets] for s in atlas.sources])
         own = [x for (_, t), x in values.items() if t in targets or not apart]
@@ -142,7 +146,7 @@ def _draw_map(ax: Axes, atlas: Atlas, values: Mapping[Pair, float], value: str, 
         if np.isfinite(own).any() and (apart or targets is parts[1] or not parts[1]):
             unit = f" ({_PER_UNIT[NEXT_TOKEN if targets is parts[0] else 'layer']})" if apart else ""
             which = "next token: " if apart and targets is parts[0] else ""
-            ax.figure.colorbar(mesh, ax=ax, shrink=0.85, label=_plain(which + name + unit))
+            bars.insert(0, (mesh, which + name + unit))  # the next token's at the right, as its column is
     ax.set_facecolor("0.93")
     ax.set_aspect("equal")
     ax.set_ylim(edges[-1], edges[0])
@@ -150,6 +154,7 @@ def _draw_map(ax: Axes, atlas: Atlas, values: Mapping[Pair, float], value: str, 
     labels = [("next\ntoken" if isinstance(t, str) else str(t)) for t in atlas.targets]
     _ticks(ax.set_xticks, [_column(atlas, t) for t in atlas.targets], labels)
     _ticks(ax.set_yticks, list(range(len(atlas.sources))), [str(s) for s in atlas.sources])
+    _colour_bars(ax, bars)
 
 
 def _column(atlas: Atlas, target: int | str) -> float:
@@ -202,9 +207,9 @@ def cosine_map(
     rows = np.array([v.direction for v in vectors], np.float64)
     ax = _axes(ax)
     mesh = ax.pcolormesh(np.minimum(np.abs(rows @ rows.T), 1.0), vmin=0, vmax=1, cmap=_COLOURS)
-    ax.figure.colorbar(mesh, ax=ax, label="|cos| between the vectors")
     ax.set_aspect("equal")
     ax.invert_yaxis()
+    _colour_bars(ax, [(mesh, "|cos| between the vectors")])
     places = [i + 0.5 for i in range(len(vectors))]
     _ticks(ax.set_xticks, places, names, rotation=90)
     _ticks(ax.set_yticks, places, names)
@@ -242,7 +247,7 @@ def spectra(
         chosen = [(c.source, c.target) for c in results if not (layers_only and isinstance(c.target, str))]
         cells = [results.cell(*pair) for pair in (chosen if pairs is None else pairs)]
         rows = [(f"{c.source} → {c.target}", c.sigma, c.residuals, c.converged, c.target) for c in cells]
-        model, prompts, facts = results.model_name, results.prompts, [f"{s.source_site} → {s.target_site}", f"tol {s.tol:g}"]
+        model, prompts, facts = results.model_name, results.titles, [f"{s.source_site} → {s.target_site}", f"tol {s.tol:g}"]
     else:
         named = _named(results, pairs)
         origin = [r.provenance or {} for r in named.values()]
@@ -430,7 +435,8 @@ def _effects_head(ax: Axes, effects: Effects, vectors: Sample, place: str) -> No
     what = {(e.vector, e.target, e.rank) for e, _ in vectors}
     first = vectors[0][0]
     one = f"layer {first.source} → {first.target}, rank {first.rank}".replace("_", " ")
-    prompts = [effects.prompts[i] for i in sorted({e.prompt for e in effects})]
+    titles = effects.settings.get("titles") or effects.prompts
+    prompts = [titles[i] or effects.prompts[i] for i in sorted({e.prompt for e in effects})]
     _head(ax, one if len(what) == 1 else f"{len(what)} vectors", effects.settings.get("model", "unknown model"), prompts, place)
 
 
@@ -450,6 +456,28 @@ def _axes(ax: Axes | None) -> Axes:
     return pyplot.subplots(layout="constrained")[1] if ax is None else ax
 
 
+def _colour_bars(ax: Axes, bars: Sequence[tuple[Any, str]]) -> None:
+    """Colour bars with their labels, and room for the title: all inside the axes' place, so that neighbours in a grid of
+    subplots keep theirs, whatever lays the figure out."""
+    from mpl_toolkits.axes_grid1 import Size, make_axes_locatable
+
+    room = make_axes_locatable(ax)
+    sizes, gap = [], _GAP  # inches
+    for mesh, label in bars:
+        own = room.append_axes("right", size=_BAR, pad=gap)
+        ax.figure.colorbar(mesh, cax=own).set_label(_plain(label), fontsize="small")
+        own.tick_params(labelsize="small")
+        sizes += [gap, _BAR]
+        gap = _GAP + (own.get_tightbbox().x1 - own.get_window_extent().x1) / ax.figure.dpi  # its numbers and label
+    sizes.append(gap)
+    place = ax.get_position(original=True).size  # fractions of the figure
+    width, height = np.multiply(place, ax.figure.bbox.size) / ax.figure.dpi
+    spared = min(1.0, _LARGEST * width / sum(sizes))
+    across = [Size.Fixed(spared * size) for size in sizes]
+    room.set_horizontal([*room.get_horizontal()[:1], *across])
+    room.set_vertical([*room.get_vertical(), Size.Fixed(min(_TITLE, _LARGEST * height))])
+
+
 def _ticks(setter: Callable[..., Any], places: Sequence[float], labels: Sequence[str], **how: Any) -> None:
     """About twenty of them at the most, the last one included."""
     step = math.ceil(len(places) / 20)
@@ -459,7 +487,7 @@ def _ticks(setter: Callable[..., Any], places: Sequence[float], labels: Sequence
 
 def _head(ax: Axes, title: str, model: Any, prompts: Iterable[str], *facts: str) -> None:
     """The title, and in small print under it what the numbers are of."""
-    texts = [" ".join(p.split()) for p in dict.fromkeys(prompts)]
+    texts = [" ".join(user_turn(p).split()) for p in dict.fromkeys(prompts)]
     first = texts[0] if texts else ""
     prompt = f"“{first if len(first) <= 60 else first[:59] + '…'}”" if first else "prompts given as tokens"
     more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""

@@ -7,6 +7,7 @@ an integer array (T,). Several: a list or tuple of prompts, of any kinds.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from .errors import InvalidInput, shown
 from .tokens import Tokenizer
 
-__all__ = ["Ids", "Prompt", "Prompts", "encode", "split", "token_ids"]
+__all__ = ["Ids", "Prompt", "Prompts", "encode", "is_text", "split", "title", "token_ids", "user_turn"]
 
 Ids = NDArray[np.int32]  # (T,)
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
@@ -51,12 +52,46 @@ def _kind(item: Any) -> str:
     return "token ids"
 
 
+def is_text(prompt: Prompt) -> bool:
+    """Whether it takes a tokenizer to read this prompt: a text, or a chat."""
+    return isinstance(prompt, str) or _is_chat(prompt)
+
+
+def _is_chat(prompt: Any) -> bool:
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and isinstance(prompt[0], Mapping)
+
+
+def title(prompt: Prompt) -> str:
+    """What tells a prompt from others of its kind: a text itself, the last user's turn of a chat, "" of token ids."""
+    if isinstance(prompt, str):
+        return prompt
+    turns = [m for m in prompt if m.get("role") == "user"] or list(prompt) if _is_chat(prompt) else []  # type: ignore[union-attr]
+    content = turns[-1].get("content", "") if turns else ""  # type: ignore[union-attr]
+    if isinstance(content, (list, tuple)):  # of parts
+        content = " ".join(part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
+
+
+_SPECIAL = r"<[|｜]?[\w/▁]+[|｜]?>"  # a special token, as most vocabularies write them
+_USER = re.compile(
+    rf"(?:<[^<>\s]*user[^<>\s]*>|{_SPECIAL}\s*user\b\s*(?:{_SPECIAL})?|\[INST\](?:\s*<<SYS>>.*?<</SYS>>)?)"
+    rf"(.*?)(?={_SPECIAL}|\[/INST\]|$)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def user_turn(text: str) -> str:
+    """The last user's turn of a chat that a template has rendered, where it is marked by special tokens; else the text."""
+    turns = [turn for turn in map(str.strip, _USER.findall(text)) if turn]
+    return turns[-1] if turns else text
+
+
 def encode(prompt: Prompt, tokenizer: Tokenizer | None, n_vocab: int, **template: Any) -> Ids:
     """The token ids of one prompt, (T,), T >= 1. template: variables of the chat template.
 
     Raises InvalidInput for an empty prompt, an id outside the vocabulary, words without a tokenizer.
     """
-    chat = isinstance(prompt, (list, tuple)) and bool(prompt) and isinstance(prompt[0], Mapping)
+    chat = _is_chat(prompt)
     if template and not chat:
         raise InvalidInput(f"{next(iter(template))!r} is for a chat template, but the prompt is no chat")
     if not isinstance(prompt, str) and not chat:

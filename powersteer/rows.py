@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from .displacement import check_count
 from .estimate import estimate
@@ -19,7 +17,7 @@ from .prompts import Ids
 from .sites import Site
 from .steering import Steering
 
-__all__ = ["Steer", "Tell", "bar", "forward_rows", "generate_rows", "joined", "spans"]
+__all__ = ["Steer", "Tell", "forward_rows", "generate_rows", "joined", "spans"]
 
 Array = NDArray[Any]
 Steer = Steering | None  # what one row is steered by
@@ -72,10 +70,10 @@ def forward_rows(
     for part in spans([cost(len(t)) for t in tokens]):
         extra = [() if item is None else model._interventions(item) for item in steer[part]]
         logits, acts = model._forward(list(tokens[part]), sites, rows, extra, lengths[part])
+        if tell:  # before the last row, after which nobody may come back
+            tell(len(acts))
         for i, here in enumerate(acts):
             yield (none if rows == "none" else logits[i]), here
-        if tell:
-            tell(len(acts))
 
 
 def generate_rows(
@@ -107,10 +105,3 @@ def generate_rows(
 def _forward_bytes(model: Model, n: int) -> int:
     """Buffers and logits of a forward pass of n tokens."""
     return estimate(model.spec, [n], model.dtype.itemsize, None, None, 0, 1).forward
-
-
-@contextmanager
-def bar(progress: bool, total: int, what: str) -> Iterator[Tell]:
-    """A tqdm line where somebody sees it."""
-    with tqdm(total=total, desc=what, unit=" rows", disable=None if progress else True, dynamic_ncols=True) as line:
-        yield line.update

@@ -16,8 +16,8 @@ from .effects import checked_pushes, pushed, random_direction, with_norms
 from .errors import InvalidInput, shown
 from .evaluation import LogitScore, Measured, Score, score_items, score_table, summary
 from .model import Model
+from .progress import Report, progress_bar
 from .prompts import Ids, Prompts
-from .rows import bar
 from .vectors import SteeringVector
 
 __all__ = ["Candidate", "Found", "SearchResult", "random_like", "search"]
@@ -83,6 +83,11 @@ class SearchResult:
         return min(values), max(values)
 
     @property
+    def random_best(self) -> Measured | None:
+        """The greatest test score among the random draws' choices; None without draws."""
+        return max((found.test for found in self.random), key=lambda m: m.value, default=None)
+
+    @property
     def beats_random(self) -> bool:
         """Whether the chosen vector's test interval lies above the test scores of every random draw."""
         return self.test.low > self.random_range[1]
@@ -90,9 +95,10 @@ class SearchResult:
     def __str__(self) -> str:
         low, high = self.random_range
         lines = [
-            f"chosen      {self.chosen[0].candidate} on {self.chosen[0].candidate.n} validation prompts",
+            f"chosen      {self.chosen[0].candidate}, its mean score on {_count(self.chosen[0].candidate.n, 'validation prompt')}",
             f"test        {self.test}; unsteered {self.unsteered[1]}",
-            f"random      {low:.4g} to {high:.4g}: the best of as many in each of {len(self.random)} draws" if self.random
+            f"random      test {self.random_best}: the best of {len(self.random)} draws ({low:.4g} to {high:.4g}), each the "
+            "validation choice among as many random vectors" if self.random
             else "random      none were drawn: what a vector of no meaning would reach is not known",
             f"share       {self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
             + (f", {self.random_share.value:.3g} of {self.random_share.n} random ones" if self.random_share else ""),
@@ -100,6 +106,10 @@ class SearchResult:
         if len(self.rounds) > 1:
             lines.append("halving     " + ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds))
         return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def search(
@@ -120,7 +130,7 @@ def search(
     halving: int | None = None,
     screen: LogitScore | None = None,
     screened: int = 32,
-    progress: bool = False,
+    progress: bool | Report = False,
 ) -> SearchResult:
     """The (vector, sign, scale) with the highest mean score on validation prompts, and its score on test prompts.
 
@@ -157,7 +167,7 @@ def search(
     first = order[: plan[0][1]]
     total = (1 + random) * (_cost(plan) + (screen is not None) * count * len(first))
     total += len(items) + (top + random + 1) * len(unseen)
-    with bar(progress, total, "search") as tell:
+    with progress_bar(progress, total, "search") as tell:
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "tell": tell}
 
         def rank(vectors: Sequence[SteeringVector]) -> list[Candidate]:

@@ -24,10 +24,12 @@ from typing import NamedTuple
 
 from .errors import InvalidInput
 
-__all__ = ["SITES", "Site", "SiteLike", "parse_site", "precedes", "resolve_site"]
+__all__ = ["HEADS", "SITES", "Site", "SiteLike", "near_head", "parse_site", "precedes", "resolve_site"]
 
 # A site's index here is its number in the C core (csrc/spec.h).
 SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
+
+HEADS = ("logits", "next_token")  # targets that are no sites
 
 _NAMES = {
     **{site: site for site in SITES},
@@ -52,6 +54,9 @@ class Site(NamedTuple):
 
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{'' if self.name == 'down_proj' else 'hook_'}{self.name}"
+
+    def __repr__(self) -> str:  # in a list, a dict or a notebook as by itself
+        return str(self)
 
 
 SiteLike = str | tuple[int, str] | Site
@@ -99,6 +104,13 @@ def resolve_site(
             raise InvalidInput(f"the site {layer!r} and the site name {name!r} disagree; give one of them")
         return site
     return parse_site((_integer(layer, layer), default if name is None else name), **checks)  # type: ignore[arg-type]
+
+
+def near_head(text: str) -> str:
+    """"did you mean 'next_token'? " for what resembles a target that is no site, else ""."""
+    plain = re.sub(r"[^a-z]", "", text.lower())
+    near = difflib.get_close_matches(plain, [head.replace("_", "") for head in HEADS], n=1)
+    return "".join(f"did you mean {head!r}? " for head in HEADS if head.replace("_", "") in near)
 
 
 def precedes(source: Site, target: Site, parallel: bool = False) -> bool:

@@ -18,10 +18,10 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from . import _blas, _core32, _core64  # noqa: F401  (_blas opens the library that the cores need)
 from .errors import ConvergenceWarning, InvalidInput, NumericalError, shown
+from .progress import progress_line
 
 __all__ = ["Progress", "SVDResult", "solve", "svd", "warned"]
 
@@ -118,7 +118,7 @@ def svd(
                 Rayleigh-Ritz. It does not look at tol, but the certificate does. (2 iterations + 1)(k + oversample)
                 applications, and k more for the certificate.
       "dense"   LAPACK on the whole matrix, by min(m, d) applications (none for an array).
-    progress: True for a tqdm line, on a terminal or in a notebook; or a callable that gets (applications, worst
+    progress: True for a progress line (see powersteer.progress), or a callable that gets (applications, worst
     residual, sigma).
 
     The same arguments and operator give the same bits. Warns ConvergenceWarning if a residual exceeds tol, and says
@@ -300,20 +300,19 @@ def _check_common(shape: tuple[int, int], k: Any, seed: Any, tol: Any, method: A
 
 @contextmanager
 def _observer(progress: bool | Progress, tol: float) -> Iterator[Progress | None]:
-    """What a run tells how far it is: the caller's callable, or a tqdm line where somebody sees it."""
+    """What a run reports to: the caller's callable, or a progress line."""
     if progress is not True:
         if progress is not False and not callable(progress):
             raise InvalidInput(f"svd: progress must be True, False or a callable, got {progress!r}")
         yield progress or None
         return
-    # disable=None: unless stderr is a terminal, or this is a notebook
-    with tqdm(desc="svd", unit=" applications", disable=None, dynamic_ncols=True) as bar:
+    with progress_line(True, "svd", unit=" applications") as bar:
 
         def draw(applications: int, worst: float, sigma: Array) -> None:
             bar.set_postfix_str(f"residual {worst:.1e}, tol {tol:.0e}", refresh=False)
             bar.update(applications - bar.n)
 
-        yield None if bar.disable else draw
+        yield draw
 
 
 # ---- operators ----

@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 import powersteer as ps
+from powersteer.atlas import effects as kept
 from powersteer.report.check import check
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
@@ -71,7 +72,7 @@ def test_kept_and_resumed_source_by_source(model, tmp_path):
 def test_continuations_stop_where_they_are_told(model):
     atlas = make(model)
     free = atlas.effects(1, **HOW)
-    first = next(e.text for e in free if len(e.text) > 1)[0]
+    first = next(c for e in free for c in e.text[:-1] if c.isascii())  # a whole character
     with pytest.raises(ps.InvalidInput, match="stop"):
         atlas.effects(1, **HOW, stop=[first])  # kept ones went on
     stopped = atlas.effects(1, **HOW, stop=[first], resume=False)
@@ -90,12 +91,54 @@ def test_other_arguments_are_refused_by_name(model, tmp_path):
     assert {e.scale for e in atlas.kept_effects} == {1.0}
 
 
-def test_other_ranks_and_other_functions_are_other_arguments(model, tmp_path):
+def close(a, b):
+    """The same records, figures up to rounding: vectors are computed in other company."""
+    for name in ("effects", "random", "base"):
+        mine, other = ([dataclasses.asdict(e) for e in getattr(one, name)] for one in (a, b))
+        key = lambda e: (e["prompt"], e["vector"], e["source"], e["rank"], -e["sign"], e["scale"])  # noqa: E731
+        for p, q in zip(sorted(mine, key=key), sorted(other, key=key), strict=True):
+            for field, value in p.items():
+                assert q[field] == (pytest.approx(value, rel=1e-6, nan_ok=True) if isinstance(value, float) else value), field
+
+
+MORE = [  # ranks, scales, signs: first, then; how many pushes of a prompt are new, and how many random ones
+    ((2, [0.5], [1]), (3, [0.5], [1]), 10, 0),
+    ((2, [0.5], [1]), (2, [0.5, 2.0], [1]), 20, 12),
+    ((2, [2.0], [-1]), ([0, 2], [0.5, 2.0], [1, -1]), 20 * 4 - 10, 4 * 9),
+    ((3, [0.5, 2.0], [1, -1]), (1, [2.0], [-1]), 0, 0),
+]
+
+
+@pytest.mark.parametrize(("first", "then", "pushes", "draws"), MORE)
+def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then, pushes, draws):
+    atlas, computed, compute = make(model, views="stacked", out=tmp_path), [], kept.effects
+
+    def watched(*args, **how):
+        computed.append(compute(*args, **how))
+        return computed[-1]
+
+    def request(atlas, ranks, scales, signs):
+        return atlas.effects(ranks, **{**HOW, "scales": scales, "signs": signs})
+
+    request(atlas, *first)
+    monkeypatch.setattr(kept, "effects", watched)
+    got = request(ps.Atlas.load(tmp_path, model), *then)
+    assert sum(len(e) for e in computed) == pushes * len(PROMPTS)  # nothing twice, nothing that was not requested
+    assert sum(len(e.random) for e in computed) == draws * len(PROMPTS)
+    monkeypatch.undo()
+    close(got, request(make(model, views="stacked"), *then))
+    everything = ps.Atlas.load(tmp_path, model).kept_effects
+    assert set(everything.settings["scales"]) == {*first[1], *then[1]} == {e.scale for e in everything}
+    assert len(everything) == len({(e.source, e.target, e.rank, e.sign, e.scale, e.prompt) for e in everything})
+    check(atlas.page_data())
+
+
+def test_other_functions_are_other_arguments(model, tmp_path):
     atlas = make(model, views="stacked", out=tmp_path)
     first = atlas.effects(2, **HOW, score=lambda p, t: 0.0)
-    for ranks, score, said in ((1, lambda p, t: 0.0, "ranks"), (2, lambda p, t: 1.0, "score")):
-        with pytest.raises(ps.InvalidInput, match=said):
-            atlas.effects(ranks, **HOW, score=score)
+    for ranks in (1, 2, 3):
+        with pytest.raises(ps.InvalidInput, match="score"):
+            atlas.effects(ranks, **HOW, score=lambda p, t: 1.0)
     assert len(atlas.kept_effects) == len(first) and {e.score for e in atlas.kept_effects} == {0.0}
     assert atlas.effects(2, **HOW, score=lambda p, t: 0.0).to_json() == first.to_json()
 

@@ -174,7 +174,7 @@ def test_an_index_must_agree_with_its_shards(sharded):
 
 @pytest.mark.parametrize(("file", "error", "words"), [
     ("pytorch_model.bin", UnsupportedModel, "pickled.*save_pretrained"),
-    ("model.gguf", UnsupportedModel, "GGUF"),
+    ("model.gguf", UnsupportedModel, "GGUF weights.*give the file: .*model.gguf"),
     ("tf_model.h5", UnsupportedModel, "TensorFlow"),
     ("adapter_config.json", UnsupportedModel, "adapter.*merge"),
     ("model.fp16.safetensors", NotFound, "neither.*model.fp16.safetensors"),

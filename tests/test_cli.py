@@ -16,8 +16,7 @@ import pytest
 
 import powersteer as ps
 from powersteer.cli import COMMANDS, main
-from powersteer.cli import atlas as atlas_command
-from powersteer.cli.arguments import command_parser
+from powersteer.cli.arguments import command_parser, read_prompts
 
 PROMPT = "Once upon a time there was a little girl"
 COMMAND = [sys.executable, "-m", "powersteer"]
@@ -105,7 +104,7 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
 
 
 @pytest.mark.parametrize(("args", "words"), [
-    ([], "no command.*info, svd, .*generate"),
+    ([], "no command.*info, svd, .*generate, search, export"),
     (["--json"], "no argument --json"),
     (["inof"], "'inof': did you mean info"),
     (["frobnicate"], "'frobnicate': commands are demo, info, .*generate"),
@@ -150,6 +149,26 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
     (["generate", "{model}", "--prompt", "x", "--seed", "-1"], "seed is -1"),
     (["generate", "{model}", "--prompt", "x", "--chat"], "chat template"),
     (["generate", "{model}", "--prompt-file", "{model}"], "cannot read the prompt file"),
+    (["generate", "{model}", "--prompt", ""], "--prompt is empty"),
+    (["svd", "{model}", *GOOD, "--prompt", "  "], "--prompt is empty"),
+    (["atlas", "{model}", "--prompt", "", "--out", "run"], "--prompt is empty"),
+    (["atlas", "{model}", "--prompt", "x", "--out", ""], "argument --out: the name is empty"),
+    (["info", ""], "argument model: the name is empty"),
+    (["report", ""], "argument folder: the name is empty"),
+    (["demo", "--atlas", ""], "argument --atlas: the name is empty"),
+    (["demo", "--atlas", "/no/such/folder/a.html"], "no folder '/no/such/folder'"),
+    (["demo", "--atlas", "{model}"], "it is a folder"),
+    (["svd", "{model}", "--prompts", "/no/such.jsonl", *GOOD[2:]], "cannot read the prompts /no/such.jsonl"),
+    (["svd", "{model}", *GOOD, "--prompts", "p.jsonl"], "by --prompts FILE, or by --prompt"),
+    (["svd", "{model}", *GOOD, "--target", "nexttoken"], "argument --target: 'nexttoken' is no target: did you mean 'next_token'"),
+    (["export", "v.safetensors"], "give the file to write, once"),
+    (["export", "v.safetensors", "a.gguf", "--out", "b.gguf"], "give the file to write, once"),
+    (["export", "v.safetensors", "v.txt"], "v.txt: its name must end in .gguf or .safetensors"),
+    (["export", "/no/such.safetensors", "v.gguf"], "/no/such.safetensors"),
+    (["export", "{model}", "v.gguf"], "neither an atlas .*nor"),
+    (["export", "{model}", "v.gguf", "--source", "1"], "choose from an atlas"),
+    (["search", "{model}", "--wanted", "(", "--validation", "v", "--test", "t"], "no regular expression"),
+    (["search", "{model}", "--wanted", "x", "--validation", "/no/v.jsonl", "--test", "t"], "cannot read the prompts /no/v.jsonl"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_code_2(stories, capsys, args, words):
     code = main([a.format(model=stories) for a in args])
@@ -231,11 +250,13 @@ def test_help_lists_the_commands():
 
 def test_examples_work(stories, tmp_path):
     """Copied from the help, in one folder, in the order of the list."""
+    (tmp_path / "validation.jsonl").write_text('"Once upon a time"\n"The dog"\n')
+    (tmp_path / "test.jsonl").write_text('"One day"\n"The cat"\n')
     for name in COMMANDS:
         words = shlex.split(example(name))
         assert words[:2] == ["powersteer", name]
         run(*(str(stories) if word == "path/to/model" else word for word in words[1:]), cwd=tmp_path)
-    assert (tmp_path / "run" / "svd.json").exists()
+    assert (tmp_path / "run" / "svd.json").exists() and (tmp_path / "v.gguf").exists()
 
 
 def keys(value):
@@ -262,7 +283,9 @@ def test_atlas(stories, tmp_path):
     plan = json.loads(run(*words, "--dry-run", "--json").stdout)
     assert plan["pairs"] == 8 and plan["seconds"] > 0 and not (tmp_path / "run").exists()
     said = run(*words, "--dry-run", "--effects", 2, "--scales", "0.5").stdout
-    assert "2 continuations of 32 tokens for each of 2 vectors a pair" in said
+    assert re.search(r"effects +16 vectors, 160 continuations of about \d", said)  # 8 pairs, 3 sources of 8 draws; signs, prompts
+    longer = json.loads(run(*words, "--dry-run", "--effects", 2, "--scales", "0.5", "--json").stdout)
+    assert longer["seconds"] > longer["effects_seconds"] > 0 and plan["effects_seconds"] is None
     for wrong, error in ((("--effects", 4), "--effects is 4; a pair has 3"), (("--effects", 1, "--scales", "0"), "--scales is 0")):
         assert error in run(*words, "--out", tmp_path / "run", *wrong, code=2).stderr and not (tmp_path / "run").exists()
     made = json.loads(run(*words, "--out", tmp_path / "run", "--json").stdout)
@@ -287,10 +310,124 @@ def test_atlas(stories, tmp_path):
 
 @pytest.mark.parametrize(
     "line, said",
-    [("{", "line 1 is no JSON"), ("3", "line 1 must be"), ('{"prompt": "a", "messages": [1]}', "line 1 must be"), ("", "no prompt")],
+    [("{", "line 1 is no JSON"), ("3", "line 1 must be"), ('{"prompt": "a", "messages": [1]}', "line 1 must be"), ("", "no prompt"),
+     ('""', "line 1 is empty"), ('{"prompt": " "}', "line 1 is empty")],
 )
 def test_atlas_refuses_prompts(tmp_path, line, said):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text(line + "\n")
     with pytest.raises(ps.InvalidInput, match=said):
-        atlas_command._prompts(Namespace(prompts=str(prompts), prompt=[], prompt_file=[], chat=False))
+        read_prompts(Namespace(prompts=str(prompts), prompt=[], prompt_file=[], chat=False))
+
+
+# ---- vectors: files, atlas folders, search
+
+
+@pytest.fixture(scope="module")
+def mapped(stories, tmp_path_factory):
+    """(folder of an atlas, its atlas)"""
+    folder = tmp_path_factory.mktemp("vectors") / "run"
+    return folder, ps.atlas(ps.load(stories), [PROMPT], sources=[1, 2], k=3, out=folder, progress=False)
+
+
+def generated(capsys, stories, *words):
+    args = ["generate", stories, "--prompt", PROMPT, "--max-new-tokens", 8, *words, "--json"]
+    assert main(list(map(str, args))) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)["generations"]
+
+
+def test_steering_by_any_file_of_vectors(stories, mapped, capsys, tmp_path):
+    model, atlas = ps.load(stories), mapped[1]
+    vectors = [atlas.vector(1, 4, 0) * 2.0, atlas.vector(2, 4, 0) * -3.0]
+    wanted = model.steered(vectors).generate(PROMPT, 8).text
+    for name in ("v.gguf", "v.safetensors"):
+        ps.save_vectors(tmp_path / name, vectors)
+        (said,) = generated(capsys, stories, "--steer", tmp_path / name)
+        assert said["text"] == wanted != model.generate(PROMPT, 8).text and len(said["steering"]) == 2
+    vectors[0].save(tmp_path / "a.safetensors")
+    vectors[1].save(tmp_path / "b.safetensors")
+    (said,) = generated(capsys, stories, "--steer", tmp_path / "a.safetensors", "--steer", tmp_path / "b.safetensors")
+    assert said["text"] == wanted
+
+
+def test_relative_measures_the_norm_that_a_file_lacks(stories, capsys, tmp_path):
+    model = ps.load(stories)
+    bare = ps.SteeringVector.from_array(np.arange(1.0, 65.0), 2, "resid_post", model_type="llama")
+    bare.to_gguf(tmp_path / "v.gguf")
+    (said,) = generated(capsys, stories, "--steer", tmp_path / "v.gguf", "--relative", 0.5)
+    norm = np.linalg.norm(model.activations(PROMPT, (2, "resid_post")), axis=1).mean()
+    assert f"{0.5 * norm:.3g}" in f"{float(said['steering'][0].split()[0]):.3g}"
+
+
+def test_prompts_from_a_file(stories, svd, capsys, tmp_path):
+    (tmp_path / "p.jsonl").write_text(f'{json.dumps(PROMPT)}\n{{"prompt": "The dog"}}\n')
+    args = ["generate", str(stories), "--prompts", str(tmp_path / "p.jsonl"), "--max-new-tokens", "2", "--json"]
+    assert main(args) == 0
+    assert [g["prompt"] for g in json.loads(capsys.readouterr().out)["generations"]] == [PROMPT, "The dog"]
+    words = list(map(str, svd))
+    at = words.index("--prompt")
+    found = []
+    for given in (["--prompts", str(tmp_path / "p.jsonl")], ["--prompt", PROMPT, "--prompt", "The dog"]):
+        assert main([*words[:at], *given, *words[at + 2 :], "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["sigma"])
+    assert found[0] == found[1]
+
+
+def test_export(stories, mapped, capsys, tmp_path):
+    folder, atlas = mapped
+    words = ["export", str(folder), "--source", "1", "--target", "4"]
+    assert main([*words, "--rank", "0", "--relative", "0.5", "--out", str(tmp_path / "v.gguf"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(keys(said)) == list(COMMANDS["export"].json) and said["vectors"][0]["target"] == "blocks.4.hook_mlp_out"
+    (got,), want = ps.load_vectors(tmp_path / "v.gguf"), atlas.vector(1, 4, 0).relative(0.5)
+    np.testing.assert_allclose(got.vector, want.vector, rtol=1e-6)
+    assert (got.place, got.target, got.rank, got.weights) == (want.place, want.target, 0, want.weights)
+    assert main([*words[:-1], "next_token", str(tmp_path / "all.safetensors")]) == 0
+    assert [v.rank for v in ps.load_vectors(tmp_path / "all.safetensors")] == [0, 1, 2]
+    assert main(["export", str(tmp_path / "v.gguf"), str(tmp_path / "w.safetensors")]) == 0  # and back
+    np.testing.assert_array_equal(ps.SteeringVector.load(tmp_path / "w.safetensors").vector, got.vector)
+    assert main(["export", str(tmp_path / "all.safetensors"), str(tmp_path / "one.safetensors"), "--rank", "1-2"]) == 0
+    assert [v.rank for v in ps.load_vectors(tmp_path / "one.safetensors")] == [1, 2]
+    capsys.readouterr()
+    for wrong, why in (
+        ([str(folder)], "choose a pair of it by --source LAYER and --target"),
+        (["--source", "4", "--target", "1"], "4 -> 1 cannot exist"),
+        (["--target", "nexttoken"], "did you mean 'next_token'"),
+        (["--rank", "3"], "rank is 3"),
+        (["--rank", "0-1"], "export their sum"),  # of the same block
+        (["--view", "1"], "--view is 1"),
+    ):
+        args = ["export", str(folder), "x.gguf"] if wrong == [str(folder)] else [*words, *wrong, "x.gguf"]
+        assert main(args) == 2 and why in capsys.readouterr().err
+
+
+def test_search(stories, mapped, capsys, tmp_path):
+    folder, atlas = mapped
+    validation, test = ["Once upon a time", "The dog", "Lily"], ["One day", "The cat", "Tom"]
+    for name, prompts in (("v", validation), ("t", test)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    words = ["--wanted", "was|her", "--validation", tmp_path / "v.jsonl", "--test", tmp_path / "t.jsonl", "--scales", "1",
+             "--random", 2, "--max-new-tokens", 6]  # fmt: skip
+    want = atlas.search(ps.evaluate.contains("was|her"), validation, test, 1, scales=[1.0], random=2, max_new_tokens=6)
+    args = list(map(str, ["search", folder, "--rank", 0, *words, "--out", tmp_path / "found.safetensors"]))
+    assert main([*args, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said) == set(COMMANDS["search"].json)
+    assert (said["validation"], said["test"]["value"]) == (want.chosen[0].candidate.score, want.test.value)
+    assert [r["value"] for r in said["random"]] == [r.test.value for r in want.random]
+    np.testing.assert_array_equal(ps.SteeringVector.load(tmp_path / "found.safetensors").vector, want.vector.vector)
+    assert main(args) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() == str(want) and "validation" in shown and "random      test" in shown
+    ps.save_vectors(tmp_path / "some.safetensors", [atlas.vector(1, 4, r) for r in range(3)])
+    assert main(list(map(str, ["search", tmp_path / "some.safetensors", *words]))) == 2
+    assert "--model" in capsys.readouterr().err
+    assert main(list(map(str, ["search", tmp_path / "some.safetensors", "--model", stories, *words, "--json"]))) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == 1
+
+
+def test_a_demo_without_plotly_stops_at_once(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    assert main(["demo", "--atlas", str(tmp_path / "a.html")]) == 2
+    out, err = capsys.readouterr()
+    assert not out and one_line(err) and "powersteer[report]" in err

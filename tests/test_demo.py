@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def shown(tmp_path_factory):
     words = [sys.executable, "-m", "powersteer", "demo", "--json", "--atlas", page]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), page
+    return json.loads(done.stdout), page, done.stderr
 
 
 @pytest.mark.parametrize(("fork", "goal"), [("products", 0.95), ("recipes", 0.9), ("sentences", 0.9)])
@@ -49,6 +50,22 @@ def test_power_vectors_flip_too(shown):
 def test_the_page_has_the_texts(shown):
     text = shown[1].read_text("utf-8")
     assert text.startswith("<!doctype html>") and shown[0]["seconds"] > 0
+
+
+def test_it_says_how_far_it_is(shown):
+    steps = [re.match(r"(\w+): +(\d+)%", part) for part in re.split(r"[\r\n]", shown[2])]
+    seen = [(step[1], int(step[2])) for step in steps if step]
+    assert list(dict.fromkeys(name for name, _ in seen)) == [*FORKS, "map"] and seen[0] == ("products", 0)
+    for name in [*FORKS, "map"]:
+        of_one = [percent for n, percent in seen if n == name]
+        assert of_one == sorted(of_one) and len(set(of_one)) > 5 and of_one[-1] <= 100
+
+
+def test_parts_of_a_measurement_are_its_whole(model):
+    seen = []
+    demo.measure(model, "recipes", k=1, n_test=4, same_norm=1, progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen) and {total for _, total in seen} == {100} and seen[-1] == (100, 100)
+    assert len({done for done, _ in seen}) > 20
 
 
 def test_what_it_shows_on_a_terminal(model, capsys):

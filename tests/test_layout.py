@@ -19,7 +19,7 @@ C_ORDER = (
 ).split()
 PYTHON_C_ORDER = ["faults", "module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
 PY_ORDER = (
-    "_version errors forks records files _core32 _core64 _blas sites spec chat tokens loading prompts positions hooks "
+    "_version errors forks records files progress _core32 _core64 _blas sites spec chat tokens loading prompts positions hooks "
     "controlvector vectors steering svd lockstep jacobian estimate generation model "
     "displacement melbo dct baselines rows response evaluation effects selection jlens report atlas plots demo __init__ cli __main__"
 ).split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import tiny
 
 import powersteer as ps
 from powersteer import plots
+from powersteer.prompts import user_turn
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 matplotlib.use("Agg")
@@ -234,7 +236,7 @@ def test_violin(atlas):
         (lambda a: plots.sensitivity_map(a, "kl", scale=1.0), "'kl'; it has kl_end"),
         (lambda a: plots.sensitivity_map(a.prompt(0), "kl_end"), "holds none"),
         (lambda a: plots.spectra(a, pairs=[(0, 1), (0, "next_token")]), "different units"),
-        (lambda a: plots.spectra(a, pairs=[(2, 1)]), "was not asked for"),
+        (lambda a: plots.spectra(a, pairs=[(2, 1)]), "2 -> 1 cannot exist"),
         (lambda a: plots.spectra([]), "no singular value"),
         (lambda a: plots.spectra([1]), "got int"),
         (lambda a: plots.spectra({}, pairs=[(0, 1)]), "pairs are of an Atlas"),
@@ -263,3 +265,92 @@ def test_without_matplotlib(atlas, monkeypatch):
 def test_powersteer_does_not_import_it():
     code = "import sys, powersteer as ps; assert ps.plots.violin; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- in a grid of subplots
+
+
+@pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+def test_colour_bars_keep_to_their_axes(atlas, layout):
+    """In a grid nothing of one plot lies on another, nor on the bar beside it."""
+    figure, places = pyplot.subplots(2, 2, figsize=(11, 8), layout=layout)
+    slots = [place.get_position() for place in places.flat]
+    groups, known = [], set(figure.axes)
+    draw = (lambda ax: plots.sensitivity_map(atlas, ax=ax), lambda ax: plots.sensitivity_map(atlas, rank=1, ax=ax),
+            lambda ax: plots.cosine_map(atlas.vectors(0, 1), ax=ax),
+            lambda ax: plots.sensitivity_map(atlas, "kl_end", scale=1.0, ax=ax))  # fmt: skip
+    for place, make in zip(places.flat, draw, strict=True):
+        make(place)
+        groups.append([place, *(a for a in figure.axes if a not in known)])
+        known = set(figure.axes)
+    assert [len(g) for g in groups] == [3, 3, 2, 2]
+    figure.canvas.draw()
+    boxes = [[a.get_tightbbox() for a in group] for group in groups]
+    for i, group in enumerate(boxes):
+        for a, b in itertools.combinations(group[1:], 2):
+            assert a.x1 <= b.x0 or b.x1 <= a.x0  # bars with their labels
+        for bar in group[1:]:
+            assert bar.x0 >= groups[i][0].get_window_extent().x1
+            for other in itertools.chain(*(boxes[j] for j in range(4) if j != i)):
+                assert not bar.overlaps(other)
+            if layout is None:  # within the room that the axes had
+                assert bar.x1 <= slots[i].x1 * figure.bbox.width + 1
+    assert all(a.get_window_extent().width > 100 for a in places.flat)
+
+
+def test_a_map_survives_small_axes(atlas):
+    _, places = pyplot.subplots(3, 6)
+    for place in places.flat:
+        plots.sensitivity_map(atlas, ax=place)
+    places[0, 0].figure.canvas.draw()
+    assert all(place.get_window_extent().width > 0 for place in places.flat)
+
+
+# ---- chats
+
+SYSTEM = "Be a helpful one."
+
+
+def chat(user):
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+
+
+def test_chats_are_titled_by_the_users_turn(model, tmp_path):
+    made = ps.atlas(model, [chat("How is the weather?"), chat("Who are you?")], k=2, progress=False, out=tmp_path)
+    effects = made.effects(1, scales=[1.0], max_new_tokens=0, random=2, progress=False)
+    alone = ps.effects(model, chat("How is the weather?"), made.vector(0, 1, 0), scales=[1.0], max_new_tokens=0, random=1)
+    again = ps.Atlas.load(tmp_path, model)
+    for ax in (plots.sensitivity_map(made), plots.spectra(made), plots.violin(effects), plots.effect_curve(effects.where(source=0)),
+               plots.violin(alone), plots.sensitivity_map(again), plots.violin(again.kept_effects)):  # fmt: skip
+        assert "How is the weather?" in words(ax) and "helpful" not in words(ax)
+    ps.atlas(model, [chat("How is the weather?"), chat("Who are you?")], k=2, progress=False, out=tmp_path)  # resumed
+
+
+def test_an_atlas_from_before_titles(model, tmp_path):
+    made = ps.atlas(model, [chat("Who?")], k=1, progress=False)
+    old = made.settings.to_json()
+    assert old["prompts"][0].pop("title") == "Who?"
+    there = type(made.settings).from_json(old)
+    assert there == made.settings and there.to_json() == old and "helpful" in there.prompts[0].text
+    assert "title" not in ps.atlas(model, ["text"], k=1, progress=False).settings.to_json()["prompts"][0]
+
+
+@pytest.mark.parametrize("text", [
+    f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n",
+    f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|><|start_header_id|>user<|end_header_id|>"
+    "\n\nWho?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    f"<s>[INST] <<SYS>>\n{SYSTEM}\n<</SYS>>\n\nWho? [/INST]",
+    f"<bos><start_of_turn>user\n{SYSTEM}<end_of_turn>\n<start_of_turn>model\nOk<end_of_turn>\n<start_of_turn>user\nWho?<end_of_turn>\n",
+    f"<|system|>\n{SYSTEM}<|end|>\n<|user|>\nWho?<|end|>\n<|assistant|>\n",
+    f"{SYSTEM}<｜User｜>Who?<｜Assistant｜>",
+    f"<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{SYSTEM}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Who?<|END_OF_TURN_TOKEN|>",
+])  # fmt: skip
+def test_the_users_turn_in_a_rendered_chat(text):
+    assert user_turn(text) == "Who?"
+    vec = ps.SteeringVector.from_array(np.ones(4), 0, "mlp_out", prompts=(text,))
+    assert "“Who?”" in words(plots.cosine_map([vec, -vec]))
+
+
+@pytest.mark.parametrize("text", ["a plain text", "the user said <b>no</b>", "x < user > y", ""])
+def test_other_texts_are_their_own_title(text):
+    assert user_turn(text) == text

@@ -8,21 +8,20 @@ and before the krylov ones a sketch: some sweeps from each source, read by all i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from ..displacement import check_count
 from ..estimate import estimate
+from ..evaluation import listed
 from ..model import Model
 from ..positions import prompt_positions
 from ..sites import Site
 from .settings import Settings, Target
+from .speed import effect_cost, sweep_rate
 from .store import Unit
-from .work import jacobians_of
 
-__all__ = ["Plan", "Step", "make_plan"]
+__all__ = ["EffectsPlan", "Plan", "Step", "make_plan", "plan_effects"]
 
 LANES = 16  # targets that advance together at most
 ROWS = 1024  # of a sweep; beyond, its buffers leave the caches and nothing is gained
@@ -54,11 +53,12 @@ class Plan:
     memory: int  # bytes beside the weights, of one worker
     disk: int  # bytes
     rate: float  # operations a second, measured by one sweep on this machine
+    effects: EffectsPlan | None = None  # where they were requested
 
     @property
     def seconds(self) -> float:
-        """Of one worker like this machine."""
-        return sum(step.flops for step in self.steps) / self.rate
+        """Of one worker like this machine, effects included."""
+        return sum(step.flops for step in self.steps) / self.rate + (self.effects.seconds if self.effects else 0.0)
 
     def of_kind(self, *kinds: str) -> list[Step]:
         return [step for step in self.steps if step.kind in kinds]
@@ -77,6 +77,8 @@ class Plan:
                 pairs = sum(len(step.unit.targets) for step in steps)
                 flops = sum(step.flops for step in steps)
                 lines.append(f"  {kind:7s} {pairs:5d} pairs, {flops / 1e12:8.3g} TFLOP, {_time(flops / self.rate):>7s}: {text}")
+        if self.effects:
+            lines.append(str(self.effects))
         return "\n".join([*lines, f"  measured on one sweep: {self.rate / 1e9:.3g} GFLOP/s"])
 
 
@@ -87,7 +89,7 @@ def _time(seconds: float) -> str:
 
 
 def make_plan(model: Model, settings: Settings, rate: float | None = None) -> Plan:
-    """rate: operations a second; None: measured, by one sweep."""
+    """rate: operations a second; None: measured, by a sweep through one block."""
     steps: list[Step] = []
     memory = 0
     for view in range(len(settings.groups)):
@@ -101,7 +103,7 @@ def make_plan(model: Model, settings: Settings, rate: float | None = None) -> Pl
     cells = sum(len(step.unit.targets) for step in (pairs or steps))
     width = settings.k * model.d_model * model.dtype.itemsize
     disk = sum(len(step.unit.targets) * (width + 1000) + 500 for step in pairs) + 600 * cells
-    return Plan(tuple(steps), cells, memory, disk, rate or _measure(model, settings, steps))
+    return Plan(tuple(steps), cells, memory, disk, rate or _rate(model, settings, steps))
 
 
 def _source_steps(
@@ -141,26 +143,59 @@ def _target_rows(settings: Settings, target: Target, lengths: Sequence[int]) -> 
     return sum(len(prompt_positions(settings.target_positions, n)) for n in lengths)
 
 
-def _measure(model: Model, settings: Settings, steps: Sequence[Step]) -> float:
-    """Operations a second in a sweep of the first source, of as many vectors as a unit carries."""
-    step = steps[0]
-    J = jacobians_of(model, settings, step.unit)
-    lengths = [len(settings.prompts[i].tokens) for i in settings.groups[step.unit.view]]
-    last = step.unit.targets[-1]
-    end = last if isinstance(last, str) else Site(last, settings.target_site)
-    flops = estimate(
-        model.spec, lengths, model.dtype.itemsize, Site(step.unit.source, settings.source_site), end,
-        _target_rows(settings, last, lengths), settings.k,
-    ).flops  # fmt: skip
-    n = max(1, min(LANES, ROWS // sum(lengths)))
-    V = np.ones((n, model.d_model), J.dtype)
-    J.fan(V)  # first use reads the weights from the disk
-    started = time.perf_counter()
-    repeats = 0
-    while repeats < 3 or (time.perf_counter() - started < 0.05 and repeats < 1000):
-        J.fan(V)
-        repeats += 1
-    return n * flops * repeats / (time.perf_counter() - started)
+def _rate(model: Model, settings: Settings, steps: Sequence[Step]) -> float:
+    """Operations a second in a sweep of as many vectors as a unit carries."""
+    n = sum(len(settings.prompts[i].tokens) for i in settings.groups[steps[0].unit.view])
+    return sweep_rate(model, n, max(1, min(LANES, ROWS // n)))
+
+
+@dataclass(frozen=True)
+class EffectsPlan:
+    """What `Atlas.effects` of every view will take."""
+
+    vectors: int  # in all views
+    pushes: int  # vectors and random ones, by sign, scale and prompt
+    new_tokens: float  # of each, as far as it was measured
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"  effects {self.vectors:5d} vectors, {self.pushes} continuations of about {self.new_tokens:.3g} tokens, "
+            f"{_time(self.seconds)}"
+        )
+
+
+def plan_effects(
+    model: Model,
+    settings: Settings,
+    rate: float,
+    ranks: int | Sequence[int] | None = None,
+    scales: Sequence[float] = (0.35, 1.0),
+    signs: Sequence[int] = (1, -1),
+    max_new_tokens: int = 32,
+    random: int = 8,
+) -> EffectsPlan:
+    """The time of effects with these arguments, from a few measured continuations. rate: of sweeps."""
+    max_new_tokens, random = (
+        check_count(x, f"effects: {name}", least=0) for x, name in ((max_new_tokens, "max_new_tokens"), (random, "random"))
+    )
+    cost = effect_cost(model, [p.tokens for p in settings.prompts[:8]], max_new_tokens)
+    per_pair = settings.k if ranks is None else ranks if isinstance(ranks, int) else len(listed(ranks))
+    ways = len(listed(scales)) * len(listed(signs))
+    vectors = pushes = 0
+    seconds = 0.0
+    for group in settings.groups:
+        for source in settings.sources:
+            here = per_pair * len(settings.targets_of(source))
+            if not here:
+                continue
+            vectors += here
+            for n in (len(settings.prompts[i].tokens) for i in group):
+                pushes += ways * (here + random)
+                start, end = Site(source, settings.source_site), Site(model.n_layers - 1, "resid_post")
+                sweep = estimate(model.spec, [n], model.dtype.itemsize, start, end, 1, 1).flops if source < end.layer else 0.0
+                seconds += cost.seconds(n, ways * (here + random) + 1) + here * sweep / rate
+    return EffectsPlan(vectors, pushes, cost.new_tokens, seconds)
 
 
 def batches(steps: Sequence[Step], flops: float) -> Iterator[list[Step]]:

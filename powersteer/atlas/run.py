@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ..errors import InvalidInput
 from ..model import Model
 from ..positions import Positions
+from ..progress import Report, progress_bar
 from ..prompts import Prompts
-from .plan import Plan, Step, batches, make_plan
+from .plan import Plan, Step, batches, make_plan, plan_effects
 from .settings import Settings, Target, make_settings
 from .store import Memory, Store, open_folder
 from .table import Atlas
@@ -41,7 +40,7 @@ def atlas(
     out: str | Path | None = None,
     resume: bool = True,
     executor: ExecutorLike | None = None,
-    progress: bool = True,
+    progress: bool | Report = True,
     *,
     views: str = "stacked",
     next_token: bool = True,
@@ -62,7 +61,8 @@ def atlas(
     out: a folder that is a valid atlas all the while, and goes on where it stopped (resume); None: in memory.
     executor: any `concurrent.futures.Executor` (processes, Dask's `client.get_executor()`, `mpi4py.futures`), or a
     function that makes one, which is called again if its workers die; each worker maps the model's file and uses
-    `worker_threads` threads. progress: prints the plan and shows a bar, on stderr.
+    `worker_threads` threads. progress: True prints the plan and shows a bar, on stderr; False; or a callable that gets
+    (operations done, in all).
 
     Raises InvalidInput for what the model does not have, and for a folder with an atlas of other settings, naming them.
     The same settings, seed and number of threads give the same bits, however often it was interrupted.
@@ -77,11 +77,11 @@ def atlas(
     if not _missing(store, make_plan(model, settings, rate=1.0).steps):
         return done
     plan = make_plan(model, settings)
-    if progress:
+    if progress is True:
         print(plan, file=sys.stderr)
     runner = _Local(model, settings) if job is None else _Remote(job, executor, plan.rate)
     total, left = _operations(plan.steps), _operations(_missing(store, plan.steps))
-    with tqdm(total=total, initial=total - left, disable=not progress, bar_format=_BAR) as bar:
+    with progress_bar(progress, total, "atlas", initial=total - left, bar_format=_BAR) as report:
         for phase in (("sketch",), ("dense", "krylov")):
             todo = _promising(store, _missing(store, plan.of_kind(*phase)))
             for step, result in runner.run(todo):
@@ -89,21 +89,35 @@ def atlas(
                     store.put_sketches(step.unit.view, step.unit.source, result)
                 else:
                     store.put(step.unit, *result)
-                bar.update(_operations([step]))
+                report(_operations([step]))
     return done
 
 
-_BAR = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
-def atlas_plan(model: Model, prompts: Prompts, **arguments: Any) -> Plan:
-    """What `atlas` with the same arguments would do, and its time, memory and disk: `print` it. Nothing is written."""
+def atlas_plan(
+    model: Model, prompts: Prompts, *, effects: int | Mapping[str, Any] | None = None, **arguments: Any
+) -> Plan:
+    """What `atlas` with the same arguments would do, and its time, memory and disk: `print` it. Nothing is written.
+
+    effects: also the time of `Atlas.effects` of every view: the ranks, or a dict of ranks, scales, signs,
+    max_new_tokens and random. What this machine does in a second is measured in about a second, once for a model.
+    """
     accepted = {**_DEFAULTS, **arguments}
     if set(accepted) != set(_DEFAULTS):
         raise InvalidInput(f"atlas_plan: unknown arguments {sorted(set(accepted) - set(_DEFAULTS))}")
-    return make_plan(model, make_settings(model, prompts, **accepted))
+    settings = make_settings(model, prompts, **accepted)
+    plan = make_plan(model, settings)
+    if effects is None:
+        return plan
+    how = {"ranks": effects} if isinstance(effects, int) else dict(effects)
+    if unknown := set(how) - _EFFECTS:
+        raise InvalidInput(f"atlas_plan: effects has {sorted(unknown)[0]!r}; it takes {', '.join(sorted(_EFFECTS))}")
+    return replace(plan, effects=plan_effects(model, settings, plan.rate, **how))
 
 
+_EFFECTS = {"ranks", "scales", "signs", "max_new_tokens", "random"}
 _DEFAULTS: dict[str, Any] = {
     "sources": None, "targets": None, "k": 12, "sites": "mlp_out", "positions": _LAST_TWO, "tol": 1e-2,
     "views": "stacked", "next_token": True, "method": "auto", "sketch": 16, "seed": 0, "max_applications": None,

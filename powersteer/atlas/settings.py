@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import InvalidInput, shown
 from ..model import Model
 from ..positions import Positions, canonical, prompt_positions
-from ..prompts import Prompts, split
+from ..prompts import Prompts, split, title
 from ..records import record
-from ..sites import Site, parse_site, precedes
+from ..sites import Site, near_head, parse_site, precedes
 
 __all__ = ["NEXT_TOKEN", "PromptRecord", "Settings", "Target", "make_settings"]
 
@@ -30,6 +30,7 @@ class PromptRecord:
     name: str
     text: str
     tokens: tuple[int, ...]
+    title: str = field(default="", compare=False)  # of a chat: its last user's turn
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,14 @@ class Settings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        data["prompts"] = [{key: value for key, value in p.items() if key != "title" or value} for p in data["prompts"]]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
-        settings = record(cls, {**data, "positions": _frozen(data["positions"])})
+        prompts = [{"title": "", **p} for p in data["prompts"]]
+        settings = record(cls, {**data, "prompts": prompts, "positions": _frozen(data["positions"])})
         settings._check()
         return settings
 
@@ -204,6 +208,9 @@ def _layers(model: Model, layers: Sequence[int] | None, name: str, site: str) ->
     rules: dict[str, Any] = {"n_layers": model.n_layers, "parallel": model.spec.parallel, "post_norms": model.spec.post_norms}
     if layers is None:
         layers = range(model.n_layers)
+    for layer in layers if isinstance(layers, (list, tuple)) else ():
+        if isinstance(layer, str):
+            raise InvalidInput(f"atlas: {name} has {layer!r}: {near_head(layer)}It must be a list of layers, and next_token among targets")
     try:
         chosen = sorted({parse_site((layer, site), **rules).layer for layer in layers})
     except TypeError:
@@ -231,5 +238,5 @@ def _prompts(model: Model, prompts: Prompts, positions: Positions) -> tuple[Prom
         else:
             text = "".join(model.to_str_tokens(tokens)) if model.tokenizer else ""
         prompt_positions(positions, len(tokens))  # refuses what selects nothing
-        records.append(PromptRecord(f"prompt {i}", text, tuple(tokens.tolist())))
+        records.append(PromptRecord(f"prompt {i}", text, tuple(tokens.tolist()), "" if text is prompt else title(prompt)))
     return tuple(records)

@@ -20,9 +20,10 @@ from ..errors import InvalidInput, MissingDependency, NotFound
 from ..evaluation import Score, listed
 from ..model import Model
 from ..positions import prompt_positions
+from ..progress import Report
 from ..prompts import Prompts
 from ..selection import SearchResult, search
-from ..sites import Site
+from ..sites import Site, near_head, precedes
 from ..vectors import SteeringVector
 from . import effects as kept
 from .settings import NEXT_TOKEN, Settings, Target
@@ -87,6 +88,11 @@ class Atlas:
     def prompts(self) -> list[str]:
         """The prompts of this view, as text."""
         return [self.settings.prompts[i].text for i in self.settings.groups[self._view]]
+
+    @property
+    def titles(self) -> list[str]:
+        """What tells the prompts of this view apart: the text, of a chat the last user's turn."""
+        return [self.settings.prompts[i].title or self.settings.prompts[i].text for i in self.settings.groups[self._view]]
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -173,15 +179,34 @@ class Atlas:
         try:
             return self._cells[source, target]
         except KeyError:
-            state = "is not computed yet" if (source, target) in self.pairs else "was not asked for"
-            raise InvalidInput(f"the pair {source} -> {target} {state} in this atlas of {self.model_name!r}") from None
+            raise InvalidInput(self._absent(source, target)) from None
+
+    def _absent(self, source: int, target: Target) -> str:
+        """Why there is nothing of a pair."""
+        pair = f"the pair {source} -> {target}"
+        if (source, target) in self.pairs:
+            return f"{pair} is not computed yet in this atlas of {self.model_name!r}"
+        if target != NEXT_TOKEN and isinstance(target, str):
+            return f"{pair}: there is no target {target!r}: {near_head(target)}Targets of this atlas are {_listing(self.targets)}"
+        for layer in (source, target):
+            if layer != NEXT_TOKEN and layer not in range(self.n_layers):
+                return f"{pair} cannot exist: {self.model_name!r} has no layer {layer}; its layers are 0 to {self.n_layers - 1}"
+        s = self.settings
+        start, end = Site(source, s.source_site), target if isinstance(target, str) else Site(target, s.target_site)
+        if isinstance(end, Site) and not precedes(start, end, s.parallel):
+            return f"{pair} cannot exist: the source {start} does not come before the target {end} in the model's computation"
+        return (
+            f"{pair} was not asked for in this atlas of {self.model_name!r}: its sources are {_listing(s.sources)}, "
+            f"its targets {_listing(s.targets)}"
+        )
 
     def sketch(self, source: int, target: Target) -> Sketch:
         """The estimate of a pair, from random vectors. Raises InvalidInput where there is none."""
         try:
             return self._sketches[source, target]
         except KeyError:
-            raise InvalidInput(f"the pair {source} -> {target} has no sketch in this atlas") from None
+            known = f"the pair {source} -> {target} has no sketch in this atlas"
+            raise InvalidInput(known if (source, target) in self.pairs else self._absent(source, target)) from None
 
     def _array(self, field: str) -> Array:
         """(n_layers, n_layers, k) of a field of the cells."""
@@ -278,14 +303,14 @@ class Atlas:
         random: int = 8,
         seed: int = 0,
         resume: bool = True,
-        progress: bool = True,
+        progress: bool | Report = True,
     ) -> Effects:
         """What the vectors of this view do to its prompts: KL, logits, linearity, continuations, signs of degeneration,
         beside random vectors of the same norms. The arguments are those of `powersteer.effects`.
 
         ranks: of each pair; a number n for the first n, None for all. They are kept in the atlas, source by source, and
-        shown by `report`; what is there already is not computed again. Raises InvalidInput where effects with other
-        arguments are kept, naming them; resume=False replaces them.
+        shown by `report`; what is there already is not computed again, and more ranks, scales or signs are added to it.
+        Raises InvalidInput where effects with other arguments are kept, naming them; resume=False replaces them.
         """
         how = {"scales": listed(scales), "signs": listed(signs), "max_new_tokens": max_new_tokens,
                "tokens": listed(tokens), "score": score, "stop": stop, "random": random, "seed": seed}  # fmt: skip
@@ -294,7 +319,7 @@ class Atlas:
         def vectors_of(source: int) -> list[SteeringVector]:
             return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])
 
-        return kept.compute(self.model, self._store, self._view, vectors_of, ranks, resume, progress, how)
+        return kept.compute(self.model, self._store, self._view, vectors_of, resume, progress, how)
 
     @property
     def kept_effects(self) -> Effects | None:
@@ -317,7 +342,7 @@ class Atlas:
         wanted = self.pairs if pairs is None else list(pairs)
         unknown = [pair for pair in wanted if pair not in self.pairs]
         if unknown:
-            raise InvalidInput(f"search: the pair {unknown[0]} is not in this atlas of {self.model_name!r}")
+            raise InvalidInput(f"search: {self._absent(*unknown[0])}")
         return search(self.model, self._vectors(ranks, wanted), score, validation, test, **how)
 
     # ---- for others
@@ -412,3 +437,7 @@ class Atlas:
         unsure = sum(not c.converged for c in self)
         state = f"{len(self)} of {len(self.pairs)} pairs" + (f", {unsure} not converged" if unsure else "")
         return f"Atlas({self.model_name!r}, {self.view_name}, k {self.k}, tol {self.settings.tol:g}, {state})"
+
+
+def _listing(targets: Sequence[Target]) -> str:
+    return ", ".join(map(str, targets))

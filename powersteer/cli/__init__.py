@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from .._version import __version__
 from ..errors import InvalidInput
-from . import atlas, demo, generate, info, report, svd
+from . import atlas, demo, export, generate, info, report, search, svd
 from .arguments import Command, Parser, command_parser
 from .console import guarded
 
@@ -30,6 +30,8 @@ COMMANDS: dict[str, Command] = {
     "atlas": atlas.COMMAND,
     "report": report.COMMAND,
     "generate": generate.COMMAND,
+    "search": search.COMMAND,
+    "export": export.COMMAND,
 }
 
 

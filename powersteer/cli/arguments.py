@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, MissingDependency
+from ..files import check_writable
 from ..model import Model, load
-from ..sites import SITES, parse_site
+from ..sites import HEADS, SITES, near_head, parse_site
 
 __all__ = [
     "Command",
@@ -20,11 +22,17 @@ __all__ = [
     "add_positions",
     "add_prompts",
     "add_sites",
+    "check_page",
     "command_parser",
+    "layer_target",
     "load_model",
+    "nonempty",
     "number",
+    "numbers",
+    "read_lines",
     "read_prompts",
     "whole",
+    "wholes",
 ]
 
 
@@ -35,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def read(self, words: Sequence[str]) -> Namespace:
-        return self.parse_args(self._joined(words))
+        return self.parse_intermixed_args(self._joined(words))
 
     def error(self, message: str) -> NoReturn:
         raise InvalidInput(f"{message}; see {self.prog} --help")
@@ -85,14 +93,14 @@ def command_parser(name: str, command: Command) -> Parser:
     if command.subject == "model":
         _add_model(parser)
     elif command.subject:
-        parser.add_argument(command.subject, help="of an atlas, which holds its atlas.json")
+        parser.add_argument(command.subject, type=nonempty, help="of an atlas, which holds its atlas.json")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.arguments(parser)
     return parser
 
 
 def _add_model(parser: Parser) -> None:
-    parser.add_argument("model", help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file")
+    parser.add_argument("model", type=nonempty, help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file")
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"
     )
@@ -110,20 +118,58 @@ def load_model(args: Namespace) -> Model:
 def add_prompts(parser: Parser) -> None:
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
     parser.add_argument("--prompt-file", action="append", default=[], metavar="FILE", help="a prompt, the whole file")
+    parser.add_argument("--prompts", metavar="FILE", help='JSON lines: "text", {"prompt": "text"} or {"messages": [...]}')
     parser.add_argument("--chat", action="store_true", help="render prompts with the model's chat template")
 
 
 def read_prompts(args: Namespace) -> list[Any]:
-    """Texts, or with --chat conversations."""
-    texts = list(args.prompt)
+    """Texts, with --chat or from {"messages": ...} conversations."""
+    if args.prompts is not None:
+        if args.prompt or args.prompt_file:
+            raise InvalidInput("give prompts by --prompts FILE, or by --prompt and --prompt-file")
+        return read_lines(args.prompts, args.chat)
+    prompts = [_text(text, "--prompt", args.chat) for text in args.prompt]
     for name in args.prompt_file:
-        try:
-            texts.append(Path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"cannot read the prompt file {name}: {error}") from error
-    if not texts:
-        raise InvalidInput("no prompt: give --prompt TEXT or --prompt-file FILE")
-    return [[{"role": "user", "content": text}] for text in texts] if args.chat else texts
+        prompts.append(_text(_read(name, "prompt file"), f"the prompt file {name}", args.chat))
+    if not prompts:
+        raise InvalidInput("no prompt: give --prompt TEXT, --prompt-file FILE or --prompts FILE")
+    return prompts
+
+
+def read_lines(path: str, chat: bool) -> list[Any]:
+    """The prompts of a file of JSON lines."""
+    lines = _read(path, "prompts").splitlines()
+    prompts = [_line(line, f"{path}, line {n}", chat) for n, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise InvalidInput(f"{path} holds no prompt")
+    return prompts
+
+
+def _line(line: str, where: str, chat: bool) -> Any:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise InvalidInput(f"{where} is no JSON: {error}") from None
+    text = data.get("prompt") if isinstance(data, dict) else data
+    messages = data.get("messages") if isinstance(data, dict) else None
+    if isinstance(text, str) and messages is None:
+        return _text(text, where, chat)
+    if isinstance(messages, list) and messages and text is None:
+        return messages
+    raise InvalidInput(f'{where} must be "text", {{"prompt": "text"}} or {{"messages": [...]}}')
+
+
+def _read(name: str, what: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"cannot read the {what} {name}: {error}") from error
+
+
+def _text(text: str, where: str, chat: bool) -> Any:
+    if not text.strip():
+        raise InvalidInput(f"{where} is empty; a prompt needs a text")
+    return [{"role": "user", "content": text}] if chat else text
 
 
 # ---- places
@@ -152,7 +198,17 @@ def _place(text: str) -> Any:
 
 
 def _target(text: str) -> Any:
-    return text if text in ("next_token", "logits") else _place(text)
+    if hint := near_head(text):
+        if text in HEADS:
+            return text
+        raise ArgumentTypeError(f"{text!r} is no target: {hint}")
+    return _place(text)
+
+
+def layer_target(text: str) -> Any:
+    """A target of an atlas: a layer, or next_token."""
+    target = _target(text)
+    return target if target in HEADS else whole(text)
 
 
 def _positions(text: str) -> Any:
@@ -167,7 +223,23 @@ def _positions(text: str) -> Any:
         raise ArgumentTypeError(f"{text!r} is no position (-1), list (3,5) or range (-2:)") from None
 
 
-# ---- numbers
+# ---- names and numbers
+
+
+def check_page(path: str | Path) -> None:
+    """Raises before anything is computed what would prevent the page from being written."""
+    try:
+        import plotly.offline  # noqa: F401
+    except ImportError:
+        raise MissingDependency("a report needs plotly: pip install 'powersteer[report]'") from None
+    check_writable(path)
+
+
+def nonempty(text: str) -> str:
+    """Of a file, a folder or a model."""
+    if not text.strip():
+        raise ArgumentTypeError("the name is empty")
+    return text
 
 
 def whole(text: str) -> int:
@@ -182,3 +254,19 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def numbers(text: str) -> list[float]:
+    return [number(part) for part in text.split(",")]
+
+
+def wholes(text: str) -> list[int]:
+    """ "0-3,7" -> [0, 1, 2, 3, 7]"""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no list of whole numbers (0-11 or 0,4,8)") from None
+    return found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +14,28 @@ from ..atlas import Atlas, atlas, atlas_plan
 from ..atlas.settings import METHODS, VIEWS
 from ..displacement import check_positive
 from ..errors import InvalidInput
-from .arguments import Command, Parser, add_positions, add_prompts, load_model, number, read_prompts, whole
+from .arguments import (
+    Command,
+    Parser,
+    add_positions,
+    add_prompts,
+    load_model,
+    nonempty,
+    number,
+    numbers,
+    read_prompts,
+    whole,
+    wholes,
+)
 from .console import print_json
 
 
 def _arguments(parser: Parser) -> None:
     add_prompts(parser)
-    parser.add_argument("--prompts", metavar="FILE", help='JSON lines: "text", {"prompt": "text"} or {"messages": [...]}')
-    parser.add_argument("--out", metavar="FOLDER", help="the atlas; one that is there and of the same settings is resumed")
+    parser.add_argument("--out", type=nonempty, metavar="FOLDER", help="the atlas; one that is there and of the same settings is resumed")
     parser.add_argument("-k", type=whole, default=12, help="triplets a pair (default 12)")
-    parser.add_argument("--sources", type=_layers, metavar="LAYERS", help="0-11 or 0,4,8 (default: every layer)")
-    parser.add_argument("--targets", type=_layers, metavar="LAYERS", help="likewise")
+    parser.add_argument("--sources", type=wholes, metavar="LAYERS", help="0-11 or 0,4,8 (default: every layer)")
+    parser.add_argument("--targets", type=wholes, metavar="LAYERS", help="likewise")
     parser.add_argument("--sites", type=lambda text: text.split(","), default=["mlp_out", "mlp_out"],
                         help="source,target (default mlp_out,mlp_out)")  # fmt: skip
     add_positions(parser, "target positions (default -2:)")
@@ -38,59 +47,14 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=whole, default=0, help="of starting and random vectors (default 0)")
     parser.add_argument("--effects", type=whole, metavar="RANKS", default=0,
                         help="also try the first RANKS vectors of every pair on the prompts, for the report")  # fmt: skip
-    parser.add_argument("--scales", type=_numbers, default=[0.35, 1.0], help="of effects, in site norms (default 0.35,1)")
-    parser.add_argument("--new-tokens", type=whole, default=32, help="of every continuation (default 32)")
+    parser.add_argument("--scales", type=numbers, default=[0.35, 1.0], help="of effects, in site norms (default 0.35,1)")
+    parser.add_argument("--max-new-tokens", "--new-tokens", type=whole, default=32, help="of every continuation (default 32)")
     parser.add_argument("--workers", type=whole, default=0, help="processes, with --threads threads each or 1 (default: none)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan: time, memory, disk")
 
 
-def _layers(text: str) -> list[int]:
-    """ "0-3,7" -> [0, 1, 2, 3, 7]"""
-    layers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            layers += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no list of layers (0-11 or 0,4,8)") from None
-    return layers
-
-
-def _numbers(text: str) -> list[float]:
-    return [number(part) for part in text.split(",")]
-
-
-def _prompts(args: Namespace) -> list[Any]:
-    if args.prompts is None:
-        return read_prompts(args)
-    if args.prompt or args.prompt_file:
-        raise InvalidInput("give prompts by --prompts FILE, or by --prompt and --prompt-file")
-    try:
-        lines = Path(args.prompts).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"cannot read the prompts {args.prompts}: {error}") from error
-    prompts = [_prompt(line, f"{args.prompts}, line {n}", args.chat) for n, line in enumerate(lines, 1) if line.strip()]
-    if not prompts:
-        raise InvalidInput(f"{args.prompts} holds no prompt")
-    return prompts
-
-
-def _prompt(line: str, where: str, chat: bool) -> Any:
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise InvalidInput(f"{where} is no JSON: {error}") from None
-    text = data.get("prompt") if isinstance(data, dict) else data
-    messages = data.get("messages") if isinstance(data, dict) else None
-    if isinstance(text, str) and messages is None:
-        return [{"role": "user", "content": text}] if chat else text
-    if isinstance(messages, list) and messages and text is None:
-        return messages
-    raise InvalidInput(f'{where} must be "text", {{"prompt": "text"}} or {{"messages": [...]}}')
-
-
 def _atlas(args: Namespace) -> int:
-    prompts = _prompts(args)
+    prompts = read_prompts(args)
     if args.out is None and not args.dry_run:
         raise InvalidInput("an atlas needs a folder: --out FOLDER (or --dry-run for the plan alone)")
     if args.workers < 0:
@@ -107,25 +71,27 @@ def _atlas(args: Namespace) -> int:
     }  # fmt: skip
     if args.positions is not None:
         what["positions"] = args.positions
+    how: dict[str, Any] | None = None
+    if args.effects:
+        how = {"ranks": args.effects, "scales": args.scales, "max_new_tokens": args.max_new_tokens}
     if args.dry_run:
-        plan = atlas_plan(model, prompts, **what)
+        plan = atlas_plan(model, prompts, effects=how, **what)
         if args.json:
-            print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk})
+            print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk,
+                        "effects_seconds": plan.effects.seconds if plan.effects else None})  # fmt: skip
         else:
             print(plan)
-            if args.effects:
-                print(f"not in this plan: --effects, {2 * len(args.scales)} continuations of {args.new_tokens} tokens for each "
-                      f"of {args.effects} vectors a pair, and each prompt of its view")  # fmt: skip
         return 0
+    if how is not None:
+        print(atlas_plan(model, prompts, effects=how, **what).effects, file=sys.stderr)
     with _Workers(args.workers) as executor:
         made = atlas(
             model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1,
-            progress=sys.stderr.isatty(), **what,
+            progress=True, **what,
         )  # fmt: skip
-    if args.effects:
+    if how is not None:
         for view in made.views():
-            view.effects(args.effects, scales=args.scales, max_new_tokens=args.new_tokens, seed=args.seed,
-                         progress=sys.stderr.isatty())  # fmt: skip
+            view.effects(**how, seed=args.seed, progress=True)
     if args.json:
         print_json(_summary(made))
     else:

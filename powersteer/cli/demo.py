@@ -6,46 +6,52 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from ..atlas import atlas
 from ..demo import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure, to_json
 from ..forks import FORKS, questions
 from ..model import Model
+from ..progress import Report, progress_line
 from ..vectors import SteeringVector
-from .arguments import Command, Parser, whole
+from .arguments import Command, Parser, check_page, nonempty, whole
 from .console import print_json
 
 _LABEL = 16  # columns
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("--atlas", metavar="FILE", help="also map the model and write the page to explore (powersteer[report])")
+    parser.add_argument("--atlas", type=nonempty, metavar="FILE",
+                        help="also map the model and write the page to explore (powersteer[report])")  # fmt: skip
     parser.add_argument("--seed", type=whole, default=0, help="of random vectors (default 0)")
     parser.add_argument("--threads", type=whole, help="default: the physical cores")
 
 
 def _demo(args: Namespace) -> int:
+    if args.atlas is not None:
+        check_page(args.atlas)
     began = time.perf_counter()
     model = load_demo(args.threads)
     if not args.json:
-        print(_opening(model))
+        print(_opening(model), flush=True)
     results: list[ForkResult] = []
     for name, fork in FORKS.items():
-        found = measure(model, name, seed=args.seed)
+        with _bar(name) as report:
+            found = measure(model, name, seed=args.seed, progress=report)
         results.append(found.result)
         if not args.json:
             print(f"\n{name}: {fork.default} by default, or {fork.alternative}")
             prompt = questions(name, "test", 1)[0].prompt
             _show(model, prompt, {"Fisher": found.fisher, "power": found.power})
             print(_figures(found.result), flush=True)
-    if args.atlas:
+    if args.atlas is not None:
         _write_atlas(model, args.atlas)
     seconds = time.perf_counter() - began
     if args.json:
         print_json(to_json(results, round(seconds, 2)))
     else:
-        print(_closing(results[0], seconds) + (f"; {args.atlas} is the map" if args.atlas else ""))
+        print(_closing(results[0], seconds) + (f"; {args.atlas} is the map" if args.atlas is not None else ""))
     return 0
 
 
@@ -106,10 +112,24 @@ def _closing(r: ForkResult, seconds: float) -> str:
 
 def _write_atlas(model: Model, path: str) -> None:
     prompts = [questions(name, "validation", 1)[0].prompt for name in FORKS]
-    made = atlas(model, prompts, k=4, positions=LAST, views="each", progress=False)
-    for view in made.views():
-        view.effects(4, max_new_tokens=ANSWER, progress=sys.stderr.isatty())
+    with _bar("map") as report:
+        made = atlas(model, prompts, k=4, positions=LAST, views="each", progress=_later(report, 0.0, 0.1))
+        views = made.views()
+        for i, view in enumerate(views):
+            view.effects(4, max_new_tokens=ANSWER, progress=_later(report, 0.1 + 0.9 * i / len(views), 0.9 / len(views)))
     made.report(path)
+
+
+def _later(report: Callable[[float, float], None], begin: float, share: float) -> Report:
+    """The progress of a part as that of the whole."""
+    return lambda done, total: report(begin + share * done / total, 1.0)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar on stderr that leaves before the results come; takes (done, total)."""
+    with progress_line(True, name, total=100, leave=False, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as line:
+        yield lambda done, total: line.update(int(100 * done / total) - line.n)
 
 
 COMMAND = Command(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidInput
 from ..generation import Generation
-from ..vectors import SteeringVector
-from .arguments import Command, Parser, add_positions, add_prompts, load_model, number, read_prompts, whole
+from ..prompts import title
+from ..vectors import load_vectors
+from .arguments import Command, Parser, add_positions, add_prompts, load_model, nonempty, number, read_prompts, whole
 from .console import print_json
+from .vectors import add_strength, scaled
 
 
 def _arguments(parser: Parser) -> None:
     add_prompts(parser)
-    parser.add_argument("--steer", action="append", default=[], metavar="FILE", help="a saved vector; may be repeated")
-    scale = parser.add_mutually_exclusive_group()
-    scale.add_argument("--relative", type=number, help="strength, as a multiple of the site's activation norm")
-    scale.add_argument("--scale", type=number, help="strength, absolute (default: as saved)")
+    parser.add_argument("--steer", action="append", default=[], type=nonempty, metavar="FILE",
+                        help="saved vectors, .safetensors or .gguf, all of them added; may be repeated")  # fmt: skip
+    add_strength(parser)
     add_positions(parser, "where to steer: prompt, generated, -2: or 3,5 (default all)")
     parser.add_argument("--compare", action="store_true", help="unsteered and both signs, one after the other")
     parser.add_argument("--max-new-tokens", type=whole, default=64, help="default 64")
@@ -32,8 +32,9 @@ def _arguments(parser: Parser) -> None:
 def _generate(args: Namespace) -> int:
     _need_steer(args)
     prompts = read_prompts(args)
-    vectors = [_scaled(SteeringVector.load(name), args) for name in args.steer]
+    saved = [v for file in args.steer for v in load_vectors(file)]
     model = load_model(args)
+    vectors = scaled(saved, args, model, prompts)
     variants = [("steered" if vectors else "unsteered", vectors)]
     if args.compare:
         variants = [("unsteered", []), ("steered", vectors), ("steered the other way", [-v for v in vectors])]
@@ -42,15 +43,15 @@ def _generate(args: Namespace) -> int:
         "top_p": args.top_p, "seed": args.seed, "stop": args.stop,
     }  # fmt: skip
     found = []
-    for title, chosen in variants:
+    for variant, chosen in variants:
         view = model.steered(chosen, positions=args.positions) if chosen else model
         for prompt in prompts:
             if args.json:
-                found.append(_generation(title, prompt, view.generate(prompt, **options)))
+                found.append(_generation(variant, prompt, view.generate(prompt, **options)))
                 continue
             stream = view.generate(prompt, stream=True, **options)  # refuses before anything is printed
             if len(variants) * len(prompts) > 1:
-                print(f"--- {title}" + (f": {prompt}" if isinstance(prompt, str) else ""))
+                print(f"--- {variant}: {title(prompt)}")
             print(prompt if isinstance(prompt, str) else "", end="", flush=True)
             for piece in stream:
                 print(piece, end="", flush=True)
@@ -71,15 +72,9 @@ def _need_steer(args: Namespace) -> None:
             raise InvalidInput(f"{name} needs a vector: --steer FILE")
 
 
-def _scaled(vector: SteeringVector, args: Namespace) -> SteeringVector:
-    if args.relative is not None:
-        return vector.relative(args.relative)
-    return vector if args.scale is None else replace(vector, scale=args.scale)
-
-
-def _generation(title: str, prompt: Any, made: Generation) -> dict[str, Any]:
+def _generation(variant: str, prompt: Any, made: Generation) -> dict[str, Any]:
     return {
-        "variant": title, "prompt": prompt, "text": made.text, "tokens": made.tokens.tolist(),
+        "variant": variant, "prompt": prompt, "text": made.text, "tokens": made.tokens.tolist(),
         "prompt_tokens": made.prompt_tokens.tolist(), "finish_reason": made.finish_reason, "stop": made.stop,
         "seed": made.seed, "steering": list(made.steering),
     }  # fmt: skip
@@ -94,7 +89,7 @@ COMMAND = Command(
         "model": "name, model_type, n_layers, d_model, n_vocab, and weights: their fingerprint",
         "generations": "a list, variant by variant, of objects:",
         "generations.variant": "unsteered, steered, or steered the other way",
-        "generations.prompt": "its text, or with --chat its messages",
+        "generations.prompt": "its text, or a chat's messages",
         "generations.text": "what was said, without what stopped it",
         "generations.tokens": "ids of the new tokens, those that stopped it included",
         "generations.prompt_tokens": "ids",

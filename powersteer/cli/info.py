@@ -29,6 +29,7 @@ def _info(args: Namespace) -> int:
         "context": spec.n_ctx,
         "sites": [site for site in SITES if not (site == "resid_mid" and spec.parallel)],
         "chat_template": model.tokenizer is not None and bool(model.tokenizer.templates),
+        "notes": list(model.notes),
         "dtype": str(model.dtype),
         "threads": model.threads,
     }
@@ -62,6 +63,7 @@ COMMAND = Command(
         "context": "longest sequence, in tokens",
         "sites": "names of the sites that its blocks have",
         "chat_template": "whether --chat can be used",
+        "notes": "what the checkpoint lacks, and why: a tokenizer",
         "dtype": "of the arithmetic",
         "threads": "of the computation",
     },

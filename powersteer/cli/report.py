@@ -6,17 +6,18 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..atlas import Atlas
-from .arguments import Command, Parser
+from .arguments import Command, Parser, check_page, nonempty
 from .console import print_json
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("--out", metavar="FILE", help="default: atlas.html in the folder")
+    parser.add_argument("--out", type=nonempty, metavar="FILE", help="default: atlas.html in the folder")
 
 
 def _report(args: Namespace) -> int:
     atlas = Atlas.load(args.folder)
     path = Path(args.out) if args.out is not None else Path(args.folder) / "atlas.html"
+    check_page(path)
     atlas.report(path)
     if args.json:
         print_json({"file": str(path), "bytes": path.stat().st_size, "complete": atlas.complete})

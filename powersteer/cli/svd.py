@@ -47,7 +47,7 @@ def _svd(args: Namespace) -> int:
     J = model.jacobian(*what, **positions)
     result = J.svd(
         args.k, args.method, tol=args.tol, max_applications=args.max_applications, seed=args.seed,
-        iterations=args.iterations, progress=True,
+        iterations=args.iterations, progress=long or sys.stderr.isatty(),
     )  # fmt: skip
     summary = _summary(model, J, result)
     try:

@@ -14,12 +14,12 @@ from ..errors import InvalidInput, NotFound, UnsupportedModel
 from ..spec import Array, Spec
 from ..tokens import Tokenizer, wrap_tokenizer
 from .build import Source, build_spec, fingerprint
-from .checkpoint import Stored, open_weights, read_json
+from .checkpoint import Stored, no_weights, open_weights, read_json
 from .config import family_of, read_facts
 from .gguf_file import open_gguf
 from .gguf_model import gguf_spec
 from .gguf_tokens import end_ids, gguf_tokenizer, uncertain_cut
-from .hub import resolve
+from .hub import known_name, resolve
 
 __all__ = ["CHECK_LIMIT", "Checkpoint", "load_checkpoint", "spec_from_transformers"]
 
@@ -52,6 +52,8 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
     if os.fspath(path).lower().endswith(".gguf"):
         return _load_gguf(Path(path).expanduser(), check, mmap)
     folder = resolve(path)
+    if not (folder / "config.json").exists() and any(folder.glob("*.gguf")):
+        raise no_weights(folder)
     config = read_json(folder / "config.json")
     family = family_of(config, str(folder / "config.json"))
     facts = read_facts(config, family, str(folder / "config.json"))
@@ -64,7 +66,7 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
         tokenizer = Tokenizer.from_folder(folder, spec.n_vocab, family.model_type)
     except NotFound as error:  # prompts of token ids still work
         notes = (str(error),)
-    name = str(path) if not Path(path).expanduser().exists() else folder.resolve().name
+    name = str(path) if not Path(path).expanduser().exists() else known_name(folder)
     return Checkpoint(
         spec=spec,
         tokenizer=tokenizer,
@@ -121,6 +123,7 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     source = Source(tensors, type(hf_model).__name__, _checked(check, tensors))
     spec = build_spec(config, family, facts, source, where)
     name = str(config.get("_name_or_path") or getattr(hf_model, "name_or_path", "") or type(hf_model).__name__)
+    notes = () if tokenizer is not None else ("none was given: from_transformers(hf_model, tokenizer)",)
     wrapped = None if tokenizer is None else wrap_tokenizer(tokenizer, spec.n_vocab)
     generation = getattr(hf_model, "generation_config", None)
     end = _as_ids(getattr(generation, "eos_token_id", None)) or _as_ids(config.get("eos_token_id"))
@@ -132,6 +135,7 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
         path=None,
         files=(),
         eos_ids=end or (wrapped.eos_ids if wrapped else ()),
+        notes=notes,
     )
 
 

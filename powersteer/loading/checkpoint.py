@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
 from ..spec import Array
 
-__all__ = ["Stored", "check_finite", "contents", "open_weights", "read_json"]
+__all__ = ["Stored", "check_finite", "contents", "no_weights", "open_weights", "read_json"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -83,7 +83,7 @@ def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, Stored], 
         return _by_name(_open_file(files[0], mapped)), files
     if (folder / INDEX).is_file():
         return _open_sharded(folder / INDEX, mapped)
-    raise _no_weights(folder)
+    raise no_weights(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -259,11 +259,13 @@ _CONVERT = (
 )
 
 
-def _no_weights(folder: Path) -> Exception:
+def no_weights(folder: Path) -> Exception:
     names = sorted(path.name for path in folder.iterdir())
+    if models := [name for name in names if name.lower().endswith(".gguf") and not name.startswith("mmproj")]:
+        more = f", or another of its {len(models)} .gguf files" if len(models) > 1 else ""
+        return UnsupportedModel(f"{folder} holds GGUF weights, and no {SINGLE}; give the file: {folder / models[0]}{more}")
     for suffixes, what, remedy in (
         ((".bin", ".pt", ".pth", ".ckpt"), "pickled weights, which can run code when read", _CONVERT),
-        ((".gguf",), "GGUF weights, which are not read yet", "load the original safetensors checkpoint"),
         ((".h5", ".msgpack"), "weights of TensorFlow or Flax", _CONVERT),
     ):
         if found := next((name for name in names if name.endswith(suffixes)), None):

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import BadCheckpoint, InvalidInput, NotFound
 from .checkpoint import INDEX, SINGLE, read_json
 
-__all__ = ["BUILT_IN", "cache_folder", "resolve"]
+__all__ = ["BUILT_IN", "cache_folder", "known_name", "resolve"]
 
 BUILT_IN = {"demo": Path(__file__).parent.parent / "demo_model"}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
@@ -50,6 +50,18 @@ def cache_folder() -> Path:
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(os.path.expandvars(named or os.path.join(home, "hub"))).expanduser()
+
+
+def known_name(folder: Path) -> str:
+    """What a checkpoint's folder is called: a built-in model's name, the id of a snapshot in a hub cache, or its own."""
+    folder = folder.resolve()
+    for name, place in BUILT_IN.items():
+        if folder == place.resolve():
+            return name
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def _cached(name: str, revision: str) -> Path | None:

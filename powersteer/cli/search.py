@@ -1,0 +1,107 @@
+"""`powersteer search`: the vector whose continuations say what is wanted, chosen on some prompts and tested on others."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput
+from ..evaluation import Measured, contains
+from ..files import check_writable
+from ..model import load
+from ..selection import SearchResult, search
+from ..vectors import load_vectors
+from .arguments import Command, Parser, nonempty, number, numbers, read_lines, whole, wholes
+from .console import print_json
+from .vectors import chosen_atlas
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("vectors", type=nonempty, help="folder of an atlas, or a file of vectors (with --model)")
+    parser.add_argument("--wanted", type=nonempty, required=True, metavar="REGEX",
+                        help="what a good continuation contains: a regular expression")  # fmt: skip
+    parser.add_argument("--validation", type=nonempty, required=True, metavar="FILE",
+                        help="prompts to choose on, JSON lines as of --prompts")  # fmt: skip
+    parser.add_argument("--test", type=nonempty, required=True, metavar="FILE", help="other prompts, to test what was chosen")
+    parser.add_argument("--chat", action="store_true", help="render prompts with the model's chat template")
+    parser.add_argument("--model", type=nonempty, help="checkpoint (default: where the atlas found it)")
+    parser.add_argument("--rank", type=wholes, metavar="RANKS", help="of every pair of an atlas: 0 or 0-3 (default: all)")
+    parser.add_argument("--view", type=whole, default=0, help="of an atlas of several (default 0, the first)")
+    parser.add_argument("--scales", type=numbers, default=[0.35, 1.0], help="to try, in site norms (default 0.35,1)")
+    parser.add_argument("--random", type=whole, default=5, metavar="DRAWS", help="searches among random vectors (default 5)")
+    parser.add_argument("--halving", type=whole, metavar="H", help="spare time: all on a few prompts, the best 1/H on H times as many ...")
+    parser.add_argument("--passing", type=number, default=0.5, help="validation score from which a vector counts (default 0.5)")
+    parser.add_argument("--max-new-tokens", type=whole, default=64, help="of every continuation (default 64)")
+    parser.add_argument("--seed", type=whole, default=0, help="of random vectors (default 0)")
+    parser.add_argument("--out", type=nonempty, metavar="FILE", help="write the chosen vector, with its sign and scale")
+
+
+def _search(args: Namespace) -> int:
+    score = contains(args.wanted)
+    validation, test = (read_lines(path, args.chat) for path in (args.validation, args.test))
+    if args.out is not None:
+        check_writable(args.out)
+    model = None if args.model is None else load(args.model)
+    how: dict[str, Any] = {
+        "scales": args.scales, "random": args.random, "seed": args.seed, "max_new_tokens": args.max_new_tokens,
+        "passing": args.passing, "halving": args.halving, "progress": True,
+    }  # fmt: skip
+    if Path(args.vectors).is_dir():
+        found = chosen_atlas(args.vectors, args.view, model).search(score, validation, test, args.rank, **how)
+    elif model is None:
+        raise InvalidInput(f"{args.vectors} is no folder of an atlas: name the model of its vectors by --model")
+    else:
+        found = search(model, load_vectors(args.vectors), score, validation, test, **how)
+    if args.out is not None:
+        found.vector.save(args.out)
+    if args.json:
+        print_json(_summary(found))
+    else:
+        print(found)
+    return 0
+
+
+def _summary(found: SearchResult) -> dict[str, Any]:
+    chosen = found.chosen[0].candidate
+    v = chosen.vector
+    return {
+        "source": v.layer, "site": v.site, "target": None if v.target is None else str(v.target), "rank": v.rank,
+        "method": v.method, "sign": chosen.sign, "scale": chosen.scale, "norm": abs(v.scale),
+        "validation": chosen.score, "test": _measured(found.test), "unsteered": _measured(found.unsteered[1]),
+        "gain": _measured(found.gain), "random": [_measured(r.test) for r in found.random],
+        "beats_random": found.beats_random if found.random else None, "share": _measured(found.share),
+        "random_share": None if found.random_share is None else _measured(found.random_share),
+    }  # fmt: skip
+
+
+def _measured(m: Measured) -> dict[str, Any]:
+    return {key: None if value != value else value for key, value in (("value", m.value), ("low", m.low), ("high", m.high), ("n", m.n))}
+
+
+_INTERVAL = "value, low, high (95%), n"
+COMMAND = Command(
+    summary="The vector, sign and scale that make a model say something: chosen on some prompts, tested on others.",
+    example="run/ --wanted dog --validation validation.jsonl --test test.jsonl --rank 0 --random 2 --max-new-tokens 8",
+    subject="",
+    arguments=_arguments,
+    run=_search,
+    json={
+        "source": "layer of the chosen vector",
+        "site": "where it is added",
+        "target": "site, next_token, logits or null",
+        "rank": "among the singular vectors of its pair, or null",
+        "method": "how it was found",
+        "sign": "1 or -1",
+        "scale": "of the site's mean activation norm",
+        "norm": "absolute length added",
+        "validation": "share of the validation prompts that it was chosen on",
+        "test": f"share of the test prompts: {_INTERVAL}",
+        "unsteered": "likewise, without a vector",
+        "gain": "likewise, the difference",
+        "random": "likewise, a list: what each search among as many random vectors chose",
+        "beats_random": "whether the whole interval of the test lies above all of these",
+        "share": "of vectors that pass on validation, at some sign and scale",
+        "random_share": "of the random ones",
+    },
+)
