@@ -20,6 +20,7 @@ from .store import Store
 
 __all__ = ["compute", "stored"]
 
+_SINCE = {"temperature": 0.0, "samples": 0}  # arguments that effects of earlier versions do not name
 VectorsOf = Callable[[int], list[SteeringVector]]  # of a source
 
 
@@ -68,6 +69,9 @@ def _read(store: Store, view: int, source: int) -> Effects | None:
         text = store.effects(view, source)
         found = None if text is None else Effects.from_json(text)
         if found is not None:
+            asked = found.settings.get("asked")
+            if isinstance(asked, dict):
+                found.settings["asked"] = {**_SINCE, **asked}
             _check(found, store.settings, view, source)
         return found
     except InvalidInput as error:
