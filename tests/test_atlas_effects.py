@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
+import atlas_pages
 import numpy as np
 import pytest
 import tiny
@@ -226,3 +228,21 @@ def test_effects_of_before_there_were_samples(model, tmp_path):
     again = ps.Atlas.load(tmp_path, model)
     assert plain(again.effects(1, **HOW)) == plain(found)
     assert {f: f.stat().st_mtime_ns for f in tmp_path.glob("effects/*")} == times
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: p["pairs"].append([0, 99]), "the pair [0, 99]"),
+        (lambda p: p["prompts"][0].update(base_samples=[1]), "prompts[0]: base_samples must be texts"),
+        (lambda p: p["views"][0]["effects"][3].update(sample_scores=[1.0]), "views[0].effects[3]: sample_scores has 1 entries for 2"),
+        (lambda p: p["views"][1]["random"][0].update(samples=["a", None]), "views[1].random[0]: samples must be texts"),
+        (lambda p: p["views"][0]["cells"][1].update(gain=[1.0]), "views[0].cells[1]: gain must be null or have 2 entries"),
+    ],
+)
+def test_page_data_that_do_not_fit(change, said):
+    page = atlas_pages.page(n_layers=3, n_prompts=2, k=2, words=3, samples=2)
+    check(page)
+    change(page)
+    with pytest.raises(ps.InvalidInput, match=re.escape(said)):
+        check(page)

@@ -1099,4 +1099,6 @@ def test_paper_is_full_and_everything_on_it_is_open(charted):
     page.media()
     widen(page)
     assert min(drawings) > 0.97 * width and all(0.85 * width < x <= width for x in maps) and texts and all(texts)
-    page.until(lambda: not page.all("svg[viewBox='0 0 690 280']"))
+    widths = "[n.querySelector('.main-svg').getBoundingClientRect().width, n.clientWidth]"
+    page.until(lambda: all(abs(a - b) < 2 for a, b in page.each(".chart", widths)))
+    assert not page.all(".main-svg[viewBox]")
