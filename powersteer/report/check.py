@@ -77,7 +77,7 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
 
 
 def _check_samples(where: str, item: Mapping[str, Any], texts: str, scores: str) -> None:
-    said, worth = item.get(texts, ()), item.get(scores, ())
+    said, worth = item.get(texts) or (), item.get(scores) or ()
     _demand(all(isinstance(text, str) for text in said), f"{where}: {texts} must be texts")
     _demand(len(worth) in (0, len(said)), f"{where}: {scores} has {len(worth)} entries for {len(said)} of {texts}")
 

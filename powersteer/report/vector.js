@@ -69,7 +69,7 @@ async function drawTexts() {
   const rows = view.rowsOf(cell, rank, textPrompt), prompt = page.prompts[textPrompt];
   $("prompt-text").replaceChildren(...lines(prompt?.text ?? ""));
   $("prompt-more").replaceChildren(...unfold($("prompt-text"), prompt?.text ?? ""));
-  $("base-samples").replaceChildren(...sampleList(prompt?.base_samples?.map((text, i) => [text, prompt.base_sample_scores[i]]), "without a vector", false));
+  $("base-samples").replaceChildren(...sampleList(prompt?.base_samples?.map((text, i) => [text, prompt.base_sample_scores?.[i]]), "without a vector", false));
   const texts = rows.length ? await view.texts(state.source) : null;
   if (mine !== drawing) return;
   const chosen = rows.find((r) => r.scale === state.scale && r.sign === (state.sign || 1)) ?? rows[0];
