@@ -21,7 +21,7 @@ from .displacement import check_count, check_positive, unit
 from .errors import InvalidInput, MissingDependency, NotFound
 from .evaluation import check_text_score, divergence, finite_score, listed, repetition, surprise, token_id
 from .files import read_text, write_text
-from .generation import Generation
+from .generation import Generation, Sampling
 from .model import Model
 from .progress import Report, progress_bar
 from .prompts import Ids, Prompts, split, title
@@ -34,7 +34,7 @@ from .vectors import SteeringVector
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NGRAM", "Effect", "Effects", "checked_pushes", "effect_rows", "effects", "random_direction", "with_norms"]
+__all__ = ["NGRAM", "Effect", "Effects", "checked_pushes", "checked_samples", "effect_rows", "effects", "random_direction", "with_norms"]
 
 Array = NDArray[Any]
 FORMAT = "powersteer-effects-1"
@@ -63,6 +63,8 @@ class Effect:
     perplexity: float  # of it under the base model
     score: float | None  # of the text
     vector: int  # index into the vectors; -1: none of them
+    samples: tuple[str, ...] = ()  # steered continuations drawn at `temperature`
+    sample_scores: tuple[float, ...] = ()  # of each
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,7 +76,7 @@ class Effects:
     random: tuple[Effect, ...]
     base: tuple[Effect, ...]
     prompts: tuple[str, ...]
-    settings: dict[str, Any]  # model, weights, scales, signs, max_new_tokens, tokens, random, seed, titles of the prompts
+    settings: dict[str, Any]  # model, weights, scales, signs, max_new_tokens, tokens, random, seed, titles, temperature, samples
 
     def __iter__(self) -> Any:
         return iter(self.effects)
@@ -192,6 +194,8 @@ def effects(
     stop: Any = None,
     random: int = 8,
     seed: int = 0,
+    temperature: float = 0.0,
+    samples: int = 0,
     progress: bool | Report = False,
 ) -> Effects:
     """What every vector does to every prompt, at every sign and scale, added at every position.
@@ -201,6 +205,8 @@ def effects(
     or ids, whose logits are followed. score(prompt, text): a number for every continuation. stop: as `Model.generate`.
     random: unit vectors drawn at each site as the yardstick, at the same signs and norms, so that the better of two signs
     is held against the better of two; they depend on seed, site and draw only. The same arguments give the same bits.
+    samples: continuations drawn at `temperature`, besides the greedy one, of every vector, random vector and base. Sample
+    i is that of `Model.generate` with `seed + i`, so steered and base texts come from the same random numbers.
 
     Raises InvalidInput for vectors that do not fit the model and numbers out of range.
     """
@@ -211,6 +217,7 @@ def effects(
         check_count(value, f"effects: {name}", least=0)
         for value, name in ((max_new_tokens, "max_new_tokens"), (random, "random"), (seed, "seed"))
     )
+    temperature, samples = checked_samples(temperature, samples, max_new_tokens)
     if score is not None:
         check_text_score(model, score)
         if not max_new_tokens:
@@ -221,25 +228,33 @@ def effects(
     count = len(pushes)
     pushes += _random_pushes(model, given, signs, scales, random, seed)
     none = _Push(None, None, -1, (-1, "", "base", 0), 1, 0.0, 0.0)
+    seeds = [(seed + i) % 2**64 for i in range(samples)]
     records: list[list[Effect]] = []
-    with progress_bar(progress, _rows(len(ids), len(pushes), max_new_tokens), "effects") as tell:
+    with progress_bar(progress, _rows(len(ids), len(pushes), max_new_tokens, samples), "effects") as tell:
         base = generate_rows(model, ids, [None] * len(ids), max_new_tokens, stop, tell) if max_new_tokens else None
         for j, t in enumerate(ids):
             along = t if base is None else joined(t, base[j].tokens[:-1])
             moved = _forward(model, t, along, base is not None, [none, *pushes], followed, tell)
             said: list[Generation] = []
+            drawn: list[Generation] = []  # `samples` of each, the base first
             if base is not None:
                 steer = [p.steer for p in pushes]
                 said = [base[j], *generate_rows(model, [t] * len(pushes), steer, max_new_tokens, stop, tell)]
+                each = [s for s in (None, *steer) for _ in seeds]
+                drawn = generate_rows(
+                    model, [t] * len(each), each, max_new_tokens, stop, tell, temperature, seeds * (len(pushes) + 1)
+                )
             surprises = _perplexities(model, t, said, tell)
             records.append([
-                _record(p, j, m, said[i] if said else None, surprises[i] if said else math.nan, score, given_prompts[j])
+                _record(p, j, m, said[i] if said else None, surprises[i] if said else math.nan,
+                        drawn[i * samples : (i + 1) * samples], score, given_prompts[j])
                 for i, (p, m) in enumerate(zip([none, *pushes], moved, strict=True))
             ])  # fmt: skip
     settings = {
         "model": model.name, "weights": model.identity["weights"], "steering": list(model.steering),
         "scales": scales, "signs": signs, "max_new_tokens": max_new_tokens,
-        "tokens": followed, "random": random, "seed": seed, "titles": list(map(title, given_prompts)),
+        "tokens": followed, "random": random, "seed": seed, "temperature": temperature, "samples": samples,
+        "titles": list(map(title, given_prompts)),
     }  # fmt: skip
     return Effects(
         effects=tuple(e for of_prompt in records for e in of_prompt[1 : 1 + count]),
@@ -250,17 +265,29 @@ def effects(
     )
 
 
-def effect_rows(prompts: int, vectors: int, signs: int, scales: int, draws: int, max_new_tokens: int) -> int:
+def effect_rows(prompts: int, vectors: int, signs: int, scales: int, draws: int, max_new_tokens: int, samples: int) -> int:
     """What the progress of `effects` counts to, of vectors at one site."""
-    return _rows(prompts, (vectors + draws) * signs * scales, max_new_tokens)
+    return _rows(prompts, (vectors + draws) * signs * scales, max_new_tokens, samples)
 
 
-def _rows(prompts: int, pushes: int, max_new_tokens: int) -> int:
-    """Of every prompt, pushed and not: a forward pass, a continuation and one pass over that."""
-    return prompts * (pushes + 1) * (3 if max_new_tokens else 1)
+def _rows(prompts: int, pushes: int, max_new_tokens: int, samples: int) -> int:
+    """Of every prompt, pushed and not: a forward pass, a continuation, one pass over that, and the samples."""
+    return prompts * (pushes + 1) * (3 + samples if max_new_tokens else 1)
 
 
 # ---- what is pushed
+
+
+def checked_samples(temperature: float, samples: int, max_new_tokens: int) -> tuple[float, int]:
+    """The first two. Raises InvalidInput for samples that cannot be drawn, and for a temperature without samples."""
+    samples, warm = check_count(samples, "effects: samples", least=0), Sampling(temperature, 0, 1.0).temperature > 0
+    if samples and not warm:
+        raise InvalidInput(f"effects: samples is {samples} at temperature 0, where all are the greedy text; give a temperature")
+    if warm and not samples:
+        raise InvalidInput(f"effects: temperature is {temperature}, but samples is 0; give the number of samples a vector")
+    if samples and not max_new_tokens:
+        raise InvalidInput(f"effects: samples is {samples}, but max_new_tokens is 0; give it 1 or more")
+    return float(temperature), samples
 
 
 def checked_pushes(vectors: Any, signs: Any, scales: Any) -> tuple[list[SteeringVector], list[int], list[float]]:
@@ -397,12 +424,13 @@ def _perplexities(model: Model, prompt: Ids, said: Sequence[Generation], tell: T
 
 
 def _record(
-    push: _Push, prompt: int, moved: _Moved, said: Generation | None, perplexity: float,
+    push: _Push, prompt: int, moved: _Moved, said: Generation | None, perplexity: float, drawn: Sequence[Generation],
     score: Callable[[Any, str], float] | None, given: Any,
 ) -> Effect:  # fmt: skip
     source, site, target, rank = push.label
     repeats = None if said is None else repetition(said, NGRAM)
     text = "" if said is None else said.text or ""
+    samples = tuple(g.text or "" for g in drawn)
     return Effect(
         source=source, site=site, target=target, rank=rank, sign=push.sign, scale=push.scale, norm=push.norm,
         prompt=prompt, kl_end=moved.kl_end, kl_continuation=moved.kl_continuation, linearity=moved.linearity,
@@ -411,6 +439,8 @@ def _record(
         compression=math.nan if repeats is None else repeats.compression,
         perplexity=perplexity,
         score=None if score is None or said is None else finite_score(score(given, text)), vector=push.index,
+        samples=samples,
+        sample_scores=() if score is None else tuple(finite_score(score(given, s)) for s in samples),
     )  # fmt: skip
 
 

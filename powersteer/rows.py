@@ -83,8 +83,11 @@ def generate_rows(
     max_new_tokens: int,
     stop: Any = None,
     tell: Tell | None = None,
+    temperature: float = 0.0,
+    seeds: Sequence[int] | None = None,
 ) -> list[Generation]:
-    """The greedy continuation of every prompt, each steered its own way at every position. stop: as `Model.generate`."""
+    """A continuation of every prompt, each steered its own way at every position. stop, temperature: as `Model.generate`.
+    seeds: one a prompt; None: 0 for all of them, which greedy continuations do not read."""
     spec, itemsize = model.spec, model.dtype.itemsize
     new = check_count(max_new_tokens, "max_new_tokens")
     token = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * itemsize  # keys and values
@@ -94,8 +97,11 @@ def generate_rows(
         return _forward_bytes(model, n) - itemsize * (n - 1) * spec.n_vocab + (n + new) * token
 
     out: list[Generation] = []
+    seeds = [0] * len(prompts) if seeds is None else seeds
     for part in spans([cost(len(p)) for p in prompts]):
-        said = model.generate(list(prompts[part]), new, stop=stop, steer=list(steer[part]))
+        said = model.generate(
+            list(prompts[part]), new, temperature, seed=list(seeds[part]), stop=stop, steer=list(steer[part])
+        )
         out += said
         if tell:
             tell(len(said))

@@ -16,8 +16,9 @@ WORDS = (
 ).split()
 
 
-def page(n_layers=6, n_prompts=2, k=4, scales=(0.35, 1.0), words=40, draws=4, next_token=True, seed=0, logits=("yes", " no")):
-    """Page data of n_layers, a stacked view and one view a prompt; `words` in each continuation, 0 for none."""
+def page(n_layers=6, n_prompts=2, k=4, scales=(0.35, 1.0), words=40, draws=4, next_token=True, seed=0, logits=("yes", " no"), samples=0):
+    """Page data of n_layers, a stacked view and one view a prompt; `words` in each continuation, 0 for none; `samples`
+    of each besides."""
     rng = np.random.default_rng([seed, n_layers, n_prompts, k])
     sources = list(range(n_layers - 1))
     targets = [*range(1, n_layers), *([NEXT] if next_token else [])]
@@ -25,11 +26,12 @@ def page(n_layers=6, n_prompts=2, k=4, scales=(0.35, 1.0), words=40, draws=4, ne
     texts[0] = HOSTILE
     prompts = [
         {"name": f"prompt {i}" if i else "prompt 0 <b>bold</b>", "text": text, "n_tokens": len(text.split()),
-         "base_text": sentence(rng, words)}
+         "base_text": sentence(rng, words), "base_score": 1.0, "base_samples": [sentence(rng, words) for _ in range(samples)],
+         "base_sample_scores": [float(i % 2) for i in range(samples)]}
         for i, text in enumerate(texts)
     ]
     groups = ([list(range(n_prompts))] if n_prompts > 1 else []) + [[i] for i in range(n_prompts)]
-    make = View(rng, sources, targets, k, scales, draws, prompts, words, logits)
+    make = View(rng, sources, targets, k, scales, draws, prompts, words, logits, samples)
     return {
         "format": "powersteer-page-1",
         "title": "Atlas of a <made-up> model & co",
@@ -37,11 +39,13 @@ def page(n_layers=6, n_prompts=2, k=4, scales=(0.35, 1.0), words=40, draws=4, ne
         "version": "0.1",
         "created": "2026-01-02T03:04:05Z",
         "settings": {"k": k, "tol": 1e-2, "source_site": "mlp_out", "target_site": "mlp_out", "positions": "slice(-2, None)",
-                     "seed": 0, "dtype": "float32", "max_new_tokens": words, "stopped_at": math.nan},
+                     "seed": 0, "dtype": "float32", "max_new_tokens": words,
+                     "temperature": 0.7 if samples else 0.0, "stopped_at": math.nan},
         "reproduce": {"load": "model = ps.load('made-up-6')", "atlas": "atlas = ps.Atlas.load('run/')"},
         "prompts": prompts,
         "sources": sources,
         "targets": targets,
+        "pairs": [[s, t] for s in sources for t in targets if t == NEXT or t > s],
         "views": [make.view(group) for group in groups],
         "scales": list(scales),
         "signs": [1, -1],
@@ -53,7 +57,8 @@ def sentence(rng, n):
 
 
 class View:
-    def __init__(self, rng, sources, targets, k, scales, draws, prompts, words, logits):
+    def __init__(self, rng, sources, targets, k, scales, draws, prompts, words, logits, samples):
+        self.samples = samples
         self.rng, self.sources, self.targets, self.k, self.scales = rng, sources, targets, k, scales
         self.draws, self.prompts, self.words, self.logits = draws, prompts, words, logits
 
@@ -82,9 +87,11 @@ class View:
         depth = len(self.targets) if target == NEXT else target
         first = math.exp(0.12 * (depth - source) - 0.03 * source + self.rng.normal(0, 0.15)) * (0.2 if target == NEXT else 4)
         sigma = first * np.sort((1 + np.arange(self.k)) ** -0.35 * (1 + 0.02 * self.rng.random(self.k)))[::-1]
+        gain = sigma * self.norm(source) / (1 if target == NEXT else 2.0**target)
         residuals = 10 ** self.rng.uniform(-4.5, -2, self.k)
         return {
-            "source": source, "target": target, "method": "krylov", "sigma": sigma.tolist(), "residuals": residuals.tolist(),
+            "source": source, "target": target, "method": "krylov", "sigma": sigma.tolist(), "gain": gain.tolist(),
+            "residuals": residuals.tolist(),
             "clusters": [[2, 3]] if self.k > 3 and self.rng.random() < 0.5 else [], "cluster_open": bool(self.rng.random() < 0.1),
             "converged": True, "applications": int(self.rng.integers(30, 60)), "site_norm": self.norm(source), "error": None,
         }  # fmt: skip
@@ -102,4 +109,6 @@ class View:
             "logit_change": {token: sign * kl * (1 - 2 * i) for i, token in enumerate(self.logits)},
             "text": " ".join(base[:keep] + words[keep:]), "repetition": min(1.0, 0.1 * noise), "compression": 0.6,
             "perplexity": 5 + 10 * kl, "score": float(noise > 1.2),
+            "samples": [sentence(self.rng, len(base)) for _ in range(self.samples)],
+            "sample_scores": [float(x > 0.5) for x in self.rng.random(self.samples)],
         }  # fmt: skip

@@ -19,6 +19,7 @@ import checkpoints
 import dying
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny
 from spectra import PUBLISHED, published
 
@@ -78,6 +79,37 @@ def test_sites_and_blocks(table, sites):
         np.testing.assert_allclose(atlas.cell(source, target).sigma, want.S, rtol=1e-3)
     same_layer = (start, end) in (("resid_pre", "resid_post"), ("attn_out", "mlp_out"))
     assert ((0, 0) in atlas.pairs) == (same_layer and not (table.get("parallel") and start == "attn_out"))
+
+def test_gain_is_the_relative_change_of_the_target(model, tmp_path):
+    """A push of a small share of the source's norm moves the target by gain x that share of its own norm, whatever the
+    units of the sites; atlases of before the norm was kept have it from their sketches, or not at all."""
+    atlas = compute(model, tol=1e-7, sites=("mlp_out", "resid_post"), sketch=2, method="krylov", out=tmp_path)
+    for source, target in [(0, 1), (0, 3), (2, 3)]:
+        share, push, site = 1e-6, atlas.vector(source, target, 1), (target, "resid_post")
+        rows = [acts[-2:] for acts in model.activations(PROMPTS, site)]
+        moved = [acts[-2:] for acts in model.steered(push.relative(share)).activations(PROMPTS, site)]
+        change = np.linalg.norm(np.concatenate(moved) - np.concatenate(rows)) / np.linalg.norm(np.concatenate(rows))
+        assert atlas.gain[source, target, 1] == pytest.approx(change / share, rel=1e-4)
+    cell = atlas.cell(1, "next_token")
+    assert atlas.next_token.gain[1] == pytest.approx(np.array(cell.sigma) * cell.site_norm)
+    assert np.isnan(atlas.gain[3, 0]).all() and np.array_equal(np.isnan(atlas.gain), np.isnan(atlas.S))
+    table = atlas.to_pandas().set_index(["source", "target", "rank"])
+    assert table.loc[(0, 3, 1), "gain"] == atlas.gain[0, 3, 1]
+    for file in tmp_path.glob("cells/*"):
+        tensors = safetensors.numpy.load_file(file)
+        with safetensors.safe_open(file, framework="numpy") as f:
+            (key, text), *_ = f.metadata().items()
+        data = json.loads(text)
+        for record in data["cells"]:
+            del record["base_norm"]
+        safetensors.numpy.save_file(tensors, file, {key: json.dumps(data)})
+    np.testing.assert_allclose(ps.Atlas.load(tmp_path).gain, atlas.gain, rtol=1e-6)
+    for file in tmp_path.glob("sketches/*"):
+        file.unlink()
+    old = ps.Atlas.load(tmp_path)
+    assert np.isnan(old.gain).all() and np.array_equal(old.S, atlas.S, equal_nan=True)
+    assert np.array_equal(old.next_token.gain, atlas.next_token.gain, equal_nan=True)
+    old.report(tmp_path / "old.html")
 
 
 def test_of_a_steered_model(model):

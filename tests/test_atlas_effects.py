@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import re
 
+import atlas_pages
 import numpy as np
 import pytest
 import tiny
@@ -214,3 +217,75 @@ def test_search_is_that_of_its_vectors(model, rng):
     assert found.test.n == 4 and math.isfinite(found.test.low)
     everywhere = atlas.search(score, prompts[:4], prompts[4:], scales=(1.0,), random=0)
     assert len({c.index for c in everywhere.ranked}) == 3 * len(atlas.pairs)
+
+
+def test_samples_are_those_of_generate(model, tmp_path):
+    """Sample i of every row is what generate says with seed + i; they are kept, resumed, and shown by the page."""
+    atlas = make(model, views="stacked", out=tmp_path)
+    more = {"temperature": 1.5, "samples": 3, "seed": 2**64 - 2, "score": lambda prompt, text: float("a" in text)}
+    found = atlas.effects(1, **HOW, **more)
+    for e in [*found.effects[:6], *found.base]:
+        steer = None if e.vector < 0 else (atlas.vector(e.source, e.target, e.rank)).relative(e.sign * e.scale)
+        seeds = [2**64 - 2, 2**64 - 1, 0]
+        said = [model.generate(PROMPTS[e.prompt], 4, temperature=1.5, seed=s, steer=steer).text for s in seeds]
+        assert e.samples == tuple(said) and e.sample_scores == tuple(float("a" in text) for text in said)
+    assert len({text for e in found for text in e.samples}) > 3 and all(len(e.samples) == 3 for e in found.random)
+    greedy = make(model, views="stacked").effects(1, **HOW, seed=more["seed"], score=more["score"])
+    assert plain(greedy) == [repr(dataclasses.replace(e, prompt=0, vector=0, samples=(), sample_scores=())) for e in found]
+    times = {f: f.stat().st_mtime_ns for f in tmp_path.glob("effects/*")}
+    again = ps.Atlas.load(tmp_path, model)
+    assert again.effects(1, **HOW, **more).to_json() == found.to_json() == again.kept_effects.to_json()
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.glob("effects/*")} == times
+    page = again.page_data()
+    check(page)
+    assert page["prompts"][1]["base_samples"] == found.base[1].samples and page["settings"]["temperature"] == 1.5
+    with pytest.raises(ps.InvalidInput, match=r"samples \(2, there 3\)"):
+        again.effects(1, **HOW, **{**more, "samples": 2})
+    with pytest.raises(ps.InvalidInput, match="samples"):
+        again.effects(1, **HOW, seed=more["seed"], score=more["score"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"samples": 2}, "temperature 0"), ({"temperature": 0.5}, "samples is 0"), ({"samples": -1, "temperature": 1.0}, "samples"),
+     ({"samples": 1, "temperature": -1.0}, "temperature"), ({"samples": 1, "temperature": 1.0, "max_new_tokens": 0}, "max_new_tokens"),
+     ({"samples": 1.5, "temperature": 1.0}, "samples"), ({"samples": 1, "temperature": "hot"}, "temperature")],
+)  # fmt: skip
+def test_samples_that_cannot_be(model, arguments, said):
+    with pytest.raises(ps.InvalidInput, match=said):
+        make(model).effects(1, **{**HOW, **arguments})
+
+
+def test_effects_of_before_there_were_samples(model, tmp_path):
+    """Files of an earlier version name neither samples nor temperature: they are read, and not computed again."""
+    atlas = make(model, views="stacked", out=tmp_path)
+    found = atlas.effects(1, **HOW)
+    for file in tmp_path.glob("effects/*"):
+        data = json.loads(file.read_text())
+        for where in (data["settings"], data["settings"]["asked"]):
+            del where["temperature"], where["samples"]
+        for e in [*data["effects"], *data["random"], *data["base"]]:
+            del e["samples"], e["sample_scores"]
+        file.write_text(json.dumps(data))
+    times = {f: f.stat().st_mtime_ns for f in tmp_path.glob("effects/*")}
+    again = ps.Atlas.load(tmp_path, model)
+    assert plain(again.effects(1, **HOW)) == plain(found)
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.glob("effects/*")} == times
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: p["pairs"].append([0, 99]), "the pair [0, 99]"),
+        (lambda p: p["prompts"][0].update(base_samples=[1]), "prompts[0]: base_samples must be texts"),
+        (lambda p: p["views"][0]["effects"][3].update(sample_scores=[1.0]), "views[0].effects[3]: sample_scores has 1 entries for 2"),
+        (lambda p: p["views"][1]["random"][0].update(samples=["a", None]), "views[1].random[0]: samples must be texts"),
+        (lambda p: p["views"][0]["cells"][1].update(gain=[1.0]), "views[0].cells[1]: gain must be null or have 2 entries"),
+    ],
+)
+def test_page_data_that_do_not_fit(change, said):
+    page = atlas_pages.page(n_layers=3, n_prompts=2, k=2, words=3, samples=2)
+    check(page)
+    change(page)
+    with pytest.raises(ps.InvalidInput, match=re.escape(said)):
+        check(page)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..displacement import check_count
-from ..effects import Effect, Effects, checked_pushes, effect_rows, effects
+from ..effects import Effect, Effects, checked_pushes, checked_samples, effect_rows, effects
 from ..errors import InvalidInput, shown
 from ..model import Model
 from ..progress import Report, progress_bar
@@ -20,6 +20,7 @@ from .store import Store
 
 __all__ = ["compute", "stored"]
 
+_SINCE = {"temperature": 0.0, "samples": 0}  # arguments that effects of earlier versions do not name
 VectorsOf = Callable[[int], list[SteeringVector]]  # of a source
 Label = tuple[Any, int]  # target, rank: what tells the vectors of a source apart
 _EXTENDS = ("scales", "signs", "ranks", "vectors")  # more of these are computed beside what is kept
@@ -53,8 +54,9 @@ def compute(
     how = {key: value for key, value in how.items() if key not in _EXTENDS}
     new = check_count(how["max_new_tokens"], "effects: max_new_tokens", least=0)
     check_count(how["random"], "effects: random", least=0)
+    _, samples = checked_samples(how["temperature"], how["samples"], new)
     rows = sum(
-        effect_rows(len(prompts), len(c.vectors), len(c.signs), len(c.scales), 0 if c.with_random else how["random"], new)
+        effect_rows(len(prompts), len(c.vectors), len(c.signs), len(c.scales), 0 if c.with_random else how["random"], new, samples)
         for *_, calls in todo for c in calls
     )  # fmt: skip
     parts: list[Effects] = []
@@ -173,6 +175,9 @@ def _read(store: Store, view: int, source: int) -> Effects | None:
         text = store.effects(view, source)
         found = None if text is None else Effects.from_json(text)
         if found is not None:
+            asked = found.settings.get("asked")
+            if isinstance(asked, dict):
+                found.settings["asked"] = {**_SINCE, **asked}
             _check(found, store.settings, view, source)
         return found
     except InvalidInput as error:

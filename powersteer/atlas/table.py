@@ -41,9 +41,10 @@ Array = NDArray[Any]
 class Column:
     """One target of an atlas, for every source."""
 
-    def __init__(self, S: Array, residuals: Array) -> None:
+    def __init__(self, S: Array, residuals: Array, gain: Array) -> None:
         self.S = S  # (n_layers, k), NaN where there is none
         self.residuals = residuals  # (n_layers, k)
+        self.gain = gain  # (n_layers, k), see `Atlas.gain`
 
 
 class Atlas:
@@ -208,37 +209,58 @@ class Atlas:
             known = f"the pair {source} -> {target} has no sketch in this atlas"
             raise InvalidInput(known if (source, target) in self.pairs else self._absent(source, target)) from None
 
-    def _array(self, field: str) -> Array:
-        """(n_layers, n_layers, k) of a field of the cells."""
+    def _array(self, values_of: Callable[[Cell], Sequence[float]]) -> Array:
+        """(n_layers, n_layers, k) of what the cells of layers have."""
         out = np.full((self.n_layers, self.n_layers, self.k), np.nan)
         for (source, target), cell in self._cells.items():
             if not isinstance(target, str):
-                values = getattr(cell, field)
+                values = values_of(cell)
                 out[source, target, : len(values)] = values
         return out
 
-    def _next_token(self, field: str) -> Array:
+    def _next_token(self, values_of: Callable[[Cell], Sequence[float]]) -> Array:
         out = np.full((self.n_layers, self.k), np.nan)
         for (source, target), cell in self._cells.items():
             if target == NEXT_TOKEN:
-                values = getattr(cell, field)
+                values = values_of(cell)
                 out[source, : len(values)] = values
         return out
+
+    def _gain(self, cell: Cell | Sketch) -> list[float]:
+        """By rank: sigma in units that do not depend on the sites (see `gain`)."""
+        if cell.target == NEXT_TOKEN:
+            return [x * cell.site_norm for x in cell.sigma]
+        norm = cell.base_norm
+        if norm is None and (cell.source, cell.target) in self._sketches:  # cells of earlier versions do not have it
+            norm = self._sketches[cell.source, cell.target].base_norm
+        return [x * cell.site_norm / norm if norm else math.nan for x in cell.sigma]
 
     @property
     def S(self) -> Array:
         """(n_layers, n_layers, k) singular values, source x target x rank."""
-        return self._array("sigma")
+        return self._array(lambda cell: cell.sigma)
 
     @property
     def residuals(self) -> Array:
         """(n_layers, n_layers, k), the certificate of each (see SVDResult)."""
-        return self._array("residuals")
+        return self._array(lambda cell: cell.residuals)
+
+    @property
+    def gain(self) -> Array:
+        """(n_layers, n_layers, k), S x source norm / target norm, without units: how much of itself the target moves, to
+        first order, for a push as long as the source's mean activation norm. The target norm is the 2-norm over all of
+        its rows, as S is. NaN where an atlas of an earlier version does not have it."""
+        return self._array(self._gain)
 
     @property
     def next_token(self) -> Column:
-        """S and residuals (n_layers, k) of the Fisher target, S in sqrt(nats) per unit of the vector."""
-        return Column(self._next_token("sigma"), self._next_token("residuals"))
+        """S, residuals and gain (n_layers, k) of the Fisher target, S in sqrt(nats) per unit of the vector, gain (S x
+        source norm) in sqrt(nats)."""
+        return Column(
+            self._next_token(lambda cell: cell.sigma),
+            self._next_token(lambda cell: cell.residuals),
+            self._next_token(self._gain),
+        )
 
     @property
     def estimate(self) -> tuple[Array, Array]:
@@ -302,18 +324,22 @@ class Atlas:
         stop: Any = None,
         random: int = 8,
         seed: int = 0,
+        temperature: float = 0.0,
+        samples: int = 0,
         resume: bool = True,
         progress: bool | Report = True,
     ) -> Effects:
-        """What the vectors of this view do to its prompts: KL, logits, linearity, continuations, signs of degeneration,
-        beside random vectors of the same norms. The arguments are those of `powersteer.effects`.
+        """What the vectors of this view do to its prompts: KL, logits, linearity, continuations (the greedy one, and
+        `samples` at `temperature`), signs of degeneration, beside random vectors of the same norms.
+        The arguments are those of `powersteer.effects`.
 
         ranks: of each pair; a number n for the first n, None for all. They are kept in the atlas, source by source, and
         shown by `report`; what is there already is not computed again, and more ranks, scales or signs are added to it.
         Raises InvalidInput where effects with other arguments are kept, naming them; resume=False replaces them.
         """
         how = {"scales": listed(scales), "signs": listed(signs), "max_new_tokens": max_new_tokens,
-               "tokens": listed(tokens), "score": score, "stop": stop, "random": random, "seed": seed}  # fmt: skip
+               "tokens": listed(tokens), "score": score, "stop": stop, "random": random, "seed": seed,
+               "temperature": temperature, "samples": samples}  # fmt: skip
         ranks = ranks if ranks is None or isinstance(ranks, int) else listed(ranks)
 
         def vectors_of(source: int) -> list[SteeringVector]:
@@ -355,11 +381,12 @@ class Atlas:
             raise MissingDependency("to_pandas needs pandas: pip install powersteer[tables]") from None
         rows = [
             {
-                "source": c.source, "target": c.target, "rank": i, "sigma": x, "residual": r, "site_norm": c.site_norm,
+                "source": c.source, "target": c.target, "rank": i, "sigma": x, "residual": r, "gain": gain[i],
+                "site_norm": c.site_norm,
                 "cluster": next((n for n, ranks in enumerate(c.clusters) if i in ranks), -1), "method": c.method,
                 "converged": c.converged, "applications": c.applications,
             }
-            for c in self for i, (x, r) in enumerate(zip(c.sigma, c.residuals, strict=True))
+            for c in self for gain in [self._gain(c)] for i, (x, r) in enumerate(zip(c.sigma, c.residuals, strict=True))
         ]  # fmt: skip
         return pandas.DataFrame(rows)
 
@@ -386,7 +413,8 @@ class Atlas:
         """What the report shows, as plain data: all views, their cells, or sketches where there is no cell yet."""
         s, views = self.settings, self.views()
         parts = [view.kept_effects for view in views]
-        said = {e.prompt: e.text for part in parts if part for e in part.base}
+        base = {e.prompt: e for part in parts if part for e in part.base}
+        read = {i: (e.text, e.score, e.samples, e.sample_scores) for i, e in base.items()}
         used: dict[str, Any] = next((part.settings for part in parts if part), {"scales": [], "signs": []})
         return {
             "format": "powersteer-page-1",
@@ -395,14 +423,17 @@ class Atlas:
             "version": __version__,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "settings": {key: value for key, value in s.to_json().items() if key not in ("model", "prompts")}
-            | {key: used[key] for key in ("max_new_tokens",) if key in used},
+            | {key: used[key] for key in ("max_new_tokens", "temperature", "samples") if key in used},
             "reproduce": self._reproduce(),
             "prompts": [
-                {"name": p.name, "text": p.text, "n_tokens": len(p.tokens), "base_text": said.get(i, "")}
+                {"name": p.name, "text": p.text, "n_tokens": len(p.tokens)}
+                | dict(zip(("base_text", "base_score", "base_samples", "base_sample_scores"), read.get(i, ("", None, (), ())),
+                           strict=True))
                 for i, p in enumerate(s.prompts)
             ],
             "sources": list(self.sources),
             "targets": list(self.targets),
+            "pairs": [list(pair) for pair in self.pairs],
             "views": [view._page_view(part) for view, part in zip(views, parts, strict=True)],
             "scales": used["scales"],
             "signs": used["signs"],
@@ -415,9 +446,9 @@ class Atlas:
         return {"load": f"model = ps.load({path!r}){steered}", "atlas": f"atlas = {made}"}
 
     def _page_view(self, effects: Effects | None) -> dict[str, Any]:
-        cells = [{**asdict(c), "error": None} for c in self]
+        cells = [{**asdict(c), "error": None, "gain": self._gain(c)} for c in self]
         cells += [
-            {"source": s.source, "target": s.target, "method": "sketch", "sigma": s.sigma, "error": s.error,
+            {"source": s.source, "target": s.target, "method": "sketch", "sigma": s.sigma, "error": s.error, "gain": self._gain(s),
              "residuals": [math.nan] * len(s.sigma), "clusters": [], "cluster_open": False, "converged": False,
              "applications": 0, "site_norm": s.site_norm}
             for pair, s in self._sketches.items() if pair not in self._cells

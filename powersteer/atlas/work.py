@@ -37,11 +37,11 @@ def compute(model: Model, settings: Settings, unit: Unit, dense: bool) -> tuple[
         results = [solve(A, min(settings.k, *A.shape), "dense", settings.tol) for A in J.dense()]
     else:
         results = J.svd(settings.k, settings.tol, settings.seed, settings.max_applications)
-    cells = [_cell(unit, t, r, J) for t, r in zip(unit.targets, results, strict=True)]
+    cells = [_cell(unit, t, r, b, J) for t, r, b in zip(unit.targets, results, J.bases, strict=True)]
     return cells, [r.Vh for r in results]
 
 
-def _cell(unit: Unit, target: Target, r: SVDResult, J: Jacobians) -> Cell:
+def _cell(unit: Unit, target: Target, r: SVDResult, base: Array, J: Jacobians) -> Cell:
     return Cell(
         view=unit.view,
         source=unit.source,
@@ -55,6 +55,7 @@ def _cell(unit: Unit, target: Target, r: SVDResult, J: Jacobians) -> Cell:
         applications=r.applications or J.shapes[0][1],  # of a matrix: the columns that it was made from
         stop=r.stop,
         site_norm=J.source_norm,
+        base_norm=float(np.linalg.norm(base)),
     )
 
 

@@ -11,7 +11,7 @@ function buildCell() {
 // The measure of the effects that charts and lists show: the map's own, or the first there is.
 function effectMeasure() {
   const measure = currentMeasure();
-  return measure.spectrum ? measuresOf(view.fields).find((m) => !m.spectrum) : measure;
+  return measure.spectrum ? measuresOf(view).find((m) => !m.spectrum) : measure;
 }
 
 function drawCell() {
@@ -121,10 +121,11 @@ function drawCellEffects(cell, k) {
 function drawCellVectors(cell, k, sigma, residual) {
   const measure = effectMeasure(), groups = clusters(cell, k);
   const values = measure && SIGNS.map(({ sign }) => view.ofVectors(measure.id, { ...currentPick(), sign }));
-  const heads = ["rank", "σ", "residual", "cluster", ...(measure ? SIGNS.map(({ name }) => `${measure.label}, ${name}`) : [])];
+  const gain = view.gains && view.cells.gain.subarray(cell * view.k, cell * view.k + k);
+  const heads = ["rank", "σ", ...(gain ? ["gain"] : []), "residual", "cluster", ...(measure ? SIGNS.map(({ name }) => `${measure.label}, ${name}`) : [])];
   const row = (r) => el("tr", { "aria-current": r === state.vector ? "true" : null, onclick: () => pickVector(r) },
     el("td", {}, el("button", { type: "button", "aria-label": `Vector of rank ${r}`, onkeydown: (event) => { if (event.key === "Enter") setTimeout(() => $("vector-title").focus()); } }, String(r))),
-    el("td", {}, show(sigma[r])), el("td", {}, show(residual[r])),
+    el("td", {}, show(sigma[r])), gain && el("td", {}, show(gain[r])), el("td", {}, show(residual[r])),
     el("td", {}, groups.filter((g) => g.includes(r)).map(span).join() || "–"),
     (values ?? []).map((all) => el("td", {}, show(all[cell * view.k + r]))));
   const focused = $("cell-vectors").contains(document.activeElement);

@@ -45,8 +45,22 @@ async function drawChart(id, summary, draw, onPick) {
     displaylogo: false, responsive: true, displayModeBar: place.clientWidth > 480, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
     showSendToCloud: false, plotlyServerURL: "", // no button that would send the data to plotly's server
   });
+  stretchChart(place, matchMedia("print").matches);
   place.removeAllListeners("plotly_click");
   if (onPick) place.on("plotly_click", (event) => onPick(event.points[0].x));
+}
+
+const PAPER = 690; // pixels between the margins of A4
+
+// On paper a chart is drawn for A4 and scaled to what the paper is, in one go: a print does not wait. On a screen the next
+// drawing puts it right.
+function stretchChart(place, on) {
+  if (!place.querySelector(".main-svg")) return;
+  if (on) window.Plotly.relayout(place, { width: PAPER });
+  const drawings = place.querySelectorAll(".main-svg");
+  const [width, height] = ["width", "height"].map((name) => drawings[0].getAttribute(name));
+  place.style.setProperty("--aspect", on ? `${width} / ${height}` : "");
+  for (const drawing of drawings) { if (on) drawing.setAttribute("viewBox", `0 0 ${width} ${height}`); else drawing.removeAttribute("viewBox"); }
 }
 
 async function redrawCharts() {

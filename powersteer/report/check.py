@@ -21,6 +21,8 @@ _CELL = {
     "source": int, "target": (int, str), "method": str, "sigma": list, "residuals": list, "clusters": list,
     "cluster_open": bool, "converged": bool, "applications": int, "site_norm": (*NUMBER, type(None)),
 }  # fmt: skip
+# And what data of earlier versions do not have: in the page "pairs", of a prompt "base_score", "base_samples" and
+# "base_sample_scores", of a cell "gain", of an effect "samples" and "sample_scores".
 _EFFECT = {"source": int, "target": (int, str), "rank": int, "sign": int, "scale": NUMBER, "norm": NUMBER, "prompt": int}
 
 
@@ -33,6 +35,11 @@ def check(page: Any) -> None:
         _demand(len(page[name]) > 0, f"page data: {name} is empty; there is nothing to show")
     for i, prompt in enumerate(page["prompts"]):
         _fields(f"prompts[{i}]", prompt, _PROMPT)
+        _check_samples(f"prompts[{i}]", prompt, "base_samples", "base_sample_scores")
+    ends = set(page["sources"]), set(page["targets"])
+    for pair in page.get("pairs", ()):
+        known = len(pair) == 2 and all(end in some for end, some in zip(pair, ends, strict=True))
+        _demand(known, f"page data: the pair {pair} of pairs is not in sources and targets")
     for i, view in enumerate(page["views"]):
         _check_view(f"views[{i}]", view, page)
 
@@ -49,8 +56,9 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
         _demand(pair[0] in sources and pair[1] in targets, f"{here}: {pair} is not in sources and targets")
         _demand(pair not in ranks, f"{here}: the pair {pair} is there twice")
         _demand(k > 0 and len(cell["residuals"]) == k, f"{here}: sigma and residuals have {k} and {len(cell['residuals'])} entries")
-        error = cell.get("error")
-        _demand(error is None or len(error) == k, f"{here}: error must be null or have {k} entries")
+        for name in ("error", "gain"):
+            values = cell.get(name)
+            _demand(values is None or len(values) == k, f"{here}: {name} must be null or have {k} entries")
         members = [r for ranks_ in cell["clusters"] for r in ranks_]
         _demand(all(r in range(k) for r in members), f"{here}: clusters {cell['clusters']} are not ranks below {k}")
         ranks[pair] = k
@@ -58,12 +66,20 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
         _fields(f"{where}.effects[{i}]", effect, _EFFECT)
         pair = effect["source"], effect["target"]
         _demand(pair in ranks, f"{where}.effects[{i}]: there is no cell {pair}")
+        _check_samples(f"{where}.effects[{i}]", effect, "samples", "sample_scores")
         known = 0 <= effect["rank"] < ranks[pair] and effect["prompt"] in prompts
         _demand(known, f"{where}.effects[{i}]: rank {effect['rank']} or prompt {effect['prompt']} is out of range")
     for i, effect in enumerate(view["random"]):
         _fields(f"{where}.random[{i}]", effect, _EFFECT)
+        _check_samples(f"{where}.random[{i}]", effect, "samples", "sample_scores")
         known = effect["source"] in sources and effect["prompt"] in prompts
         _demand(known, f"{where}.random[{i}]: source {effect['source']} or prompt {effect['prompt']} is not on the page")
+
+
+def _check_samples(where: str, item: Mapping[str, Any], texts: str, scores: str) -> None:
+    said, worth = item.get(texts) or (), item.get(scores) or ()
+    _demand(all(isinstance(text, str) for text in said), f"{where}: {texts} must be texts")
+    _demand(len(worth) in (0, len(said)), f"{where}: {scores} has {len(worth)} entries for {len(said)} of {texts}")
 
 
 def _fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:

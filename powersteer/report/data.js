@@ -43,7 +43,8 @@ class View {
     for (let i = 0; i < this.n; i++) this.cellAt[this.cells.source[i] * this.nTargets + this.cells.target[i]] = i;
     this.draws = this.random.rank.reduce((most, rank) => Math.max(most, rank + 1), 0);
     this.steeredPrompts = [...new Set(this.effects.prompt)].sort((a, b) => a - b);
-    this.fields = Object.keys(this.effects).filter((name) => name.startsWith("of.")).map((name) => name.slice(3));
+    this.gains = this.cells.gain.some(Number.isFinite);
+    this.judged = [this.effects, this.random].every((e) => (e["of.score"] ?? []).every((x) => Number.isNaN(x) || x === 0 || x === 1));
     this.memory = new Map();
     this.textBlocks = new Map();
   }
@@ -119,14 +120,17 @@ class View {
     return low;
   }
 
-  // Continuations at a source: {steered(row), random(row)}, or null if none were recorded.
+  // Continuations at a source: {steered(row), random(row)}, each {text, samples: [[text, score]]}, or null if none were
+  // recorded.
   async texts(source) {
     if (!this.textBlocks.has(source)) {
       this.textBlocks.set(source, block(`text-${this.number}-${source}`).then((bytes) => {
         if (!bytes) return null;
-        const [steered, random] = json(bytes);
-        const [s0, r0] = [this.effects.source.indexOf(source), this.random.source.indexOf(source)];
-        return { steered: (row) => steered[row - s0], random: (row) => random[row - r0] };
+        const [steered, random] = json(bytes).map((rows, i) => {
+          const first = (i ? this.random : this.effects).source.indexOf(source);
+          return (row) => { const [text, samples] = rows[row - first]; return { text, samples }; };
+        });
+        return { steered, random };
       }));
     }
     return this.textBlocks.get(source);

@@ -43,5 +43,5 @@ function middle(x, y) {
 // Text nodes of one side, what only this side has in <del> (base) or <ins> (steered).
 function marked(parts, side) {
   const tag = { base: "del", new: "ins" }[side];
-  return parts.filter(([kind]) => kind === "same" || kind === side).map(([kind, text]) => (kind === "same" ? text : el(tag, {}, text)));
+  return parts.filter(([kind]) => kind === "same" || kind === side).flatMap(([kind, text]) => (kind === "same" ? lines(text) : el(tag, {}, lines(text))));
 }

@@ -1,12 +1,14 @@
 // What can be mapped. spectrum: from the cells; the others are fields of the effects.
 const SPECTRUM = {
-  sigma: { label: "σ", unit: "target units per unit of v", positive: true, about: "singular value of the picked rank: how far the target moves for a unit push" },
+  sigma: { label: "σ", unit: "target units per unit of v", nextUnit: "√nats per unit of v", positive: true, about: "singular value of the picked rank: how far the target moves for a unit push" },
+  gain: { label: "Gain", unit: "target norms per source norm", nextUnit: "√nats per source norm", positive: true, about: "σ × activation norm at the source ÷ norm of the target: how much of itself the target moves for a push as long as the source's activation" },
   decay: { label: "σ / σ₁", unit: "of σ₁", about: "decay of the spectrum: σ of the picked rank over the largest" },
   residual: { label: "Residual", unit: "of σ₁", positive: true, about: "the larger of ‖Jv − σu‖ and ‖Jᵀu − σv‖, over σ₁" },
 };
 const EFFECTS = {
   kl_end: { label: "KL at the prompt's end", unit: "nats", positive: true, about: "KL(base ‖ steered) of the next token at the prompt's end" },
   kl_continuation: { label: "KL along the continuation", unit: "nats a token", positive: true, about: "mean KL(base ‖ steered) per token along the base continuation" },
+  sample_score: { label: "Score of the samples", unit: "score", about: "mean score of the sampled continuations: the share that is right where a score is 0 or 1" },
   score: { label: "Score / accuracy", unit: "score", about: "the score given to the steered continuation; its mean over prompts is the accuracy where it is 0 or 1" },
   linearity: { label: "Nonlinearity", unit: "‖ΔF − Jδ‖ / ‖ΔF‖", about: "how far the true change is from the linear prediction; 0 is linear" },
   repetition: { label: "Repetition", unit: "share of n-grams", about: "share of repeated n-grams in the steered continuation" },
@@ -14,9 +16,10 @@ const EFFECTS = {
   perplexity: { label: "Perplexity", unit: "under the base model", positive: true, about: "perplexity of the steered continuation under the unsteered model" },
 };
 
-// {id, label, unit, about, signed, positive, spectrum} of everything in the data.
-function measuresOf(fields) {
-  const spectrum = Object.entries(SPECTRUM).map(([id, m]) => ({ id, spectrum: true, ...m }));
+// {id, label, unit, nextUnit, about, signed, positive, spectrum} of everything in a view. nextUnit: that of the next token,
+// where it is another.
+function measuresOf({ fields, gains }) {
+  const spectrum = Object.entries(SPECTRUM).filter(([id]) => id !== "gain" || gains).map(([id, m]) => ({ id, spectrum: true, ...m }));
   const rank = (id) => { const i = Object.keys(EFFECTS).indexOf(id); return i < 0 ? 99 : i; };
   const effects = [...fields].sort((a, b) => rank(a) - rank(b)).map((id) => {
     if (id.startsWith("logit:")) {
@@ -30,9 +33,8 @@ function measuresOf(fields) {
 
 // A value for every vector of a view (n * k).
 function vectorValues(view, measure, pick) {
-  const { sigma, residual } = view.cells;
-  if (measure.id === "sigma") return sigma;
-  if (measure.id === "residual") return residual;
+  const { sigma } = view.cells;
+  if (["sigma", "gain", "residual"].includes(measure.id)) return view.cells[measure.id];
   if (measure.id === "decay") return sigma.map((x, i) => x / sigma[i - (i % view.k)]);
   return view.ofVectors(measure.id, pick);
 }

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from numpy.typing import NDArray
 __all__ = ["blocks"]
 
 Block = tuple[str, bytes]
-_IDENTITY = ("source", "site", "target", "rank", "sign", "scale", "norm", "prompt", "text", "logit_change", "vector")
+_IDENTITY = ("source", "site", "target", "rank", "sign", "scale", "norm", "prompt", "text", "logit_change", "vector",
+             "samples", "sample_scores")  # fmt: skip
 
 
 def blocks(page: Mapping[str, Any]) -> Iterator[Block]:
@@ -30,7 +33,8 @@ def blocks(page: Mapping[str, Any]) -> Iterator[Block]:
     scales = sorted({float(x) for x in page["scales"]} | {float(e["scale"]) for e in effects})
     ranks = max((len(c["sigma"]) for view in page["views"] for c in view["cells"]), default=1)
     index = {name: page[name] for name in page if name != "views"}
-    index |= {"scales": scales, "k": ranks, "views": [{"name": v["name"], "prompts": v["prompts"]} for v in page["views"]]}
+    index |= {"scales": scales, "k": ranks, "pairs": page.get("pairs", _later(page))}
+    index["views"] = [{"name": v["name"], "prompts": v["prompts"], "fields": list(_measured(v["effects"]))} for v in page["views"]]
     yield "index", _json(index)
     order = {"source": _places(page["sources"]), "target": _places(page["targets"]), "scale": _places(scales)}
     texts = []
@@ -53,11 +57,17 @@ def blocks(page: Mapping[str, Any]) -> Iterator[Block]:
         yield from _text_blocks(number, steered, random, order["source"])
 
 
+def _later(page: Mapping[str, Any]) -> list[Any]:
+    """The pairs that can be, of data that do not name them: later layers, the next token, and what has a cell."""
+    later = [(s, t) for s in page["sources"] for t in page["targets"] if isinstance(t, str) or t > s]
+    return list(dict.fromkeys(later + [(c["source"], c["target"]) for v in page["views"] for c in v["cells"]]))
+
+
 def _cell_columns(cells: Sequence[Mapping[str, Any]], order: Mapping[str, dict[Any, int]], k: int) -> dict[str, NDArray[Any]]:
-    padded = {name: np.full((len(cells), k), np.nan, np.float32) for name in ("sigma", "residual", "error")}
+    padded = {name: np.full((len(cells), k), np.nan, np.float32) for name in ("sigma", "gain", "residual", "error")}
     cluster = np.full((len(cells), k), -1, np.int16)  # number of the cluster a rank belongs to
     for i, cell in enumerate(cells):
-        for name, field in (("sigma", "sigma"), ("residual", "residuals"), ("error", "error")):
+        for name, field in (("sigma", "sigma"), ("gain", "gain"), ("residual", "residuals"), ("error", "error")):
             values = cell.get(field) or ()
             padded[name][i, : len(values)] = _numbers(values)
         for number, ranks in enumerate(cell["clusters"]):
@@ -86,24 +96,33 @@ def _effect_columns(effects: Sequence[Mapping[str, Any]], order: Mapping[str, di
         "prompt": np.array([e["prompt"] for e in effects], np.int32),
         "norm": _numbers([e["norm"] for e in effects]),
     }
-    measured = dict.fromkeys(name for e in effects for name in e if name not in _IDENTITY)
+    return columns | {f"of.{name}": values for name, values in _measured(effects).items()}
+
+
+def _measured(effects: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
+    """By name, what was measured of at least one effect."""
+    names = dict.fromkeys(name for e in effects for name in e if name not in _IDENTITY)
     tokens = dict.fromkeys(token for e in effects for token in e.get("logit_change") or ())
-    for name in measured:
-        columns[f"of.{name}"] = _numbers([e.get(name) for e in effects]).astype(np.float32)
-    for token in tokens:
-        logits = _numbers([(e.get("logit_change") or {}).get(token) for e in effects])
-        columns[f"of.logit:{token}"] = logits.astype(np.float32)
-    return {n: a for n, a in columns.items() if not n.startswith("of.") or not np.isnan(a).all()}
+    values: dict[str, list[Any]] = {name: [e.get(name) for e in effects] for name in names}
+    values["sample_score"] = [fmean(scores) if (scores := e.get("sample_scores")) else None for e in effects]
+    values |= {f"logit:{token}": [(e.get("logit_change") or {}).get(token) for e in effects] for token in tokens}
+    columns = {name: _numbers(some).astype(np.float32) for name, some in values.items()}
+    return {name: column for name, column in columns.items() if not np.isnan(column).all()}
 
 
 def _text_blocks(
     view: int, steered: Sequence[Mapping[str, Any]], random: Sequence[Mapping[str, Any]], sources: Mapping[Any, int]
 ) -> Iterator[Block]:
-    """The continuations of one source, in the order of the view's columns."""
+    """The continuations of one source, in the order of the view's columns: [text, [[sample, score], ...]] of each."""
     for source, number in sources.items():
-        texts = [[e.get("text") or "" for e in effects if e["source"] == source] for effects in (steered, random)]
-        if any(map(any, texts)):
+        texts = [[_texts(e) for e in effects if e["source"] == source] for effects in (steered, random)]
+        if any(text or samples for of_kind in texts for text, samples in of_kind):
             yield f"text-{view}-{number}", _json(texts)
+
+
+def _texts(effect: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    samples, scores = effect.get("samples") or (), effect.get("sample_scores") or ()
+    return effect.get("text") or "", list(zip_longest(samples, scores))
 
 
 def _pack(columns: Mapping[str, NDArray[Any]]) -> bytes:

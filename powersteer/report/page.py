@@ -21,7 +21,7 @@ __all__ = ["write_report"]
 
 # One scope, in order of dependence.
 SCRIPTS = (
-    "dom inflate data measures colour state charts heatmap cell diff vector table main"
+    "dom inflate data measures colour state charts heatmap cell diff texts vector filter table main"
 ).split()
 _LEVEL = 6  # of zlib
 

@@ -1,13 +1,13 @@
 // Every vector of the view, filtered, sorted, a page at a time.
 const PAGE_ROWS = 25;
-const table = { sort: "sigma", descending: true, first: 0, rows: [], columns: [] };
-const FILTER_HELP = "e.g. source>=3 target=next_token rank<4 kl_end>0.5";
+const table = { sort: "sigma", descending: true, first: 0, rows: [], columns: [], filter: "" };
+const FILTER_HELP = "e.g. source 3,4 target 7-9, kl > 0.5, σ > 40";
 
 function buildTable() {
   const again = () => { table.first = 0; drawTable(); };
   $("vectors-body").append(
     el("div", { class: "pickers no-print" },
-      el("label", { class: "wide" }, "Filter ", el("input", { id: "filter", type: "search", placeholder: FILTER_HELP, autocomplete: "off", spellcheck: "false", "aria-describedby": "filter-note", oninput: again })),
+      el("label", { class: "wide" }, "Filter ", el("input", { id: "filter", type: "search", placeholder: FILTER_HELP, autocomplete: "off", spellcheck: "false", "aria-describedby": "filter-note", oninput: again, onchange: again })),
       el("label", { class: "wide" }, "Continuation contains ", el("input", { id: "contains", type: "search", autocomplete: "off", onchange: again }))),
     el("p", { id: "filter-note", class: "hint" }),
     el("div", { class: "scroll" }, el("table", { id: "table", class: "list" })),
@@ -20,29 +20,17 @@ function buildTable() {
 // [{id, label, value(i)}], i = cell * k + rank.
 function tableColumns() {
   const { cells, k } = view, cell = (i) => (i - (i % k)) / k;
-  const values = Object.fromEntries(measuresOf(view.fields).map((m) => [m.id, m.spectrum ? vectorValues(view, m) : view.ofVectors(m.id, currentPick())]));
+  const values = Object.fromEntries(measuresOf(view).map((m) => [m.id, m.spectrum ? vectorValues(view, m) : view.ofVectors(m.id, currentPick())]));
   const measured = (m) => ({ id: m.id, label: m.label, value: (i) => values[m.id][i] });
-  const [spectrum, effects] = [true, undefined].map((kind) => measuresOf(view.fields).filter((m) => m.spectrum === kind).map(measured));
+  const [spectrum, effects] = [true, undefined].map((kind) => measuresOf(view).filter((m) => m.spectrum === kind).map(measured));
   const first = effectMeasure(), medians = first && view.ofRandom(first.id, currentPick()).map((draws) => band(draws.map(Math.abs))?.median);
   return [
-    { id: "source", label: "source", value: (i) => page.sources[cells.source[cell(i)]] },
-    { id: "target", label: "target", value: (i) => page.targets[cells.target[cell(i)]] },
-    { id: "rank", label: "rank", value: (i) => i % k },
+    { id: "source", label: "source", exact: true, value: (i) => page.sources[cells.source[cell(i)]] },
+    { id: "target", label: "target", exact: true, value: (i) => page.targets[cells.target[cell(i)]] },
+    { id: "rank", label: "rank", exact: true, value: (i) => i % k },
     ...spectrum, ...effects,
     ...(first ? [{ id: "ratio", label: `${first.label}, × random's median`, value: (i) => Math.abs(values[first.id][i]) / medians[cells.source[cell(i)]] }] : []),
   ];
-}
-
-// "a>=1 b=x" -> [[column, compare, value]]; an unknown word is an error to show.
-function parseFilter(text) {
-  const compare = { ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b, "=": (a, b) => a === b, "!=": (a, b) => a !== b };
-  return (text.match(/\S+/g) ?? []).map((word) => {
-    const [, name, sign, wanted] = word.match(/^(.+?)(>=|<=|!=|>|<|=)(.+)$/) ?? [];
-    const column = table.columns.find((c) => c.id === name);
-    if (!column) throw new Error(`“${word}” is not understood: use ${table.columns.map((c) => c.id).join(", ")} with =, !=, <, <=, > or >=, ${FILTER_HELP}`);
-    const value = Number.isNaN(Number(wanted)) ? wanted : Number(wanted);
-    return (i) => compare[sign](column.value(i), value);
-  });
 }
 
 let filtering = 0;
@@ -50,17 +38,20 @@ async function drawTable() {
   const mine = ++filtering, note = $("filter-note");
   table.columns = tableColumns();
   if (!table.columns.some((c) => c.id === table.sort)) table.sort = "sigma";
-  let tests;
-  try { tests = parseFilter($("filter").value); $("filter").removeAttribute("aria-invalid"); }
-  catch (error) { note.textContent = error.message; $("filter").setAttribute("aria-invalid", "true"); return; }
+  const { unknown } = parseFilter($("filter").value, table.columns);
+  if (unknown.length) $("filter").setAttribute("aria-invalid", "true"); else $("filter").removeAttribute("aria-invalid");
+  if (!unknown.length) table.filter = $("filter").value; // else the last one that was understood holds
+  const { test } = parseFilter(table.filter, table.columns);
   const wanted = $("contains").value.toLowerCase();
   const holds = wanted ? await vectorsSaying(wanted) : null;
   if (mine !== filtering) return;
   table.rows = [];
   for (let i = 0; i < view.n * view.k; i++) {
-    if (!Number.isNaN(view.cells.sigma[i]) && tests.every((test) => test(i)) && (!holds || holds.has(i))) table.rows.push(i);
+    if (!Number.isNaN(view.cells.sigma[i]) && test(i) && (!holds || holds.has(i))) table.rows.push(i);
   }
-  note.textContent = `${plural(table.rows.length, "vector")}${state.view || page.views.length > 1 ? ` of ${view.name}` : ""}.${page.scales.length ? ` Effects: ${{ 1: "+v", "-1": "−v", 0: "larger of both signs" }[state.sign]}, scale ${page.scales[state.scale]}.` : ""}`;
+  const names = table.columns.map((c) => c.id).join(", ");
+  const lost = unknown.length ? `${unknown.map((phrase) => `“${phrase}”`).join(", ")} ${unknown.length > 1 ? "are" : "is"} not understood. A condition is one of ${names} with =, !=, <, <=, > or >= and a number, a list (3,4) or a range (7-9). The table keeps to ${table.filter.trim() ? `“${table.filter.trim()}”` : "all vectors"}: ` : "";
+  note.textContent = `${lost}${plural(table.rows.length, "vector")}${state.view || page.views.length > 1 ? ` of ${view.name}` : ""}.${page.scales.length ? ` Effects: ${{ 1: "+v", "-1": "−v", 0: "larger of both signs" }[state.sign]}, scale ${page.scales[state.scale]}.` : ""}`;
   sortRows();
   drawRows();
 }
@@ -72,7 +63,8 @@ async function vectorsSaying(wanted) {
     const texts = await view.texts(s);
     if (!texts) continue;
     for (let row = e.source.indexOf(s); row >= 0 && row < e.source.length && e.source[row] === s; row++) {
-      if (texts.steered(row).toLowerCase().includes(wanted)) found.add(e.cell[row] * view.k + e.rank[row]);
+      const { text, samples = [] } = texts.steered(row);
+      if ([text, ...samples.map(([sample]) => sample)].some((said) => said.toLowerCase().includes(wanted))) found.add(e.cell[row] * view.k + e.rank[row]);
     }
   }
   return found;

@@ -8,9 +8,11 @@ function buildVector() {
         el("h3", {}, "Reproduce in Python"), el("pre", { tabindex: 0, "aria-label": "Python" }, el("code", { id: "python" })),
         el("button", { type: "button", id: "copy-python", onclick: (event) => copy($("python").textContent, event.target) }, "Copy Python"))),
     el("div", { class: "text-head" }, el("h3", { id: "texts-title" }, "Continuations"), el("label", {}, "Prompt ", el("select", { id: "text-prompt", onchange: (event) => { textPrompt = Number(event.target.value); drawTexts(); } }))),
-    el("blockquote", { id: "prompt-text", "aria-label": "Prompt", tabindex: 0 }),
+    el("blockquote", {}, el("p", { id: "prompt-text", class: "text", "aria-label": "Prompt" })),
+    el("div", { id: "prompt-more" }),
+    el("div", { id: "base-samples" }),
     el("div", { id: "texts" }),
-    el("details", { id: "random-texts", ontoggle: () => drawRandomTexts() }, el("summary", {}, "Random vectors of the same length"), el("div", {})),
+    el("details", { id: "random-texts", }, el("summary", {}, "Random vectors of the same length"), el("div", {})),
   );
 }
 
@@ -24,7 +26,7 @@ function drawVector() {
   $("vector-title").textContent = `Vector ${pairName(state.source, state.target).replace("Layer", "layer")}, rank ${rank}`;
   const beside = clusters(cell, view.ranks(cell)).find((g) => g.includes(rank));
   $("vector-facts").replaceChildren(...[
-    ["σ", show(sigma)], ["σ / σ₁", show(sigma / view.cells.sigma[cell * view.k])], ["residual", show(view.cells.residual[cell * view.k + rank])],
+    ["σ", show(sigma)], ...(view.gains ? [["gain", gainText(cell, rank)]] : []), ["σ / σ₁", show(sigma / view.cells.sigma[cell * view.k])], ["residual", show(view.cells.residual[cell * view.k + rank])],
   ].map(([name, value]) => el("span", { class: "fact" }, `${name} `, el("b", {}, value))),
   ...(beside ? [el("span", { class: "badge bad" }, `in the cluster of ranks ${span(beside)}: another run may return another mixture`)] : []));
   drawVectorEffects(cell, rank);
@@ -33,6 +35,11 @@ function drawVector() {
   if (!prompts.includes(textPrompt)) textPrompt = prompts[0];
   fillSelect($("text-prompt"), prompts.map((p) => [p, page.prompts[p].name]), textPrompt);
   drawTexts();
+}
+
+function gainText(cell, rank) {
+  const next = typeof page.targets[state.target] === "string";
+  return `${show(view.cells.gain[cell * view.k + rank])}${next ? " √nats" : ""}`;
 }
 
 function drawVectorEffects(cell, rank) {
@@ -60,18 +67,21 @@ let drawing = 0;
 async function drawTexts() {
   const mine = ++drawing, cell = view.at(state.source, state.target), rank = Math.min(state.vector, view.ranks(cell) - 1);
   const rows = view.rowsOf(cell, rank, textPrompt), prompt = page.prompts[textPrompt];
-  $("prompt-text").textContent = prompt?.text ?? "";
+  $("prompt-text").replaceChildren(...lines(prompt?.text ?? ""));
+  $("prompt-more").replaceChildren(...unfold($("prompt-text"), prompt?.text ?? ""));
+  $("base-samples").replaceChildren(...sampleList(prompt?.base_samples?.map((text, i) => [text, prompt.base_sample_scores?.[i]]), "without a vector", false));
   const texts = rows.length ? await view.texts(state.source) : null;
   if (mine !== drawing) return;
   const chosen = rows.find((r) => r.scale === state.scale && r.sign === (state.sign || 1)) ?? rows[0];
   $("python").textContent = python(cell, rank, chosen);
-  const pair = (row) => el("article", { class: `pair${row === chosen ? " chosen" : ""}`, "data-row": row.row },
+  const pair = (row) => (({ text, samples } = { text: "" }) => el("article", { class: `pair${row === chosen ? " chosen" : ""}`, "data-row": row.row },
     el("header", {},
       el("button", { type: "button", class: `sign ${row.sign > 0 ? "plus" : "minus"}`, "aria-pressed": String(row === chosen), title: "Choose this sign and scale", onclick: () => update({ sign: row.sign, scale: row.scale }) },
         `${row.sign > 0 ? "+" : "−"} ${page.scales[row.scale]}`),
       el("span", { class: "chips" }, effectChips(view.effects, row.row)),
       el("button", { type: "button", class: "small", onclick: (event) => copy(python(cell, rank, row), event.target) }, "Copy Python")),
-    sideBySide(prompt.base_text, texts?.steered(row.row) ?? "", prompt.base_text !== "" || Boolean(texts?.steered(row.row))));
+    sideBySide([prompt.base_text, prompt.base_score], [text, scoreOf(view.effects, row.row)], prompt.base_text !== "" || text !== ""),
+    sampleList(samples, "with this vector", row === chosen)))(texts?.steered(row.row));
   const focused = $("texts").contains(document.activeElement);
   $("texts").replaceChildren(...(rows.length ? rows.map(pair) : [el("p", { class: "hint" }, "No effects were recorded for this vector and prompt.")]));
   if (focused) $("texts").querySelector(".chosen .sign")?.focus({ preventScroll: true });
@@ -82,24 +92,20 @@ async function drawRandomTexts() {
   const node = $("random-texts"), sign = state.sign || 1;
   const rows = view.randomRows(state.source, { prompt: textPrompt, scale: state.scale, sign });
   node.hidden = !rows.length;
-  if (!node.open || !rows.length) return;
-  const texts = await view.texts(state.source), prompt = page.prompts[textPrompt];
-  node.querySelector("div").replaceChildren(...rows.map((row) => el("article", { class: "pair" },
+  if (!rows.length) return;
+  const mine = drawing, texts = await view.texts(state.source), prompt = page.prompts[textPrompt];
+  if (mine !== drawing) return;
+  node.querySelector("div").replaceChildren(...rows.map((row) => (({ text, samples } = { text: "" }) => el("article", { class: "pair" },
     el("header", {}, el("span", { class: "sign" }, `draw ${row.rank}`), el("span", { class: "chips" }, effectChips(view.random, row.row))),
-    sideBySide(prompt.base_text, texts?.random(row.row) ?? "", Boolean(texts)))));
+    sideBySide([prompt.base_text, prompt.base_score], [text, scoreOf(view.random, row.row)], Boolean(texts)),
+    sampleList(samples, "with this vector", false)))(texts?.random(row.row))));
 }
+
+const scoreOf = (e, row) => e["of.score"]?.[row];
 
 function effectChips(e, row) {
-  return measuresOf(view.fields).filter((m) => !m.spectrum && Number.isFinite(e[`of.${m.id}`]?.[row]))
+  return measuresOf(view).filter((m) => !m.spectrum && Number.isFinite(e[`of.${m.id}`]?.[row]))
     .map((m) => el("span", { class: "chip", title: m.about }, `${m.label} `, el("b", {}, m.signed ? signed(e[`of.${m.id}`][row]) : show(e[`of.${m.id}`][row]))));
-}
-
-function sideBySide(base, steered, recorded) {
-  if (!recorded) return el("p", { class: "hint" }, "No continuation was recorded.");
-  const parts = diff(base, steered), same = base === steered;
-  return el("div", { class: "sides" },
-    el("div", {}, el("h4", {}, "Base"), el("p", { class: "text" }, marked(parts, "base"))),
-    el("div", {}, el("h4", {}, `Steered${same ? ", the same text" : ""}`), el("p", { class: "text" }, marked(parts, "new"))));
 }
 
 // A JSON string is also a Python string. A relative scale where that gives the length that was added, else the length.
