@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import warnings
 
 import hf_models
@@ -15,6 +16,8 @@ import transformers
 import powersteer as ps
 
 PROMPT = [5, 17, 3, 44, 9, 30, 12]
+# The name of the key-value cache, in arguments and outputs: not the same in every transformers of the fifth version
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaModel.forward).parameters else "past_key_values"
 EVERY = ["resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post"]
 
 
@@ -174,8 +177,8 @@ def test_one_cache_does_not_tell_about_another(loaded):
         for step in range(3):
             for i, text in enumerate(texts):
                 ids = torch.tensor([text if step == 0 else [20 + step]])
-                out = hf(ids, past_key_values=caches[i], use_cache=True)
-                caches[i] = out.past_key_values
+                out = hf(ids, use_cache=True, **{CACHE: caches[i]})
+                caches[i] = out[CACHE]
                 got[i].append(out.logits[0, -1].numpy())
     for i, text in enumerate(texts):
         whole = [*text, 21, 22]
@@ -193,9 +196,9 @@ def test_more_ways_to_generate(loaded):
         with vec.hook(hf, positions):
             assert greedy(hf, [PROMPT], 9, cache_implementation="static", disable_compile=True) == want
         if positions == "generated":
-            cache = hf(torch.tensor([PROMPT[:-1]])).past_key_values
+            cache = hf(torch.tensor([PROMPT[:-1]]))[CACHE]
             with vec.hook(hf, positions):
-                assert greedy(hf, [PROMPT], 9, past_key_values=cache) == want
+                assert greedy(hf, [PROMPT], 9, **{CACHE: cache}) == want
 
 
 def test_beams(loaded):
