@@ -131,6 +131,8 @@ def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = Non
         return x + torch.as_tensor(where, device=x.device)[..., None] * here
 
     if selected is not None:
+        if hf_model is not base:
+            hook._handles.append(hf_model.register_forward_pre_hook(eager(calls.outermost), with_kwargs=True))
         hook._handles.append(base.register_forward_pre_hook(eager(calls.before), with_kwargs=True))
         hook._handles.append(base.register_forward_hook(eager(calls.after)))
     hook._handles.append(_register(module, is_input, change))
@@ -225,6 +227,11 @@ class _Calls:
         """(B, n), of the call under way"""
         return getattr(self._now, "where", None)
 
+    def outermost(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Assisted decoding asks for the logits of every candidate: its first call holds some behind the prompt."""
+        kept = kwargs.get("logits_to_keep", 1)
+        self._now.candidates = isinstance(kept, int) and kept > 1
+
     def before(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._now.where = None
         call = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
@@ -239,9 +246,11 @@ class _Calls:
         prompt = self._prompt(cache, seen, at, totals)
         if cache is None and relative(self.positions) and not tokens.is_meta:
             self._refuse_growth(tokens)
-        rows = [includes(self.positions, row, int(length)) for row, length in zip(at, prompt.lengths, strict=True)]
+        where = np.zeros((batch, n), dtype=bool)
+        for i in np.flatnonzero((at >= 0).any(1)):  # a row may be padding, where prompts are read in pieces
+            where[i] = includes(self.positions, at[i], int(prompt.lengths[i])) & (at[i] >= 0)
         self._remember(cache, prompt)
-        self._now.where, self._now.prompt = np.stack(rows) & (at >= 0), prompt
+        self._now.where, self._now.prompt = where, prompt
 
     def after(self, module: Any, args: Any, output: Any) -> None:
         self._now.where = None
@@ -257,13 +266,15 @@ class _Calls:
         (batch, n), counted = at.shape, relative(self.positions)
         now = _Prompt(totals, seen + n)
         known = vars(cache).get("_powersteer_prompts", {}).get(self._key) if seen else None
+        candidates, self._now.candidates = getattr(self._now, "candidates", False), False
+        if known is None and cache is not None and candidates and counted:
+            self._refuse_end("candidates of assisted decoding may follow it in the same call")
         if known is None or (len(known.lengths) != batch and not counted):
             return now
         if counted and (n > 1 or len(known.lengths) != batch or bool((totals < known.lengths).any())):
-            raise InvalidInput(
-                f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from: a cache "
-                f"of {known.columns} x {len(known.lengths)} tokens at first was continued with tokens of shape "
-                f"{at.shape} after {seen}; use positions that count from the start"
+            self._refuse_end(
+                f"a cache that held {len(known.lengths)} x {known.columns} tokens after its first call holds {seen} a "
+                f"row and is continued with {batch} x {n}"
             )
         if bool((totals - known.lengths > seen + n - known.columns).any()):
             _refuse(batch, n, seen, "the padding of the prompt is no longer masked, or rows of the cache have moved")
@@ -278,11 +289,13 @@ class _Calls:
         grown = all(_digest(row[:-size]) in self._texts for row in rows)
         self._texts.update(map(_digest, rows))
         if grown:
-            raise InvalidInput(
-                f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from, without a "
-                "cache: these are the tokens of a call before and one more; generate with use_cache=True, or hook "
-                "the model anew for each text"
-            )
+            self._refuse_end("without a cache, these are the tokens of an earlier call and one more")
+
+    def _refuse_end(self, why: str) -> NoReturn:
+        raise InvalidInput(
+            f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from: {why}; use "
+            "positions that count from the start, generate plainly with a cache, or hook the model anew for each text"
+        )
 
 
 def _digest(row: Array) -> bytes:
@@ -338,8 +351,9 @@ def _masked_columns(mask: Any, ids: Array, seen: int, window: int | None) -> tup
     totals = at.max(1) + 1
     first = (totals - real.sum(1))[:, None]
     gaps = at != np.where(real, first + real.cumsum(1) - 1, -1)
-    if gaps.any() or not real.any(1).all() or (first > seen).any():
-        _refuse(*ids.shape, seen, "position_ids do not count the tokens that the mask keeps")
+    masked = np.isin(attended, (0, mask.shape[-1])).all(1)  # a row of padding attends to nothing, or to everything
+    if gaps.any() or not (real.any(1) | masked).all() or (first > seen).any():
+        _refuse(len(ids), ids.shape[1], seen, "position_ids do not count the tokens that the mask keeps")
     return at, totals
 
 
