@@ -352,11 +352,21 @@ def ways(name):
     }
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gemma3_text", "qwen2-window", "mixtral"])
+def with_attention(hf, kind):
+    """The masks of a static cache are numbers to add for one kind, truth values for the other."""
+    hf = copy.deepcopy(hf)
+    hf.set_attn_implementation(kind)
+    return hf
+
+
+@pytest.mark.parametrize(("name", "attention"), [
+    ("llama", "sdpa"), ("mistral", "sdpa"), ("gemma2", "eager"), ("gemma3_text", "sdpa"), ("qwen2-window", "eager"),
+    ("mixtral", "eager"),
+])  # fmt: skip
 @pytest.mark.parametrize("prompts", [[PROMPT], PADDED], ids=["one", "padded"])
-def test_every_cache_and_selection(name, prompts, loaded):
+def test_every_cache_and_selection(name, attention, prompts, loaded):
     """Past the sliding windows; against this project's generation and against a hook that is written out."""
-    hf, model = hf_models.make(name), loaded(name, "float32")
+    hf, model = with_attention(hf_models.make(name), attention), loaded(name, "float32")
     vec = vector(hf, 1, "mlp_out", size=8.0)
     for positions in SELECTIONS:
         want = ours(model.steered(vec, positions), prompts, 9)
@@ -452,12 +462,13 @@ def masks(lengths, longest):
 
 
 def test_a_mask_that_is_made_already(loaded):
-    hf, model = hf_models.make("llama"), loaded("llama")
+    model = loaded("llama")
     ids = torch.tensor([PROMPT, [0] * 4 + PROMPT[2:5]])
     _, mask, at = masks([7, 3], 7)
-    vec = vector(hf, 0, "mlp_out")
     added = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
-    for made in (mask, added):
+    for made, attention in ((mask, "sdpa"), (added, "eager")):
+        hf = with_attention(hf_models.make("llama"), attention)
+        vec = vector(hf, 0, "mlp_out")
         for positions, count in ((-1, 2), ("prompt", 10), ([0, 2], 4), (slice(1, -1), 6)):
             with vec.hook(hf, positions) as hook, torch.no_grad():
                 got = hf(ids, attention_mask=made, position_ids=at).logits
