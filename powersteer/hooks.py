@@ -7,19 +7,23 @@ Where transformers has no module for a site, the vector is added where the same 
     down_proj             what the MLP returns, before a norm behind it
     mlp_out, resid_post   the block's output
 
-Positions are those of powersteer.positions. What the model is given tells them: a column's position is the number of
-tokens before it that the attention mask keeps, those in the key-value cache included, and a sequence's prompt is what
-the first call with its cache holds.
+Positions are those of powersteer.positions, read from the arguments of each call of the model: a token's position is the
+number of tokens before it that the attention mask keeps, those in the key-value cache included. The prompt of a sequence
+is what its cache holds after the first call with that cache. Where mask, position_ids and cache leave a doubt, or
+contradict each other, the call raises InvalidInput and steers nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import sys
+import threading
+import uuid
 import warnings
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +111,11 @@ def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = Non
         raise InvalidInput(f"the vector, of length {np.linalg.norm(vector):.6g}, is too large for {hf_model.dtype}")
     hook = Hook(place, selected)
     calls = _Calls(selected)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # torch.compile does not see hooks that come after it; a static cache on a GPU compiles
+    eager = torch.compiler.disable  # positions are read anew in every call
 
+    @eager  # type: ignore[untyped-decorator]
     def change(x: Any) -> Any:
         here = tensor.to(x.dtype).to(x.device)
         if selected is None:
@@ -123,8 +131,10 @@ def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = Non
         return x + torch.as_tensor(where, device=x.device)[..., None] * here
 
     if selected is not None:
-        hook._handles.append(base.register_forward_pre_hook(calls.before, with_kwargs=True))
-        hook._handles.append(base.register_forward_hook(calls.after))
+        if hf_model is not base:
+            hook._handles.append(hf_model.register_forward_pre_hook(eager(calls.outermost), with_kwargs=True))
+        hook._handles.append(base.register_forward_pre_hook(eager(calls.before), with_kwargs=True))
+        hook._handles.append(base.register_forward_hook(eager(calls.after)))
     hook._handles.append(_register(module, is_input, change))
     return hook
 
@@ -198,76 +208,165 @@ def _register(module: Any, is_input: bool, change: Change) -> Any:
     return module.register_forward_hook(lambda _, args, output: first(output))
 
 
+class _Prompt(NamedTuple):
+    lengths: Array  # (B,) tokens of every row
+    columns: int  # of the batch, padding included
+
+
 class _Calls:
-    """Reads what every call of a model is given: which of its tokens are steered."""
+    """The positions to steer in every call of a model, read from the call's arguments."""
 
     def __init__(self, positions: Canonical) -> None:
         self.positions = positions
-        self.where: NDArray[np.bool_] | None = None  # (B, n), of the call under way
-        self._prompts: weakref.WeakKeyDictionary[Any, Array] = weakref.WeakKeyDictionary()  # cache -> lengths (B,)
-        self._lengths: Array = np.empty(0, dtype=np.int64)
-        self._tokens: Any = None  # of the last call without a cache
+        self._now = threading.local()  # torch's DataParallel calls the model from several threads at once
+        self._key = uuid.uuid4().hex  # of this hook's entry in a cache
+        self._texts: set[bytes] = set()  # hashes of the rows that were given without a cache
+
+    @property
+    def where(self) -> NDArray[np.bool_] | None:
+        """(B, n), of the call under way"""
+        return getattr(self._now, "where", None)
+
+    def outermost(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Assisted decoding asks for the logits of every candidate: its first call holds some behind the prompt."""
+        kept = kwargs.get("logits_to_keep", 1)
+        self._now.candidates = isinstance(kept, int) and kept > 1
 
     def before(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._now.where = None
         call = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
         tokens: Any = call.get("input_ids")
         tokens = call.get("inputs_embeds") if tokens is None else tokens
-        cache = call.get("past_key_values")
-        seen = 0 if cache is None else int(cache.get_seq_length())
+        if tokens is None:
+            raise InvalidInput("cannot tell the positions: the model was given neither input_ids nor inputs_embeds")
         batch, n = (int(size) for size in tokens.shape[:2])
-        at, totals = _columns(call, batch, n, seen)
-        self._lengths = self._prompt_lengths(cache, seen, at, totals)
-        if call.get("use_cache") is False and relative(self.positions):
+        cache = _cache_of(call.values())
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        at, totals = _columns(call, batch, n, seen, getattr(module.config, "sliding_window", None))
+        prompt = self._prompt(cache, seen, at, totals)
+        if cache is None and relative(self.positions) and not tokens.is_meta:
             self._refuse_growth(tokens)
-        rows = [includes(self.positions, row, int(n)) for row, n in zip(at, self._lengths, strict=True)]
-        self.where = np.stack(rows) & (at >= 0)
-        if cache is not None:
-            self._prompts[cache] = self._lengths
+        where = np.zeros((batch, n), dtype=bool)
+        for i in np.flatnonzero((at >= 0).any(1)):  # a row may be padding, where prompts are read in pieces
+            where[i] = includes(self.positions, at[i], int(prompt.lengths[i])) & (at[i] >= 0)
+        self._remember(cache, prompt)
+        self._now.where, self._now.prompt = where, prompt
 
     def after(self, module: Any, args: Any, output: Any) -> None:
-        self.where = None
-        if (cache := getattr(output, "past_key_values", None)) is not None:
-            self._prompts[cache] = self._lengths
+        self._now.where = None
+        values = output.values() if isinstance(output, Mapping) else output
+        self._remember(_cache_of(values if isinstance(output, Mapping | tuple) else ()), self._now.prompt)
 
-    def _prompt_lengths(self, cache: Any, seen: int, at: Array, totals: Array) -> Array:
-        known = self._prompts.get(cache) if seen else None
-        if known is None or not relative(self.positions):
-            return totals
-        if at.shape[1] > 1 or len(known) != len(at):
-            raise InvalidInput(
-                f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from: a cache "
-                f"was continued with tokens of shape {at.shape}; use positions that count from the start"
+    def _remember(self, cache: Any, prompt: _Prompt) -> None:
+        """In the cache itself, so that a copy of it has the same prompt."""
+        if cache is not None:
+            vars(cache).setdefault("_powersteer_prompts", {})[self._key] = prompt
+
+    def _prompt(self, cache: Any, seen: int, at: Array, totals: Array) -> _Prompt:
+        (batch, n), counted = at.shape, relative(self.positions)
+        now = _Prompt(totals, seen + n)
+        known = vars(cache).get("_powersteer_prompts", {}).get(self._key) if seen else None
+        candidates, self._now.candidates = getattr(self._now, "candidates", False), False
+        if known is None and cache is not None and candidates and counted:
+            self._refuse_end("candidates of assisted decoding may follow it in the same call")
+        if known is None or (len(known.lengths) != batch and not counted):
+            return now
+        if counted and (n > 1 or len(known.lengths) != batch or bool((totals < known.lengths).any())):
+            self._refuse_end(
+                f"a cache that held {len(known.lengths)} x {known.columns} tokens after its first call holds {seen} a "
+                f"row and is continued with {batch} x {n}"
             )
-        return known
+        if bool((totals - known.lengths > seen + n - known.columns).any()):
+            _refuse(batch, n, seen, "the padding of the prompt is no longer masked, or rows of the cache have moved")
+        return known if counted else now
 
     def _refuse_growth(self, tokens: Any) -> None:
         """Generation without a cache gives the whole text at every step, one token longer each time."""
-        last, self._tokens = self._tokens, tokens.detach().clone()
-        if last is None or last.shape[1] + 1 != tokens.shape[1] or last.shape[2:] != tokens.shape[2:]:
-            return
-        same = (tokens[:, None, :-1] == last[None].to(tokens.device)).flatten(2).all(-1)
-        if bool(same.any(1).all()):
+        import torch
+
+        rows = tokens.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+        size = rows.shape[1] // tokens.shape[1]  # bytes of a token
+        grown = all(_digest(row[:-size]) in self._texts for row in rows)
+        self._texts.update(map(_digest, rows))
+        if grown:
+            self._refuse_end("without a cache, these are the tokens of an earlier call and one more")
+
+    def _refuse_end(self, why: str) -> NoReturn:
+        raise InvalidInput(
+            f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from: {why}; use "
+            "positions that count from the start, generate plainly with a cache, or hook the model anew for each text"
+        )
+
+
+def _digest(row: Array) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
+def _cache_of(values: Iterable[Any]) -> Any:
+    """The key-value cache among arguments or outputs. Its name depends on the version of transformers, its methods do not.
+
+    Raises InvalidInput for a cache without a length: tuples of tensors, the pages of continuous batching.
+    """
+    found = {}
+    for value in values:
+        nested = isinstance(value, tuple | list) and any(isinstance(item, tuple | list) for item in value)
+        if callable(getattr(value, "get_seq_length", None)):
+            found[id(value)] = value
+        elif nested or (callable(getattr(value, "update", None)) and not isinstance(value, Mapping | set)):
             raise InvalidInput(
-                f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from, without a "
-                "cache: these are the tokens of the call before and one more; generate with use_cache=True, or hook "
-                "the model anew for each text"
+                f"cannot tell the positions: a {type(value).__name__} does not say how many tokens of each row it "
+                "holds; use a transformers Cache, or positions=None"
             )
+    if len(found) > 1:
+        raise InvalidInput(f"cannot tell the positions: the model was given {len(found)} caches")
+    return next(iter(found.values()), None)
 
 
-def _columns(call: Mapping[str, Any], batch: int, n: int, seen: int) -> tuple[Array, Array]:
+def _columns(call: Mapping[str, Any], batch: int, n: int, seen: int, window: int | None) -> tuple[Array, Array]:
     """(position of every token (B, n), -1 for padding; tokens of every row so far (B,)) of one call."""
-    mask, ids = call.get("attention_mask"), call.get("position_ids")
-    if mask is None:
-        at = np.broadcast_to(np.arange(seen, seen + n), (batch, n))
-        if ids is None or np.array_equal(np.broadcast_to(ids.cpu().numpy(), (batch, n)), at):
-            return at, np.full(batch, seen + n)
-    elif getattr(mask, "ndim", 0) == 2 and tuple(mask.shape) == (batch, seen + n):
-        kept = mask.cpu().numpy() != 0
-        return np.where(kept, kept.cumsum(1) - 1, -1)[:, seen:], kept.sum(1)
-    elif ids is not None and ids.ndim == 2:  # a mask that is made already: of a static cache
-        at = np.broadcast_to(ids.cpu().numpy(), (batch, n))
-        return at, at.max(1) + 1
+    mask, columns = call.get("attention_mask"), np.arange(seen, seen + n)
+    ids, start = (_integers(call.get(name), batch, n, seen) for name in ("position_ids", "cache_position"))
+    if start is not None and not np.array_equal(start, np.broadcast_to(columns, (batch, n))):
+        _refuse(batch, n, seen, "cache_position does not follow what the cache holds")
+    if isinstance(mask, Mapping):  # by kind of layer
+        window = None if "full_attention" in mask else window
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if mask is None or (getattr(mask, "ndim", 0) == 2 and tuple(mask.shape) == (batch, seen + n)):
+        kept = np.ones((batch, seen + n), dtype=bool) if mask is None else (mask != 0).cpu().numpy()
+        at = np.where(kept, kept.cumsum(1) - 1, -1)[:, seen:]
+        if ids is not None and not any(((ids == count) | (at < 0)).all() for count in (at, columns)):
+            _refuse(batch, n, seen, "position_ids do not count the tokens that the mask keeps")
+        return at, kept.sum(1)
+    if getattr(mask, "ndim", 0) != 4 or tuple(mask.shape[1:3]) != (1, n) or ids is None:
+        _refuse(batch, n, seen, f"the attention mask has shape {tuple(getattr(mask, 'shape', ()))}")
+    return _masked_columns(mask, ids, seen, window)
+
+
+def _masked_columns(mask: Any, ids: Array, seen: int, window: int | None) -> tuple[Array, Array]:
+    """Of a mask (B, 1, n, keys) that was made beforehand, as for a static cache: a token at position p attends to p + 1
+    tokens, or to as many as the sliding window has. Padding does not, whatever its position_ids."""
+    attended = (mask if mask.dtype.is_floating_point is False else mask == 0)[:, 0].sum(-1).cpu().numpy()
+    real = (attended == ids + 1) | (attended == np.minimum(ids + 1, window or ids + 1))
+    at = np.where(real, ids, -1)
+    totals = at.max(1) + 1
+    first = (totals - real.sum(1))[:, None]
+    gaps = at != np.where(real, first + real.cumsum(1) - 1, -1)
+    masked = np.isin(attended, (0, mask.shape[-1])).all(1)  # a row of padding attends to nothing, or to everything
+    if gaps.any() or not (real.any(1) | masked).all() or (first > seen).any():
+        _refuse(len(ids), ids.shape[1], seen, "position_ids do not count the tokens that the mask keeps")
+    return at, totals
+
+
+def _integers(tensor: Any, batch: int, n: int, seen: int) -> Array | None:
+    if tensor is None:
+        return None
+    if tuple(tensor.shape) not in ((n,), (1, n), (batch, n)):
+        _refuse(batch, n, seen, f"position_ids have shape {tuple(tensor.shape)}")
+    return np.broadcast_to(tensor.cpu().numpy(), (batch, n))
+
+
+def _refuse(batch: int, n: int, seen: int, why: str) -> NoReturn:
     raise InvalidInput(
-        f"cannot tell the positions of {batch} x {n} tokens after {seen} in the cache: give the attention mask of all "
-        f"of them, ({batch}, {seen + n}), and leave position_ids to the model"
+        f"cannot tell the positions of {batch} x {n} tokens after {seen} in the cache: {why}; give the attention mask of "
+        f"all of them, ({batch}, {seen + n}), padded on the left, and leave position_ids to the model"
     )

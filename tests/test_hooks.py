@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import warnings
 
 import hf_models
@@ -15,6 +16,8 @@ import transformers
 import powersteer as ps
 
 PROMPT = [5, 17, 3, 44, 9, 30, 12]
+# The name of the key-value cache, in arguments and outputs: not the same in every transformers of the fifth version
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaModel.forward).parameters else "past_key_values"
 EVERY = ["resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post"]
 
 
@@ -37,7 +40,7 @@ def greedy(hf, prompts, n, **more):
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    out = hf.generate(ids, attention_mask=mask, max_new_tokens=n, do_sample=False, **more)
+    out = hf.generate(ids, attention_mask=mask, max_new_tokens=n, **{"do_sample": False} | more)
     return out[:, longest:].tolist()
 
 
@@ -174,8 +177,8 @@ def test_one_cache_does_not_tell_about_another(loaded):
         for step in range(3):
             for i, text in enumerate(texts):
                 ids = torch.tensor([text if step == 0 else [20 + step]])
-                out = hf(ids, past_key_values=caches[i], use_cache=True)
-                caches[i] = out.past_key_values
+                out = hf(ids, use_cache=True, **{CACHE: caches[i]})
+                caches[i] = out[CACHE]
                 got[i].append(out.logits[0, -1].numpy())
     for i, text in enumerate(texts):
         whole = [*text, 21, 22]
@@ -193,9 +196,9 @@ def test_more_ways_to_generate(loaded):
         with vec.hook(hf, positions):
             assert greedy(hf, [PROMPT], 9, cache_implementation="static", disable_compile=True) == want
         if positions == "generated":
-            cache = hf(torch.tensor([PROMPT[:-1]])).past_key_values
+            cache = hf(torch.tensor([PROMPT[:-1]]))[CACHE]
             with vec.hook(hf, positions):
-                assert greedy(hf, [PROMPT], 9, past_key_values=cache) == want
+                assert greedy(hf, [PROMPT], 9, **{CACHE: cache}) == want
 
 
 def test_beams(loaded):
@@ -301,6 +304,240 @@ def test_how_the_weights_are_kept_does_not_matter():
     with vector(hf, 1, "mlp_out").hook(hf) as hook:
         logits(hf, PROMPT)
     assert hook.added == len(PROMPT)
+
+
+# ---- which tokens of which call
+
+
+PADDED = [PROMPT, PROMPT[2:5]]
+SELECTIONS = [None, "prompt", "generated", slice(-2, 9), slice(1, 10, 2), [8, -1], [2, 8]]
+RELATIVE = ["prompt", "generated", slice(-2, 9), -1]
+
+
+@contextlib.contextmanager
+def by_hand(hf, vec, positions, lengths):
+    """The vector after its block by a hook that counts the columns of one generation, for prompts padded on the left."""
+    column = 0
+    at = np.arange(64)
+    chosen = [{None: at >= 0, "prompt": at < n, "generated": at >= n}[positions] if not isinstance(positions, slice)
+              else np.isin(at, at[slice(*(p + n if p is not None and p < 0 else p for p in
+                                          (positions.start, positions.stop)), positions.step)])
+              for n in lengths]  # fmt: skip
+
+    def add(module, args, output):
+        nonlocal column
+        x = output[0] if isinstance(output, tuple) else output
+        for row, n, mask in zip(x, lengths, chosen, strict=True):
+            for j, activation in enumerate(row):
+                position = column + j - (max(lengths) - n)
+                if position >= 0 and mask[position]:
+                    activation += torch.as_tensor(vec.vector, dtype=x.dtype)
+        column += x.shape[1]
+
+    handle = hf.base_model.layers[vec.layer].register_forward_hook(add)
+    yield
+    handle.remove()
+
+
+def ways(name):
+    """Arguments of generate, made anew: a cache is used up."""
+    config = hf_models.make(name).config
+    static = dict(disable_compile=True)
+    return {
+        "dynamic": {},
+        "static": dict(cache_implementation="static", **static),
+        "my own": {CACHE: transformers.DynamicCache(config=config)},
+        "my own static": {CACHE: transformers.StaticCache(config=config, max_cache_len=40), **static},
+        "sampled": dict(do_sample=True, top_k=1),
+    }
+
+
+def with_attention(hf, kind):
+    """The masks of a static cache are numbers to add for one kind, truth values for the other."""
+    hf = copy.deepcopy(hf)
+    hf.set_attn_implementation(kind)
+    return hf
+
+
+@pytest.mark.parametrize(("name", "attention"), [
+    ("llama", "sdpa"), ("mistral", "sdpa"), ("gemma2", "eager"), ("gemma3_text", "sdpa"), ("qwen2-window", "eager"),
+    ("mixtral", "eager"),
+])  # fmt: skip
+@pytest.mark.parametrize("prompts", [[PROMPT], PADDED], ids=["one", "padded"])
+def test_every_cache_and_selection(name, attention, prompts, loaded):
+    """Past the sliding windows; against this project's generation and against a hook that is written out."""
+    hf, model = with_attention(hf_models.make(name), attention), loaded(name, "float32")
+    vec = vector(hf, 1, "mlp_out", size=8.0)
+    for positions in SELECTIONS:
+        want = ours(model.steered(vec, positions), prompts, 9)
+        if not isinstance(positions, list):
+            with by_hand(hf, vec, positions, [len(p) for p in prompts]):
+                assert greedy(hf, prompts, 9) == want, positions
+        for way in ways(name):
+            with vec.hook(hf, positions):
+                assert greedy(hf, prompts, 9, **ways(name)[way]) == want, (way, positions)
+
+
+def test_several_sequences_of_a_prompt(loaded):
+    hf, model = hf_models.make("llama"), loaded("llama", "float32")
+    vec = vector(hf, 1, "mlp_out", size=8.0)
+    with vec.hook(hf, "generated"):
+        got = greedy(hf, PADDED, 6, do_sample=True, top_k=1, num_return_sequences=3)
+    assert got == [row for row in ours(model.steered(vec, "generated"), PADDED, 6) for _ in range(3)]
+
+
+@pytest.mark.parametrize("way", ["assistant", "lookup"])
+def test_candidates_are_not_taken_for_the_prompt(way, loaded):
+    hf, model = hf_models.make("llama"), loaded("llama", "float32")
+    more = dict(assistant_model=copy.deepcopy(hf)) if way == "assistant" else dict(prompt_lookup_num_tokens=3)
+    repeated, vec = PROMPT + PROMPT[:4], vector(hf, 1, "mlp_out", size=8.0)
+    for positions in (None, [2, 12], slice(5, 13)):
+        with vec.hook(hf, positions):
+            assert greedy(hf, [repeated], 9, **more) == ours(model.steered(vec, positions), [repeated], 9)
+    for positions in RELATIVE:
+        for n in (3, 9):  # of 3, the first call may hold all
+            with pytest.raises(ps.InvalidInput, match="where the prompt ends"), vec.hook(hf, positions):
+                greedy(hf, [repeated], n, **more)
+
+
+def test_prompts_in_pieces_by_absolute_positions(loaded):
+    hf, model = hf_models.make("mistral"), loaded("mistral", "float32")
+    vec = vector(hf, 1, "mlp_out", size=8.0)
+    want = ours(model.steered(vec, [2, 8]), PADDED, 9)
+    for more in ({}, dict(cache_implementation="static", disable_compile=True)):
+        with vec.hook(hf, [2, 8]):
+            assert greedy(hf, PADDED, 9, prefill_chunk_size=3, **more) == want
+
+
+@pytest.mark.parametrize("way", ["wrapped", "forward", "in place"])
+def test_a_model_that_was_compiled_before(way, loaded):
+    """torch.compile keeps what it has compiled, without hooks that come or go later."""
+    hf = copy.deepcopy(hf_models.make("llama"))
+    run, model = hf, loaded("llama")
+    if way == "wrapped":
+        run = torch.compile(hf, backend="eager")
+    elif way == "forward":
+        hf.forward = torch.compile(hf.forward, backend="eager")
+    else:
+        hf.compile(backend="eager")
+    plain = logits(run, PROMPT)
+    a, b = vector(hf, 1, "mlp_out"), vector(hf, 2, "resid_pre")
+    with a.hook(hf, [2]):
+        with b.hook(hf, "prompt"):
+            assert error(logits(run, PROMPT), model.steered(a, [2]).steered(b)(PROMPT)) < 2e-5
+        assert error(logits(run, PROMPT), model.steered(a, [2])(PROMPT)) < 2e-5
+    assert error(logits(run, PROMPT), plain) < 1e-6
+
+
+def test_the_cache_of_tuples_and_of_copies(loaded):
+    """return_dict=False; a cache that is copied while decoding has the same prompt."""
+    hf, vec = hf_models.make("llama"), vector(hf_models.make("llama"), 1, "mlp_out")
+    got, cache = [], None
+    with vec.hook(hf, "generated"), torch.no_grad():
+        for tokens in (PROMPT, [21], [22]):
+            out = hf(torch.tensor([tokens]), use_cache=True, return_dict=False, **{CACHE: copy.deepcopy(cache)})
+            cache = out[1]
+            got.append(out[0][0, -1].numpy())
+    want = loaded("llama", "float32").steered(vec, slice(7, None))([*PROMPT, 21, 22])[6:]
+    assert error(np.stack(got), want) < 2e-5
+
+
+def test_texts_that_grow_without_a_cache():
+    hf, vec = hf_models.make("llama"), vector(hf_models.make("llama"), 1, "mlp_out")
+    with vec.hook(hf, -1):
+        logits(hf, PROMPT[:4])
+        logits(hf, [9, 8])  # another text in between
+        logits(hf, PROMPT[:4])
+        with pytest.raises(ps.InvalidInput, match="an earlier call and one more"):
+            logits(hf, PROMPT[:5])
+    with vec.hook(hf, 2), pytest.raises(ps.InvalidInput, match="neither input_ids"):
+        hf.base_model()
+
+
+def masks(lengths, longest):
+    """A 2D mask of rows padded on the left, the 4D one of eager attention, and the position_ids that count."""
+    kept = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
+    causal = torch.ones(longest, longest).tril().bool() & kept[:, None, :]
+    return kept.long(), causal[:, None], (kept.cumsum(1) - 1).clamp(min=0)
+
+
+def test_a_mask_that_is_made_already(loaded):
+    model = loaded("llama")
+    ids = torch.tensor([PROMPT, [0] * 4 + PROMPT[2:5]])
+    _, mask, at = masks([7, 3], 7)
+    added = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+    for made, attention in ((mask, "sdpa"), (added, "eager")):
+        hf = with_attention(hf_models.make("llama"), attention)
+        vec = vector(hf, 0, "mlp_out")
+        for positions, count in ((-1, 2), ("prompt", 10), ([0, 2], 4), (slice(1, -1), 6)):
+            with vec.hook(hf, positions) as hook, torch.no_grad():
+                got = hf(ids, attention_mask=made, position_ids=at).logits
+            for row, start, prompt in zip(got, (0, 4), (PROMPT, PROMPT[2:5]), strict=True):
+                assert error(row[start:].numpy(), model.steered(vec, positions)(prompt)) < 2e-5
+            assert hook.added == count
+        with vec.hook(hf, 2), pytest.raises(ps.InvalidInput, match="do not count"):
+            hf(ids, attention_mask=made, position_ids=torch.arange(7)[None].expand(2, -1))
+        with vec.hook(hf, 2), pytest.raises(ps.InvalidInput, match="has shape"):
+            hf(ids, attention_mask=made)
+
+
+class Pages:
+    """As of continuous batching: it takes keys and does not say how many it has."""
+
+    def update(self, *args):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    (lambda c: dict(position_ids=torch.tensor([[0, 1, 2, 5], [0, 1, 2, 3]])), "do not count"),
+    (lambda c: dict(position_ids=torch.tensor([[0, 1, 0, 1], [0, 1, 2, 3]]), attention_mask=torch.ones(2, 4)),
+     "do not count"),
+    (lambda c: dict(position_ids=torch.zeros(3, 2, 4, dtype=int)), "have shape"),
+    (lambda c: dict(attention_mask=torch.ones(2, 3)), r"shape \(2, 3\)"),
+    (lambda c: dict(cache_position=torch.arange(1, 5)), "cache_position"),
+    (lambda c: {CACHE: Pages()}, "a Pages does not say"),
+    (lambda c: {CACHE: ((torch.ones(2, 2, 3, 10), torch.ones(2, 2, 3, 10)),)}, "a tuple does not say"),
+    (lambda c: {CACHE: c, "more": copy.deepcopy(c)}, "2 caches"),
+])  # fmt: skip
+def test_calls_that_leave_a_doubt(more, message):
+    hf, vec = hf_models.make("llama"), vector(hf_models.make("llama"), 1, "mlp_out")
+    arguments = more(transformers.DynamicCache())
+    for positions in (2, "prompt"):
+        with vec.hook(hf, positions), pytest.raises(ps.InvalidInput, match=message):
+            hf(torch.ones(2, 4, dtype=int), **arguments)
+
+
+def doubtful(cache, mask, change):
+    """Arguments of the call after the prompt."""
+    mask = torch.cat([mask, torch.ones(2, 1, dtype=int)], 1)
+    if change == "no mask":
+        mask = None
+    elif change == "rows moved":
+        cache.reorder_cache(torch.tensor([1, 0]))
+        mask = mask.flip(0)
+    elif change == "one row":
+        cache.batch_select_indices(torch.tensor([0]))
+        mask = mask[:1]
+    elif change == "cropped":
+        cache.crop(-3)
+        mask = mask[:, :5]
+    tokens = torch.ones(1 if change == "one row" else 2, 2 if change == "two tokens" else 1, dtype=int)
+    if change == "two tokens":
+        mask = torch.cat([mask, torch.ones(2, 1, dtype=int)], 1)
+    return tokens, mask
+
+
+@pytest.mark.parametrize("change", [None, "no mask", "rows moved", "one row", "cropped", "two tokens"])
+@pytest.mark.parametrize("positions", ["generated", [2, 8]])
+def test_caches_that_are_continued_in_doubt(change, positions):
+    hf, vec = hf_models.make("llama"), vector(hf_models.make("llama"), 1, "mlp_out")
+    mask, _, at = masks([7, 5], 7)
+    certain = change is None or (positions != "generated" and change not in ("no mask", "rows moved"))
+    expected = contextlib.nullcontext() if certain else pytest.raises(ps.InvalidInput, match="cannot tell")
+    with expected, vec.hook(hf, positions), torch.no_grad():
+        cache = hf(torch.ones(2, 7, dtype=int), attention_mask=mask, position_ids=at, use_cache=True)[CACHE]
+        tokens, mask = doubtful(cache, mask, change)
+        hf(tokens, attention_mask=mask, **{CACHE: cache})
 
 
 # ---- tensors

@@ -368,4 +368,15 @@ MUTATIONS = [
         ("right-is-wrong", 'score ? el("span", { class: "badge right" }', '!score ? el("span", { class: "badge right" }')),
     *_py("report/heatmap.js", "browser_page",
         ("hover-not-linked", "if (node && twin !== node)", "if (node && twin === node)")),
+    # ---- hooks
+    *_py("hooks.py", "hooks",
+        ("hook-cache-by-name", "for value in values:\n        nested", "for value in list(values)[:0]:\n        nested"),
+        ("hook-copies-forget-the-prompt", "self._key] = prompt", "self._key + str(id(cache))] = prompt"),
+        ("hook-compiled-model-unseen", "torch.compiler.reset()", "pass"),
+        ("hook-candidates-are-prompt", "isinstance(kept, int) and kept > 1", "False"),
+        ("hook-moved-rows-unseen", "seen + n - known.columns).any()", "seen + n - known.columns).all()"),
+        ("hook-padding-of-a-made-mask", "at = np.where(real, ids, -1)", "at = ids"),
+        ("hook-window-forgotten", "np.minimum(ids + 1, window or ids + 1)", "ids + 1"),
+        ("hook-ids-unread", "if ids is not None and not any(", "if ids is None and not any("),
+        ("hook-growth-of-the-last-text-only", "self._texts.update(map(_digest, rows))", "self._texts = set(map(_digest, rows))")),
 ]  # fmt: skip
