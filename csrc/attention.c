@@ -51,7 +51,7 @@ static void probabilities(const runtime *rt, const attention *a, const attention
         for (size_t j = hi; j < b->nk; j++) P[j] = 0;
         real top = vec_max(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] -= top;
-        exponential(hi - lo, P + lo, P + lo);
+        exponential(rt->kind, hi - lo, P + lo, P + lo);
         real total = 1 / vec_sum(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] *= total;
     }

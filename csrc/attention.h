@@ -7,7 +7,7 @@
  * Key j of a sequence is its absolute position j, so k and v start at position 0 and queries may be any later rows: a
  * prompt, one decoded token, or the few rows a Jacobian's target needs. Work is done in blocks of query rows: a
  * worker's scratch is a block's scores, never T x T for all heads. P is computed again in the derivatives, once for
- * all tangents. */
+ * all tangents. Shapes and strides of a block's products follow from its sequence alone, and so do its bits. */
 #ifndef PS_ATTENTION_H
 #define PS_ATTENTION_H
 #include "runtime.h"

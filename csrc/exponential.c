@@ -38,9 +38,7 @@ TARGET_AVX512 static void avx512(size_t n, const real *x, real *y) { BODY }
 #define avx512 plain
 #endif
 
-void exponential_as(instructions kind, size_t n, const real *x, real *y) {
+void exponential(instructions kind, size_t n, const real *x, real *y) {
     static void (*const kinds[])(size_t, const real *, real *) = {plain, avx2, avx512};
     kinds[kind](n, x, y);
 }
-
-void exponential(size_t n, const real *x, real *y) { exponential_as(instructions_best(), n, x, y); }

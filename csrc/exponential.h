@@ -5,8 +5,7 @@
 #include "instructions.h"
 #include "real.h"
 
-void exponential(size_t n, const real *x, real *y);
-/* The same by the instructions of a kind that the machine has. */
-void exponential_as(instructions kind, size_t n, const real *x, real *y);
+/* kind: one that the machine has */
+void exponential(instructions kind, size_t n, const real *x, real *y);
 
 #endif

@@ -8,3 +8,8 @@ instructions instructions_best(void) {
 #endif
     return PLAIN;
 }
+
+const char *instructions_name(instructions kind) {
+    static const char *const names[] = {[PLAIN] = "portable", [AVX2] = "avx2", [AVX512] = "avx512"};
+    return names[kind];
+}

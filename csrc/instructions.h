@@ -13,6 +13,7 @@ typedef enum { PLAIN, AVX2, AVX512 } instructions;
 #define HAS_TARGETS 0
 #endif
 
-instructions instructions_best(void); /* the last that the machine has */
+instructions instructions_best(void);               /* the last that the machine has */
+const char *instructions_name(instructions kind); /* as POWERSTEER_CPU spells it */
 
 #endif

@@ -52,8 +52,11 @@ typedef struct {
     real *out, *scratch, beta;
     size_t scratch_stride;
     const weight *W;
-    char layout; /* as the BLAS reads W, 0: as tile.h does */
+    char layout; /* linear_t: as the BLAS reads W, 0: as tile.h does */
 } product;
+
+enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
+enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of tile.h */
 
 static int is_skinny(const weight *W, size_t M) { return M <= SKINNY_ROWS && W->in_stride == 1 && W->group == W->n_out; }
 
@@ -62,14 +65,13 @@ static void skinny_task(void *ctx, size_t task, int worker) {
     const weight *W = p->W;
     size_t n0, n1;
     (void)worker;
-    part(W->n_out, p->cols, task, &n0, &n1);
+    part((W->n_out + COLUMNS - 1) / COLUMNS, p->cols, task, &n0, &n1);
+    n0 *= COLUMNS;
+    n1 = smaller(n1 * COLUMNS, W->n_out);
     if (n1 > n0)
-        skinny(W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
+        skinny(p->rt->kind, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
                p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
 }
-
-enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
-enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of tile.h */
 
 /* The part of the (M, N) result that is the task's. */
 static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t *m, size_t *n0, size_t *n1) {
@@ -88,15 +90,9 @@ static void linear_task(void *ctx, size_t task, int worker) {
     if (!task_part(p, W->n_out, task, &m0, &m, &n0, &n1)) return;
     const real *X = p->in + m0 * p->ld_in;
     real *Y = p->out + m0 * p->ld_out;
-    if (p->layout) {
-        for (size_t i = 0; p->bias && i < m; i++) memcpy(Y + i * p->ld_out + n0, p->bias + n0, (n1 - n0) * sizeof(real));
-        gemm(p->rt->blas, 'n', p->layout == 'o' ? 't' : 'n', m, n1 - n0, W->n_in, 1, X, p->ld_in, element(W, n0, 0),
-             (size_t)(p->layout == 'o' ? W->out_stride : W->in_stride), p->bias ? 1 : 0, Y + n0, p->ld_out);
-        return;
-    }
     for (size_t a = n0, b; a < n1; a = b) {
         b = run_end(W, a, n1);
-        tile(&(tile_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
+        tile(p->rt->kind, &(tile_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
                           .k_stride = W->in_stride, .n_stride = W->out_stride, .bias = p->bias ? p->bias + a : NULL,
                           .Y = Y + a, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
@@ -116,7 +112,7 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
     }
     for (size_t a = 0, b; a < W->n_out; a = b) {
         b = run_end(W, a, W->n_out);
-        tile(&(tile_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
+        tile(p->rt->kind, &(tile_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
                           .data = element(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride,
                           .add = a || p->beta != 0, .Y = X, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
@@ -124,11 +120,13 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
 
 static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
 
+/* Rows up to which linear_t is faster by tile.h than by the BLAS; measured. */
+static size_t tile_rows(instructions kind) { return kind == AVX512 ? 192 : 0; }
+
 /* Splits an (M, N) result over the threads. A part of m x n reads (and packs) m rows of the activations and n columns
  * of the weight: rows*N + cols*M in all; tile.h packs the weight alone, and turning or widening it is dearer. */
 static void run_grid(product *p, size_t N, pool_task task) {
     size_t threads = (size_t)pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
-    p->layout = p->M > tile_rows() ? in_place_layout(p->W) : 0;
     if (operations(p) < POOL_WORTH) threads = 1;
     p->rows = 1, p->cols = smaller(threads, panels);
     for (size_t rows = 1; rows <= threads; rows++) {
@@ -149,6 +147,7 @@ static void run_by_rows(product *p, size_t N, pool_task task) {
     size_t all = p->M, step = rows_at_a_time(p);
     for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
         p->M = all - m < step ? all - m : step;
+        p->layout = task == linear_t_task && p->M > tile_rows(p->rt->kind) ? in_place_layout(p->W) : 0;
         run_grid(p, N, task);
         p->in += p->M * p->ld_in;
         p->out += p->M * p->ld_out;

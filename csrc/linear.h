@@ -1,6 +1,9 @@
-/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, any strides. Few rows, or a
- * weight that the BLAS cannot read: skinny.h and tile.h, which widen as they go. Many rows: the BLAS, in place. No second
- * copy of the model exists. */
+/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, any strides. No second copy of the model
+ * exists.
+ *
+ * linear, which the forward pass is made of, sums in one order (tile.h) whatever the number of rows and threads, so that a
+ * row's result has the same bits alone and among others. It uses skinny.h for few rows and tile.h for many. linear_t, the
+ * transpose, goes through the BLAS where that is faster, and promises no such thing. */
 #ifndef PS_LINEAR_H
 #define PS_LINEAR_H
 #include "runtime.h"

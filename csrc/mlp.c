@@ -41,12 +41,12 @@ static inline real activate(act_kind act, real x, real e, real *slope) {
     return 0;
 }
 
-static inline __attribute__((always_inline)) void strip(act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
+static inline __attribute__((always_inline)) void strip(instructions kind, act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
     const real *x = g_slope ? g_slope : u_lift;
     real e[STRIP] = {0};
     if (act != ACT_RELU && act != ACT_RELU2) {
         for (size_t i = 0; i < n; i++) e[i] = exponent(act, x[i]);
-        exponential(n, e, e);
+        exponential(kind, n, e, e);
     }
     for (size_t i = 0; i < n; i++) {
         real slope, u = u_lift[i];
@@ -61,12 +61,12 @@ static inline __attribute__((always_inline)) void strip(act_kind act, size_t n, 
     }
 }
 
-void mlp_forward(act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
+void mlp_forward(instructions kind, act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
     for (size_t i = 0; i < F; i += STRIP) {
         size_t n = F - i < STRIP ? F - i : STRIP;
         real *g = g_slope ? g_slope + i : NULL;
 #define CASE(act) \
-    case act: strip(act, n, g, u_lift + i, h + i); break;
+    case act: strip(kind, act, n, g, u_lift + i, h + i); break;
         switch (act) { CASE(ACT_SILU) CASE(ACT_GELU) CASE(ACT_GELU_TANH) CASE(ACT_RELU) CASE(ACT_RELU2) }
 #undef CASE
     }

@@ -95,6 +95,7 @@ void rows_rope(const runtime *rt, const rope_rows *a, int inverse, real *x) {
 }
 
 typedef struct {
+    instructions kind;
     act_kind act;
     size_t F, n;
     const size_t *map;
@@ -107,7 +108,7 @@ static real *at_row(real *p, size_t i) { return p ? p + i : NULL; }
 static void mlp_forward_row(const void *op, size_t i, const real *in, real *h) {
     const mlp_op *o = op;
     (void)in;
-    mlp_forward(o->act, o->F, at_row(o->slope_out, i * o->F), o->lift_out + i * o->F, h + i * o->F);
+    mlp_forward(o->kind, o->act, o->F, at_row(o->slope_out, i * o->F), o->lift_out + i * o->F, h + i * o->F);
 }
 
 static void mlp_jvp_row(const void *op, size_t i, const real *dg, real *du) {
@@ -124,7 +125,7 @@ static void mlp_vjp_row(const void *op, size_t i, const real *in, real *gu) {
 }
 
 void rows_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h) {
-    mlp_op op = {.act = act, .F = F, .n = n, .slope_out = slope, .lift_out = lift};
+    mlp_op op = {.kind = rt->kind, .act = act, .F = F, .n = n, .slope_out = slope, .lift_out = lift};
     each_row(rt, n, F, mlp_forward_row, &op, NULL, h);
 }
 void rows_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,

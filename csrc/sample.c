@@ -15,6 +15,7 @@ static const double REACH = 32; /* what weighs less than exp(-REACH) needs no re
 
 /* How tokens are weighed: exp((logit - top) * rate), or 1 each. */
 typedef struct {
+    instructions kind; /* that compute it */
     int equal;
     real top, rate;
 } scale;
@@ -84,9 +85,9 @@ KERNELS(avx512, TARGET_AVX512)
 #define avx512 plain
 #endif
 
-static const kernels *best(void) {
+static const kernels *kernels_of(instructions kind) {
     static const kernels *const kinds[] = {&plain, &avx2, &avx512};
-    return kinds[instructions_best()];
+    return kinds[kind];
 }
 
 /* Adds the weights of n tokens to the bins, of which there are four copies so that neighbours of one bin need not wait
@@ -95,12 +96,12 @@ static void tally(const scale *by, size_t n, const real *logit, real top, real r
     double sums[4][BINS] = {0};
     real weight[BLOCK];
     uint16_t here[BLOCK];
-    const kernels *k = best();
+    const kernels *k = kernels_of(by->kind);
     for (size_t start = 0; start < n; start += BLOCK) {
         size_t m = n - start < BLOCK ? n - start : BLOCK;
         uint16_t *bin = bins ? bins + start : here;
         k->place(by, m, logit + start, top, range, bin, weight);
-        exponential(m, weight, weight);
+        exponential(by->kind, m, weight, weight);
         for (size_t i = 0; i < m; i++) sums[i & 3][bin[i]] += (double)weight[i];
     }
     for (int b = 0; b < BINS; b++) out[b] = (sums[0][b] + sums[1][b]) + (sums[2][b] + sums[3][b]);
@@ -164,7 +165,7 @@ static void gather(const choice *c, int bin, token_list *out) {
             n += bin_of(c->logit[i], c->h->top, c->h->range) == bin;
         }
     } else {
-        const kernels *k = best();
+        const kernels *k = kernels_of(c->by.kind);
         for (size_t start = 0; start < c->n; start += GLANCE) {
             size_t m = c->n - start < GLANCE ? c->n - start : GLANCE;
             if (!k->holds(m, c->bins + start, (uint16_t)bin)) continue;
@@ -200,7 +201,7 @@ static beginning reach(const choice *c, double goal, token_list *l) {
     gather(c, bin_reaching(c->h, goal, &before), l);
     for (;;) {
         real top, low;
-        best()->extremes(l->n, l->logit, &top, &low);
+        kernels_of(c->by.kind)->extremes(l->n, l->logit, &top, &low);
         if (top == low) break;
         if (l->n <= FEW) {
             sort_few(l);
@@ -216,7 +217,7 @@ static beginning reach(const choice *c, double goal, token_list *l) {
     for (size_t i = 0; i < l->n && (i == 0 || e.weight < goal); i++) {
         if (i == 0 || l->logit[i] != l->logit[i - 1]) {
             real x = (l->logit[i] - c->by.top) * c->by.rate;
-            if (!c->by.equal) exponential(1, &x, &weight);
+            if (!c->by.equal) exponential(c->by.kind, 1, &x, &weight);
             if (weight <= 0 && i > 0) break; /* rounding asks for more than there is */
         }
         e = (beginning){l->logit[i], l->id[i], e.weight + (double)weight};
@@ -244,14 +245,14 @@ static void part_extremes(void *ctx, size_t i, int worker) {
     size_t row = i / c->n_parts, begin = i % c->n_parts * PART;
     size_t n = c->n_vocab - begin < PART ? c->n_vocab - begin : PART;
     (void)worker;
-    best()->extremes(n, c->logits + row * c->n_vocab + begin, &c->part_top[i], &c->part_low[i]);
+    kernels_of(c->by.kind)->extremes(n, c->logits + row * c->n_vocab + begin, &c->part_top[i], &c->part_low[i]);
 }
 
 static void part_tally(void *ctx, size_t i, int worker) {
     const call *c = ctx;
     size_t row = i / c->n_parts, begin = i % c->n_parts * PART, at = row * c->n_vocab + begin;
     size_t n = c->n_vocab - begin < PART ? c->n_vocab - begin : PART;
-    scale by = {c->by.equal, c->top[row], c->by.rate};
+    scale by = {c->by.kind, c->by.equal, c->top[row], c->by.rate};
     (void)worker;
     tally(&by, n, c->logits + at, c->top[row], c->range[row], c->part_weight + i * BINS, c->bins + at);
 }
@@ -263,7 +264,7 @@ static void finish_row(void *ctx, size_t row, int worker) {
     token_list kept = {0, c->kept_logit + at, c->kept_id + at}, some = {0, c->some_logit + at, c->some_id + at};
     const real *logits = c->logits + row * V;
     histogram h = {c->top[row], c->range[row], {0}};
-    choice from = {.by = {c->by.equal, h.top, c->by.rate}, .h = &h, .n = V, .logit = logits, .bins = c->bins + row * V};
+    choice from = {.by = {c->by.kind, c->by.equal, h.top, c->by.rate}, .h = &h, .n = V, .logit = logits, .bins = c->bins + row * V};
     for (size_t p = 0; p < c->n_parts; p++)
         for (int b = 0; b < BINS; b++) h.weight[b] += c->part_weight[(row * c->n_parts + p) * BINS + b];
     if (from.by.equal) { /* every token counted as 1 */
@@ -273,7 +274,7 @@ static void finish_row(void *ctx, size_t row, int worker) {
             kept.logit[kept.n] = logits[i];
             kept.id[kept.n++] = (int)i;
         }
-        from = (choice){.by = {0, h.top, c->by.rate}, .h = &h, .n = kept.n, .logit = kept.logit, .id = kept.id};
+        from = (choice){.by = {c->by.kind, 0, h.top, c->by.rate}, .h = &h, .n = kept.n, .logit = kept.logit, .id = kept.id};
         h.range = h.top - last.logit;
         tally(&from.by, kept.n, kept.logit, h.top, h.range, h.weight, NULL);
     }
@@ -302,7 +303,7 @@ ps_code sample_rows(const runtime *rt, const sampling *how, size_t n, size_t n_v
     int random = how->temperature > 0, by_rank = random && how->top_k && how->top_k < n_vocab;
     size_t sampled = random ? n : 0, V = random ? n_vocab : 0, ranked = by_rank ? n_vocab : 0;
     call c = {.how = how, .n_vocab = n_vocab, .n_parts = n_parts, .logits = logits, .id = id, .streams = streams, .next = next,
-              .by = {by_rank, 0, (real)fmin(1 / how->temperature, (double)REAL_MAX)}};
+              .by = {rt->kind, by_rank, 0, (real)fmin(1 / how->temperature, (double)REAL_MAX)}};
     arena memory = {0};
     arena_slice table[] = {SLICE(c.part_top, n, n_parts), SLICE(c.part_low, n, n_parts), SLICE(c.top, n), SLICE(c.range, n),
                            SLICE(c.part_weight, sampled, n_parts, BINS), SLICE(c.bins, sampled, n_vocab),

@@ -1,19 +1,9 @@
 #include "tile.h"
 #include <string.h>
 
-#if defined(__clang__)
-#define SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#else
-#define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, (OF(indices)){__VA_ARGS__})
-#endif
-
-/* Reals of the panels at a time: they stay in the L2 cache. DEPTH: of a panel at most; LDX: from row to row of the tile's
- * part of X, which is copied so that the kernel knows the stride and no two rows compete for a place in the L1 cache. */
-enum { TILE_REALS = 32 * 1024, DEPTH = 256, LDX = DEPTH + 16, MOST_ROWS = 14 };
-
-/* Rows of B at a time. Deep panels touch Y less often; where the rows are few and B is contiguous along n, shallow and
- * wide ones read it in long runs. */
-static size_t depth_of(const tile_call *c) { return c->n_stride != 1 || c->M > 48 ? DEPTH : 32; }
+/* Reals of the panels at a time: they stay in the L2 cache. LDX: from row to row of the tile's part of X, which is copied
+ * so that the kernel knows the stride and no two rows compete for a place in the L1 cache. */
+enum { TILE_REALS = 32 * 1024, LDX = TILE_DEPTH + 16, MOST_ROWS = 14 };
 
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -66,11 +56,7 @@ static int is_empty(const tile_call *c) {
 /* the panels begin on a cache line */
 static real *aligned(real *scratch) { return (real *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); }
 
-void tile_as(instructions kind, const tile_call *c, real *scratch) {
+void tile(instructions kind, const tile_call *c, real *scratch) {
     static void (*const products[])(const tile_call *, real *) = {product_plain, product_avx2, product_avx512};
     if (!is_empty(c)) products[kind](c, aligned(scratch));
 }
-
-void tile(const tile_call *c, real *scratch) { tile_as(instructions_best(), c, scratch); }
-
-size_t tile_rows(void) { return instructions_best() == AVX512 ? 192 : 0; }

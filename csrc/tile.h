@@ -1,6 +1,8 @@
 /* Products of many rows with a weight as it is stored. The weight is packed on the fly, a few panels at a time: widened,
- * transposed if need be, and left in the L2 cache for the rows that multiply it; no other copy exists. The
- * instruction set is chosen at run time. Against OpenBLAS it wins where packing counts: few rows, or a weight to widen. */
+ * transposed if need be, and left in the L2 cache for the rows that multiply it; no other copy exists.
+ *
+ * An element of Y is summed over k in one order, whatever M, N and the layout of B: one running sum from 0 over each
+ * TILE_DEPTH of k, added to the bias (or to Y) as it is complete, multiply and add fused where the instruction set can. */
 #ifndef PS_TILE_H
 #define PS_TILE_H
 #include "instructions.h"
@@ -21,12 +23,10 @@ typedef struct {
     size_t ldy;
 } tile_call;
 
+enum { TILE_DEPTH = 256 };
 enum { TILE_SCRATCH = 36 * 1024 + 64 }; /* reals of scratch, for one call at a time */
 
-void tile(const tile_call *c, real *scratch);
-/* The same by the instructions of a kind that the machine has. */
-void tile_as(instructions kind, const tile_call *c, real *scratch);
-/* Rows up to which a weight that the BLAS could read as well is faster here; measured, 0 for the plain C. */
-size_t tile_rows(void);
+/* kind: one that the machine has */
+void tile(instructions kind, const tile_call *c, real *scratch);
 
 #endif

@@ -1,12 +1,6 @@
 /* The body of tile.c for one instruction set: VECTOR bytes a vector, tiles of ROWS rows x VECTORS vectors, TARGET. */
 #include "wide.h"
 
-#define LANES_ ((int)OF(LANE))
-#if REAL_SIZE == 8
-typedef int64_t OF(indices) __attribute__((vector_size(VECTOR)));
-#else
-typedef int32_t OF(indices) __attribute__((vector_size(VECTOR)));
-#endif
 enum { OF(PANEL) = VECTORS * VECTOR / sizeof(real) }; /* columns of a panel */
 
 /* Y(r, PANEL) = [Y +] X(r, K) P(K, PANEL) + bias. r is a constant after inlining, the sums stay in registers. */
@@ -50,52 +44,6 @@ TARGET static void OF(tile_rows_of)(size_t r, size_t K, const real *X, const rea
 #endif
     }
 #undef CASE
-}
-
-/* A LANE x LANE block, transposed in registers: step s exchanges the off-diagonal blocks of size s. */
-TARGET static ALWAYS void OF(exchange)(OF(wide) *a, OF(wide) *b, int s) {
-    OF(wide) x = *a, y = *b;
-#define LOW(j, s) ((j) & (s) ? LANES_ + (j) - (s) : (j))
-#define HIGH(j, s) ((j) & (s) ? LANES_ + (j) : (j) + (s))
-#if VECTOR / REAL_SIZE == 16
-#define EACH(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), f(8, s), f(9, s), f(10, s), \
-                   f(11, s), f(12, s), f(13, s), f(14, s), f(15, s)
-#elif VECTOR / REAL_SIZE == 8
-#define EACH(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s)
-#elif VECTOR / REAL_SIZE == 4
-#define EACH(f, s) f(0, s), f(1, s), f(2, s), f(3, s)
-#else
-#define EACH(f, s) f(0, s), f(1, s)
-#endif
-#define STEP(s)                                                                                       \
-    case s:                                                                                           \
-        *a = SHUFFLE(x, y, EACH(LOW, s));                                                             \
-        *b = SHUFFLE(x, y, EACH(HIGH, s));                                                            \
-        return;
-    switch (s) {
-        STEP(1)
-#if VECTOR / REAL_SIZE > 2
-        STEP(2)
-#endif
-#if VECTOR / REAL_SIZE > 4
-        STEP(4)
-#endif
-#if VECTOR / REAL_SIZE > 8
-        STEP(8)
-#endif
-    }
-#undef LOW
-#undef HIGH
-#undef EACH
-#undef STEP
-}
-
-TARGET static ALWAYS void OF(transpose)(OF(wide) *rows) {
-#pragma GCC unroll 4
-    for (int s = 1; s < LANES_; s *= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES_; i++)
-            if (!(i & s)) OF(exchange)(&rows[i], &rows[i + s], s);
 }
 
 typedef void OF(loader)(const void *, size_t, OF(wide) *);
@@ -174,7 +122,7 @@ TARGET static void OF(edge)(size_t r, size_t K, const real *X, const real *P, co
 
 TARGET static void OF(product)(const tile_call *c, real *P) {
     real *X = P + TILE_REALS;
-    size_t tiles = (c->M + ROWS - 1) / ROWS, depth = depth_of(c), width = TILE_REALS / depth / OF(PANEL) * OF(PANEL);
+    size_t tiles = (c->M + ROWS - 1) / ROWS, depth = TILE_DEPTH, width = TILE_REALS / depth / OF(PANEL) * OF(PANEL);
     for (size_t n0 = 0; n0 < c->N; n0 += width)
         for (size_t k0 = 0; k0 < c->K; k0 += depth) {
             size_t n1 = c->N - n0 < width ? c->N : n0 + width, K = c->K - k0 < depth ? c->K - k0 : depth;
@@ -194,5 +142,3 @@ TARGET static void OF(product)(const tile_call *c, real *P) {
             }
         }
 }
-
-#undef LANES_

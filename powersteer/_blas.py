@@ -7,6 +7,9 @@ other names); it starts no threads, as parallelism is the core's.
 
 POWERSTEER_OPENBLAS=/path/libopenblas.so[:symbol_prefix] names another library, for packagers. If NumPy uses that very
 file, its thread count becomes 1 as well.
+
+POWERSTEER_CPU=avx512, avx2 or portable makes powersteer compute as on a processor whose best instruction set that is: the
+core's own kernels, and OpenBLAS's unless OPENBLAS_CORETYPE chooses those.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ._version import __version__
-from .errors import InvalidInput, MissingDependency, NotFound
+from .errors import InvalidInput, MissingDependency, NotFound, shown
 
 for _name in ("_core32", "_core64"):
     if importlib.util.find_spec(f"{__package__}.{_name}") is None:  # Python would blame a circular import
@@ -41,6 +44,7 @@ __all__ = ["default_threads", "open_library", "show_config"]
 
 _CORES = (_core32, _core64)
 _LOCK = threading.Lock()
+_KERNELS = {"avx512": "SkylakeX", "avx2": "Haswell", "portable": "Nehalem"}  # of OpenBLAS, on x86-64
 _SKYLAKEX = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 
 
@@ -65,12 +69,23 @@ def _library() -> tuple[str, str]:
     return str(found[0]), "scipy_"
 
 
-def kernel_choice(features: frozenset[str], vendor: str, chosen: str | None) -> str | None:
-    """What OPENBLAS_CORETYPE should be while the library loads; None: leave it alone. A user's own choice stands, and
-    Intel's processors are recognised."""
-    if chosen or vendor == "GenuineIntel" or not features >= _SKYLAKEX:
+def kernel_choice(features: frozenset[str], vendor: str, chosen: str | None, forced: str | None = None) -> str | None:
+    """What OPENBLAS_CORETYPE should be while the library loads; None: leave it alone. A user's own choice stands, then
+    the kernels of the instruction set that is forced; Intel's processors are recognised."""
+    if chosen:
         return None
-    return "SkylakeX"
+    if forced:
+        return _KERNELS[forced] if "sse4.2" in features else None
+    return "SkylakeX" if vendor != "GenuineIntel" and features >= _SKYLAKEX else None
+
+
+def _instruction_set() -> str:
+    """POWERSTEER_CPU, or the best instruction set that this machine has and the core has kernels for."""
+    there = _core32.instruction_sets()
+    wanted = os.environ.get("POWERSTEER_CPU") or there[-1]
+    if wanted not in there:
+        raise InvalidInput(f"POWERSTEER_CPU is {shown(wanted)}; this machine has {', '.join(there)}")
+    return wanted
 
 
 def _vendor() -> str:
@@ -103,13 +118,16 @@ def open_library() -> None:
     with _LOCK:
         if all(core.blas_info()["opened"] for core in _CORES):
             return
+        kind = _instruction_set()
         path, prefix = _library()
         settings = {"OPENBLAS_NUM_THREADS": "1"}
-        kernels = kernel_choice(frozenset(_core32.cpu_features()), _vendor(), os.environ.get("OPENBLAS_CORETYPE"))
+        forced = kind if os.environ.get("POWERSTEER_CPU") else None
+        kernels = kernel_choice(frozenset(_core32.cpu_features()), _vendor(), os.environ.get("OPENBLAS_CORETYPE"), forced)
         if kernels:
             settings["OPENBLAS_CORETYPE"] = kernels
         with _environment(**settings):
             for core in _CORES:
+                core.use_instructions(kind)
                 core.blas_open(path, prefix)
 
 
@@ -159,6 +177,7 @@ def show_config() -> dict[str, Any]:
         "openblas_core": info["corename"],
         "openblas_path": info["path"],
         "threads": default_threads(),
+        "instruction_set": _core32.instruction_set(),
         "cpu_features": list(_core32.cpu_features()),
         "scalar_bytes": {"float32": _core32.real_size, "float64": _core64.real_size},
     }

@@ -4,6 +4,9 @@ from ._core32 import Model as Model
 from ._core32 import blas_info as blas_info
 from ._core32 import blas_open as blas_open
 from ._core32 import cpu_features as cpu_features
+from ._core32 import instruction_set as instruction_set
+from ._core32 import instruction_sets as instruction_sets
 from ._core32 import real_size as real_size
 from ._core32 import svd_krylov as svd_krylov
 from ._core32 import svd_power as svd_power
+from ._core32 import use_instructions as use_instructions

@@ -30,6 +30,7 @@ __all__ = ["calibrated_radius", "dct"]
 
 _LAST_THREE = slice(-3, None)  # the published target positions
 _RADII = (1e-3, 1e2)  # where a calibrated radius is searched, in units of the source site's norm
+_TIE = 1e-9  # of the largest weight: less than this apart is rounding
 
 
 def dct(
@@ -167,7 +168,15 @@ def rank(U: Array, V: Array, moved: Array) -> tuple[Array, Array]:
     gains = (moved * U).sum(1)
     kernel = (U @ U.T) * np.expm1(V @ V.T)
     alphas = np.linalg.lstsq(kernel, gains, rcond=None)[0]  # two factors may have become one
-    return gains, np.argsort(-(alphas**2), kind="stable")
+    return gains, _descending(alphas**2)
+
+
+def _descending(weights: Array) -> Array:
+    """Indices in descending order. Weights that differ by rounding alone are equal, and stand in the order of their
+    indices: which of them is larger by a bit depends on the processor."""
+    order = np.argsort(-weights, kind="stable")
+    falls = -np.diff(weights[order]) > _TIE * weights.max()
+    return order[np.lexsort((order, np.cumsum(np.r_[False, falls])))]
 
 
 def _field(

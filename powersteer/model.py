@@ -113,6 +113,10 @@ class Model:
     `model(prompt)`, `run_with_cache`, `generate`, `jacobian`; `steered(vectors)` is another view of the same weights.
     A prompt is a text, a chat (list of messages) or token ids; where a method takes one it also takes a list of them
     and then returns a list, computed as one batch without padding. Made by `load` and `from_transformers`.
+
+    On one machine a prompt's logits, activations, generated tokens and effects have the same bits alone and in any list,
+    with any number of threads. So has each column of `J @ V`. The columns of `J.T @ U`, and the logits of a token that
+    is generated against those of the whole text at once, agree to rounding.
     """
 
     _loaded: _Loaded

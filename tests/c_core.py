@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import scipy_openblas32
 
 CSRC = Path(__file__).parent.parent / "csrc"
 DTYPES = {"float32": np.float32, "float64": np.float64}
-_SOURCES = ("arena.c", "status.c", "blas.c", "rng.c", "orth.c", "instructions.c", "tile.c", "exponential.c")
+_SOURCES = ("arena.c", "status.c", "blas.c", "rng.c", "orth.c", "instructions.c", "tile.c", "skinny.c",
+            "exponential.c")
 
 
 class Status(ctypes.Structure):
@@ -32,16 +34,22 @@ def compiler():
 
 
 class Core:
-    """The core's files as a library of their own. defines: of the preprocessor."""
+    """The core's files as a library of their own, compiled once a session, as setup.py compiles them. defines: of the
+    preprocessor."""
+
+    _BUILT: ClassVar = {}
 
     def __init__(self, folder, dtype, *defines):
         self.dtype = np.dtype(DTYPES[dtype])
         self.real = ctypes.c_double if dtype == "float64" else ctypes.c_float
-        out = Path(folder) / f"core-{dtype}-{len(defines)}.so"
-        flags = ["-DPS_DOUBLE"] * (dtype == "float64") + [f"-D{d}" for d in defines]
-        sources = [str(CSRC / name) for name in _SOURCES]
-        command = [*compiler(), "-std=c11", "-O2", "-fPIC", "-shared", *flags, *sources, "-o", str(out), "-ldl", "-lm"]
-        subprocess.run(command, check=True, capture_output=True)
+        if (dtype, defines) not in self._BUILT:
+            out = Path(folder) / f"core-{dtype}-{len(defines)}.so"
+            flags = ["-DPS_DOUBLE"] * (dtype == "float64") + [f"-D{d}" for d in defines]
+            command = [*compiler(), "-std=c11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", *flags,
+                       *(str(CSRC / name) for name in _SOURCES), "-o", str(out), "-ldl", "-lm"]
+            subprocess.run(command, check=True, capture_output=True)
+            self._BUILT[dtype, defines] = out
+        out = self._BUILT[dtype, defines]
         self.lib = ctypes.CDLL(str(out))
         self.lib.rng_bits.restype = ctypes.c_uint64
         self.lib.rng_uniform.restype = self.lib.norm2.restype = ctypes.c_double

@@ -10,7 +10,7 @@ import pytest
 
 from powersteer import _blas, _core32, show_config
 
-AVX512 = frozenset({"avx2", "fma", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
+AVX512 = frozenset({"sse4.2", "avx2", "fma", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
 
 
 def python(script, **environment):
@@ -18,15 +18,19 @@ def python(script, **environment):
                           env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("features, vendor, chosen, want", [
-    (AVX512, "AuthenticAMD", None, "SkylakeX"),
-    (AVX512, "GenuineIntel", None, None),  # recognised by OpenBLAS itself
-    (AVX512 - {"avx512bw"}, "AuthenticAMD", None, None),
-    (frozenset({"neon"}), "", None, None),
-    (AVX512, "AuthenticAMD", "Zen", None),  # the user's choice stands
+@pytest.mark.parametrize("features, vendor, chosen, forced, want", [
+    (AVX512, "AuthenticAMD", None, None, "SkylakeX"),
+    (AVX512, "GenuineIntel", None, None, None),  # recognised by OpenBLAS itself
+    (AVX512 - {"avx512bw"}, "AuthenticAMD", None, None, None),
+    (frozenset({"neon"}), "", None, None, None),
+    (AVX512, "AuthenticAMD", "Zen", None, None),  # the user's choice stands
+    (AVX512, "AuthenticAMD", "Zen", "avx2", None),
+    (AVX512, "AuthenticAMD", None, "avx2", "Haswell"),
+    (AVX512, "GenuineIntel", None, "portable", "Nehalem"),
+    (frozenset({"neon"}), "", None, "portable", None),
 ])
-def test_kernel_choice(features, vendor, chosen, want):
-    assert _blas.kernel_choice(features, vendor, chosen) == want
+def test_kernel_choice(features, vendor, chosen, forced, want):
+    assert _blas.kernel_choice(features, vendor, chosen, forced) == want
 
 
 def test_environment_is_put_back(monkeypatch):
@@ -77,6 +81,28 @@ def test_show_config(capsys):
     printed = capsys.readouterr().out
     assert config["scalar_bytes"] == {"float32": 4, "float64": 8}
     assert "OpenBLAS" in config["openblas"] and all(name in printed for name in config)
+
+
+@pytest.mark.parametrize("kind", _core32.instruction_sets())
+def test_an_instruction_set_is_forced(kind):
+    script = "import powersteer; powersteer.show_config(); print('core64', powersteer._blas._core64.instruction_set())"
+    printed = dict(line.split(maxsplit=1) for line in python(script, POWERSTEER_CPU=kind, OPENBLAS_CORETYPE="").stdout.splitlines())
+    assert printed["instruction_set"].strip() == printed["core64"] == kind
+    if "sse4.2" in _core32.cpu_features():
+        assert printed["openblas_core"] == _blas._KERNELS[kind]
+
+
+def test_the_best_instruction_set_is_in_use_by_itself():
+    script = "import powersteer as ps; print(ps._blas._core32.instruction_set(), ps._blas._core64.instruction_set())"
+    assert python(script, POWERSTEER_CPU="").stdout.split() == [_core32.instruction_sets()[-1]] * 2
+
+
+@pytest.mark.parametrize("kind", ["avx9", "AVX2", "x" * 10_000, "neon"])
+def test_an_instruction_set_that_is_not_there(kind):
+    done = python("import powersteer", POWERSTEER_CPU=kind)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode and "InvalidInput: POWERSTEER_CPU is" in last and len(last) < 300
+    assert last.endswith("this machine has " + ", ".join(_core32.instruction_sets()))
 
 
 def test_a_users_kernels_are_used():

@@ -155,6 +155,12 @@ def test_rank_by_hand():
     assert gains.tolist() == [1, 1, 0.9] and order.tolist() == [2, 0, 1]
 
 
+def test_rank_of_factors_that_differ_by_rounding():
+    """As many processors would have it: which of two equal factors is larger by a bit must not show."""
+    _, order = rank(np.eye(4), np.eye(4), np.diag([1, 1 + 1e-13, 2, -1 - 2e-13]))
+    assert order.tolist() == [2, 0, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,8 +13,8 @@ CSRC, PACKAGE = ROOT / "csrc", ROOT / "powersteer"
 
 # Each may include or import those before it, never those after.
 C_ORDER = (
-    "real instructions status half vec alloc arena rng parallel blas spec linop runtime exponential norm rope mlp wide skinny "
-    "tile_kernel tile linear rows attention batch steer cache moe tape block forward jacobian sample "
+    "real instructions status half vec alloc arena rng parallel blas spec linop runtime exponential norm rope mlp wide "
+    "tile_kernel tile skinny_kernel skinny linear rows attention batch steer cache moe tape block forward jacobian sample "
     "decoder orth svd svd_power svd_krylov"
 ).split()
 PYTHON_C_ORDER = ["faults", "module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]

@@ -84,7 +84,7 @@ static PyObject *decoder_step_py(decoder_object *self, PyObject *unused) {
     visits v = {.steer = self->steer.items, .n_steer = self->steer.n};
     core_call call;
     self->busy = 1;
-    core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
+    core_begin(&call, self->model->module, self->model->pool);
     if (self->started) decoder_step(&self->d, &call.rt, &v, &st);
     else decoder_start(&self->d, &call.rt, self->prompts.data, self->prompts.length, &v, &st);
     core_end(&call);

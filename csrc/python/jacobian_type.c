@@ -116,7 +116,7 @@ static PyObject *jacobian_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!self->model || read_request(&r, &self->model->spec, prompts, steer, source, targets, from, to, mean)) goto done;
     visits v = {.steer = r.steer.items, .n_steer = r.steer.n};
     core_call call;
-    core_begin(&call, module_state_of(module)->blas, self->model->pool);
+    core_begin(&call, module, self->model->pool);
     bad = jacobian_make(&self->j, &call.rt, &self->model->spec, r.tokens.n, r.tokens.data, r.tokens.length, &v, &r.plan, &st) != PS_OK;
     core_end(&call);
     if (bad) raise_status(&st);
@@ -154,7 +154,7 @@ static int run(jacobian_object *self, size_t n, lane *lanes, int transposed) {
     sweep_scratch s = {0};
     if (take_scratch(self, block, &s, &st)) return raise_status(&st), -1;
     core_call call;
-    core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
+    core_begin(&call, self->model->module, self->model->pool);
     for (size_t i = 0; i < n && !st.code; i += block)
         (transposed ? jacobian_apply_t : jacobian_apply)(&self->j, &call.rt, &s, n - i < block ? n - i : block, lanes + i, &st);
     core_end(&call);
@@ -242,7 +242,7 @@ static PyObject *jacobian_fan_py(jacobian_object *self, PyObject *arg) {
     if (!bad && take_scratch(self, block, &s, &st)) raise_status(&st), bad = 1;
     if (!bad) {
         core_call call;
-        core_begin(&call, module_state_of(self->model->module)->blas, self->model->pool);
+        core_begin(&call, self->model->module, self->model->pool);
         for (size_t t = 0; t < n && !st.code; t += block) {
             size_t now = n - t < block ? n - t : block;
             for (size_t i = 0; i < n_targets * now; i++) {

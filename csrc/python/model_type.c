@@ -313,7 +313,7 @@ static ps_code forward_rows(model_object *self, forward_call *f, char rows, ps_s
     visits v = {f->steer.items, f->steer.n, f->captures, (size_t)f->n_sites};
     forward_plan plan = {.visits = &v, .n_layers = m->n_layers, .first_taped = m->n_layers};
     core_call call;
-    core_begin(&call, module_state_of(self->module)->blas, self->pool);
+    core_begin(&call, self->module, self->pool);
     if (!forward_stream(&call.rt, m, &f->b, &plan, x, st) && logits) {
         size_t n = f->b.n_rows;
         if (rows == 'l')

@@ -56,8 +56,9 @@ static ps_code poll_signals(void *ctx, ps_status *st) {
     return c->stopped ? ps_fail(st, PS_ERR_INTERRUPTED, "interrupted") : PS_OK;
 }
 
-void core_begin(core_call *c, const blas *b, pool *p) {
-    c->rt = (runtime){b, p, poll_signals, c};
+void core_begin(core_call *c, PyObject *module, pool *p) {
+    const module_state *s = module_state_of(module);
+    c->rt = (runtime){s->blas, p, s->kind, poll_signals, c};
     c->last = now();
     c->stopped = 0;
     c->thread = PyEval_SaveThread();
@@ -87,6 +88,33 @@ static PyObject *py_blas_info(PyObject *module, PyObject *unused) {
     return Py_BuildValue("{s:s,s:s,s:O,s:O}", "config", s->blas ? blas_config(s->blas) : "", "corename",
                          s->blas ? blas_corename(s->blas) : "", "path", s->blas_path ? s->blas_path : Py_None, "opened",
                          s->blas ? Py_True : Py_False);
+}
+
+static PyObject *py_instruction_sets(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    Py_ssize_t n = (Py_ssize_t)instructions_best() + 1;
+    PyObject *names = PyTuple_New(n);
+    for (Py_ssize_t i = 0; names && i < n; i++) {
+        PyObject *name = PyUnicode_FromString(instructions_name((instructions)i));
+        if (!name) Py_CLEAR(names);
+        else PyTuple_SET_ITEM(names, i, name);
+    }
+    return names;
+}
+
+static PyObject *py_instruction_set(PyObject *module, PyObject *unused) {
+    (void)unused;
+    return PyUnicode_FromString(instructions_name(module_state_of(module)->kind));
+}
+
+static PyObject *py_use_instructions(PyObject *module, PyObject *arg) {
+    for (instructions kind = PLAIN; PyUnicode_Check(arg) && kind <= instructions_best(); kind++)
+        if (!PyUnicode_CompareWithASCIIString(arg, instructions_name(kind))) {
+            module_state_of(module)->kind = kind;
+            Py_RETURN_NONE;
+        }
+    return PyErr_Format(PyExc_ValueError, "this machine has no instruction set %R", arg);
 }
 
 static PyObject *py_cpu_features(PyObject *module, PyObject *unused) {
@@ -143,6 +171,10 @@ static PyMethodDef methods[] = {
     {"blas_open", py_blas_open, METH_VARARGS, "blas_open(path, prefix): open the OpenBLAS library, once."},
     {"blas_info", py_blas_info, METH_NOARGS, "blas_info() -> dict: config, corename, path, opened."},
     {"cpu_features", py_cpu_features, METH_NOARGS, "cpu_features() -> tuple of names, as found at run time."},
+    {"instruction_sets", py_instruction_sets, METH_NOARGS,
+     "instruction_sets() -> tuple of names: what the core's kernels are compiled for and this machine has, the best last."},
+    {"instruction_set", py_instruction_set, METH_NOARGS, "instruction_set() -> the name of the one in use, at first the plainest."},
+    {"use_instructions", py_use_instructions, METH_O, "use_instructions(name): from now on the core's kernels use that one."},
     {"svd_krylov", (PyCFunction)(void (*)(void))py_svd_krylov, METH_VARARGS | METH_KEYWORDS, py_svd_krylov_doc},
     {"svd_power", (PyCFunction)(void (*)(void))py_svd_power, METH_VARARGS | METH_KEYWORDS, py_svd_power_doc},
     {0},
