@@ -22,13 +22,22 @@
  * diagonal, R turns with U, and both relations go on holding.
  *
  * Probe. Equal singular values beyond the block size have no image in a Krylov space, and any may be missed by bad luck.
- * So once certified, a random vector of the complement of V starts a Lanczos sequence of A'A there (W is part of that
- * complement: what was missed may sit in it). |A| on the sequence, theta, grows towards the largest singular value that
- * was missed. The probe ends when theta + REACH * (its last growth) stays below sigma_k + tol sigma_1, at the latest
- * after PROBE_STEPS steps of two applications. If something enters the top k the run goes on until it is certified
- * again, and probes again. A probe can miss a value little above sigma_k: measured on the spectra of tests/spectra.py
- * (2048 columns, block 1, 100 seeds), a copy 44% above the last value found was never missed, one 11% above it in 3 runs,
- * one 3% above it in 4 to 9.
+ * So once certified, a random unit vector x of the complement of V (W is part of it: what was missed may sit in it)
+ * starts a Lanczos sequence of C = (I - Vk Vk') A'A (I - Vk Vk'), Vk the k Ritz vectors. V holds what is known of C, so
+ * that a step asks for one new vector: two applications. Let q_0 = x, q_1, ... be its vectors, p_i its orthonormal
+ * polynomials (p_0 = 1), q_i = p_i(C) x. Nothing is missing if |A (I - Vk Vk')| <= limit = sigma_k + tol sigma_1.
+ * Suppose that something is: a unit vector w with C w = lambda w, lambda >= limit^2. Then
+ *   q_i'w = p_i(lambda) x'w,  so (x'w)^2 sum_i p_i(lambda)^2 <= |w|^2 = 1,
+ * and p_i(lambda) >= p_i(limit^2) > 0 as long as no Ritz value of the sequence exceeds limit^2 (Sturm; when one does,
+ * the value is found and the run goes on until it is certified again, and probes again). For x uniform on the sphere of
+ * the complement of V, which has N dimensions, and y the part of w in it, P(|x'y| <= s |y|) <= s sqrt(2 N / pi). The
+ * rest of w is in span(V): (limit^2 - Sigma^2)^-1 K'y at most, with Sigma the other Ritz values and K what couples them
+ * to W, which is known; hence 1 <= |y|^2 spread, spread = 1 + |(limit^2 - Sigma^2)^-1 K'|^2. The probe ends when
+ *   sqrt(2 N spread / (pi sum_i p_i(limit^2)^2)) <= allowed,
+ * and as `allowed` is set before x is drawn, that bounds the probability that it passes although something is missing.
+ * This is the argument of Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992), Theorem 4.1, with the
+ * polynomials of the sequence itself in place of Chebyshev's, which bound the growth of p_i by the gap alone. The m-th
+ * probe of a run has allowed = SVD_MISSED / 2^m, so that all of them together have SVD_MISSED.
  *
  * Precision. |R'p| is the residual as the recurrence sees it. Once that is far below tol while the certificate is not,
  * the operator's rounding noise (or a transpose that is none) is what remains, and the run stops uncertified. */
@@ -40,7 +49,7 @@ typedef struct {
     size_t k;                /* 1 <= k <= min(rows, cols) */
     size_t block;            /* >= 1; cut to min(rows, cols) */
     size_t max_basis;        /* vectors of V kept before a restart, >= krylov_min_basis; cut to min(rows, cols) */
-    size_t max_applications; /* >= 2k; never exceeded. One that ends during the probe leaves a certified result */
+    size_t max_applications; /* >= 2k; never exceeded */
     double tol;              /* > 0, relative to sigma_1 */
     uint64_t seed;
 } krylov_options;
@@ -51,5 +60,18 @@ size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block);
  * PS_ERR_NONFINITE, and whatever the operator or the observer return. The same options and operator: the same bits. */
 ps_code svd_krylov(const blas *b, const linop *J, const krylov_options *o, const svd_observer *observer, svd_result *out,
                    ps_status *st);
+
+/* k Ritz triplets that another method has found, in units of A: A V = U diag(sigma), AtU = A'U. One vector a row. */
+typedef struct {
+    svd_operator A; /* not flipped */
+    const real *V, *AV, *U, *AtU;
+    const double *sigma;
+} svd_found;
+
+/* The probe alone, with at most o->max_applications more: *spent of them. *missed_probability is 1 if a residual
+ * exceeds o->tol, if the probe found something above sigma_k, or if it did not come to its end. o->block is not read;
+ * o->max_basis is raised to the least that will do. */
+ps_code krylov_probe(const blas *b, const svd_found *f, const krylov_options *o, size_t *spent,
+                     double *missed_probability, ps_status *st);
 
 #endif

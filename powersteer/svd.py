@@ -53,7 +53,7 @@ class SVDResult:
     Vh: Array  # (k, d)
     residuals: Array  # (k,) the larger of the two of `certificate`
     certificate: Array  # (k, 2): |J v - sigma u| and |J'u - sigma v|, over sigma_1
-    converged: bool  # every residual is at most tol
+    converged: bool  # every residual is at most tol, and missed_probability is below 1 (it is then at most 0.001)
     clusters: list[tuple[int, ...]]  # ranks, 0-based, of each cluster of two or more
     cluster_open: bool  # the last triplet forms a cluster with the next one, as far as that is known, which is not here
     applications: int  # J or J' on one column
@@ -64,6 +64,7 @@ class SVDResult:
     seed: int
     seconds: float
     stop: str  # "certified" | "max_applications" | "precision" | "fixed"
+    missed_probability: float = 1.0  # bound on it: a vector above S[-1] + tol S[0] was missed. 1: nothing is known
     provenance: dict[str, Any] | None = None  # of what the operator was, where that is known
     make_vectors: Callable[[SVDResult], Any] | None = None  # turns Vh into steering vectors
 
@@ -155,8 +156,9 @@ def solve(
         elif method == "power":
             iterations = _integer(iterations, "iterations", 1, sys.maxsize)
             oversample = _integer(oversample, "oversample", 0, sys.maxsize)
+            most, basis = _budget(k), _basis(map_, k, 1)
             core = _CORES[map_.dtype]
-            raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tell)
+            raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tol, most, basis, tell)
         else:
             raw = _dense(map_, k)
     return _result(raw, map_.dtype, method, tol, seed, time.perf_counter() - started)
@@ -172,13 +174,24 @@ def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
 def _krylov(
     map_: _Map, k: int, tol: float, seed: int, block: int, budget: int | None, tell: Progress | None
 ) -> dict[str, Any]:
-    m, d = map_.shape
-    full, block = min(m, d), min(block, m, d)
-    budget = _or_default(budget, "max_applications", 500 + 50 * k)
-    affordable = _BASIS_BYTES // (2 * (m + d) * map_.dtype.itemsize)
-    basis = min(full, max(k + max(2 * block, 12), min(4 * k + 150, affordable)))
+    block = min(block, *map_.shape)
+    budget = _or_default(budget, "max_applications", _budget(k))
     core = _CORES[map_.dtype]
-    return cast(dict[str, Any], core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, basis, tell))
+    return cast(
+        dict[str, Any],
+        core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, _basis(map_, k, block), tell),
+    )
+
+
+def _budget(k: int) -> int:
+    return 500 + 50 * k
+
+
+def _basis(map_: _Map, k: int, block: int) -> int:
+    """How many vectors a Krylov basis holds before it is restarted."""
+    m, d = map_.shape
+    affordable = _BASIS_BYTES // (2 * (m + d) * map_.dtype.itemsize)
+    return min(m, d, max(k + max(2 * block, 12), min(4 * k + 150, affordable)))
 
 
 def _dense(map_: _Map, k: int) -> dict[str, Any]:
@@ -200,7 +213,7 @@ def _dense(map_: _Map, k: int) -> dict[str, Any]:
     return {
         "U": U[:, :k].T, "S": sigma[:k], "V": Vh[:k], "residuals": certificate, "applications": spent,
         "certificate_applications": 0, "history": [(spent, float(certificate.max()), sigma[:k])],
-        "next_sigma": float(sigma[k]) if k < len(sigma) else math.nan, "stop": "fixed",
+        "next_sigma": float(sigma[k]) if k < len(sigma) else math.nan, "missed_probability": 0.0, "stop": "fixed",
     }  # fmt: skip
 
 
@@ -215,7 +228,8 @@ def _result(raw: dict[str, Any], dtype: np.dtype[Any], method: str, tol: float, 
         Vh=signs * V,
         residuals=residuals,
         certificate=certificate,
-        converged=bool((residuals <= tol).all()),
+        converged=bool((residuals <= tol).all()) and raw["missed_probability"] < 1,
+        missed_probability=raw["missed_probability"],
         clusters=_clusters(joined[:-1]),
         cluster_open=bool(joined[-1]),
         applications=raw["applications"],
