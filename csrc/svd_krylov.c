@@ -5,7 +5,7 @@
 #include "rng.h"
 
 enum { PROBE_ROOM = 10, NOISY_CHECKS = 3 };
-static const double NOISE = 0.1, PI = 3.14159265358979323846;
+static const double NOISE = 0.1, FIRST = 0.9, PI = 3.14159265358979323846;
 
 typedef struct {
     const blas *b;
@@ -21,8 +21,9 @@ typedef struct {
     double *residual;         /* (k, 2) */
     double worst, recurrence; /* largest residual; the same as R sees it */
     size_t noisy;             /* checks at which rounding noise was all that was left */
-    double allowed, missed;   /* failure probability left for the probes to come, and of those so far */
-    double *locked, *lanczos; /* of a probe, in V: V_k (k, max_basis), Lanczos vectors (max_basis + 1, max_basis + 1) */
+    double missed;            /* failure probability of the probes so far, together */
+    size_t n_held;            /* of a probe, in coordinates of V: the Ritz vectors before it (n_held, max_basis) ... */
+    double *held, *held_sigma, *lanczos; /* ... and its Lanczos vectors (max_basis + 1, max_basis + 1) */
     double *coef, *copy, *left, *turn, *weight;
     real *work, *x, *y;
 } krylov;
@@ -270,16 +271,6 @@ static double aim_random(krylov *s) {
     return aim_pool(s, e);
 }
 
-/* 1 + |(limit^2 - Sigma^2)^-1 K'|^2 (Frobenius), K_i = sigma_i R'p_i of the Ritz vectors beyond k: see Probe. */
-static double spread(const krylov *s, double bound) {
-    double sum = 1;
-    for (size_t i = s->k; i < s->n_ritz; i++) {
-        double coupling = s->sigma[i] * recurrence(s, i) * s->sigma[0];
-        if (coupling > 0) sum += pow(coupling / (bound - s->sigma[i] * s->sigma[i]), 2);
-    }
-    return sum;
-}
-
 /* t -= (q't) q, over n entries; q't */
 static double subtract_along(const double *q, size_t n, double *t) {
     double dot = 0;
@@ -288,8 +279,8 @@ static double subtract_along(const double *q, size_t n, double *t) {
     return dot;
 }
 
-/* t (n_v) = the V part of C_k q, e (n_w) = its W part, for q = sum_j z_j V_j; V_k has n columns. */
-static void deflated(const krylov *s, const double *z, size_t n, double *t, double *e) {
+/* A'A sum_j z_j V_j = sum_j t_j V_j + sum_l e_l W_l */
+static void normal_product(const krylov *s, const double *z, double *t, double *e) {
     memset(t, 0, s->n_v * sizeof *t);
     memset(e, 0, s->n_w * sizeof *e);
     for (size_t i = 0; i < s->n_u; i++) {
@@ -299,7 +290,22 @@ static void deflated(const krylov *s, const double *z, size_t n, double *t, doub
         for (size_t j = 0; j < s->n_v; j++) t[j] += u * b[j];
         for (size_t l = 0; l < s->n_w; l++) e[l] += u * r[l];
     }
-    for (size_t i = 0; i < s->k; i++) subtract_along(s->locked + i * s->max_basis, n, t);
+}
+
+/* H q (see the header) = sum_j t_j V_j + sum_l e_l W_l, for q = sum_j z_j V_j; z and t are zero below `from`, where V ended
+ * before the probe. Adds to z the part of an eigenvector that H stands for, and takes it away again. */
+static void reduced_product(const krylov *s, double *z, size_t from, double bound, double *t, double *e) {
+    normal_product(s, z, t, e);
+    for (size_t i = s->k; i < s->n_held; i++) {
+        const double *v = s->held + i * s->max_basis;
+        double c = 0;
+        for (size_t j = 0; j < from; j++) c += v[j] * t[j];
+        if (c != 0) c /= bound - s->held_sigma[i] * s->held_sigma[i];
+        for (size_t j = 0; j < from; j++) z[j] += c * v[j];
+    }
+    normal_product(s, z, t, e);
+    memset(z, 0, from * sizeof *z);
+    memset(t, 0, from * sizeof *t);
 }
 
 typedef enum { PROBE_PASSED, PROBE_FOUND, PROBE_FULL, PROBE_UNFINISHED } probe_end;
@@ -316,13 +322,17 @@ static ps_code make_room(krylov *s, ps_status *st) {
 
 /* One closing probe (see the header). PROBE_FULL: V has been restarted and another probe has to follow. */
 static ps_code probe(krylov *s, probe_end *end, ps_status *st) {
+    *end = PROBE_PASSED;
+    if (s->n_v == s->cols) return PS_OK; /* nothing is left to look at */
     if (make_room(s, st)) return st->code;
     size_t from = s->n_v, stride = s->max_basis + 1, steps = 0;
     double limit = s->sigma[s->k - 1] + s->tol * s->sigma[0], bound = limit * limit;
-    double allowed = s->allowed /= 2, poly = 1, poly_before = 0, beta = 0, sum = 1;
-    double scale = 2 / PI * (double)(s->cols - from) * spread(s, bound);
+    double allowed = (s->missed == 0 ? FIRST : 0.5) * (SVD_MISSED - s->missed), poly = 1, poly_before = 0, beta = 0, sum = 1;
+    double scale = 2 / PI * (double)(s->cols - from);
     s->missed += allowed;
-    for (size_t i = 0; i < s->k; i++) memcpy(s->locked + i * s->max_basis, s->Q + i * from, from * sizeof *s->Q);
+    s->n_held = s->n_ritz;
+    for (size_t i = 0; i < s->n_held; i++) memcpy(s->held + i * s->max_basis, s->Q + i * from, from * sizeof *s->Q);
+    memcpy(s->held_sigma, s->sigma, s->n_held * sizeof *s->sigma);
     memset(s->lanczos, 0, stride * stride * sizeof *s->lanczos);
     s->lanczos[from] = 1;
     double length = aim_random(s);
@@ -333,7 +343,7 @@ static ps_code probe(krylov *s, probe_end *end, ps_status *st) {
         if (*end != PROBE_FOUND) return PS_OK;
         if (step(s, 1, st) || s->worst > s->tol) return st->code;
         steps++;
-        deflated(s, q, from, next, e);
+        reduced_product(s, q, from, bound, next, e);
         double alpha = subtract_along(q, s->n_v, next), size = 0;
         for (size_t i = 0; i < steps; i++) subtract_along(s->lanczos + i * stride, s->n_v, next);
         for (size_t j = 0; j < s->n_v; j++) size += next[j] * next[j];
@@ -420,13 +430,13 @@ static ps_code check_options(const linop *J, const krylov_options *o, ps_status 
 static ps_code krylov_make(krylov *s, arena *memory, ps_status *st) {
     s->max_pool = min2(s->cols, s->k + 2 * s->block);
     s->worst = INFINITY;
-    s->allowed = SVD_MISSED;
     size_t n = s->max_basis, w = s->max_pool, all = n + w, big = max2(n, max2(w, s->k));
     arena_slice table[] = {
         SLICE(s->V, all, s->cols), SLICE(s->AV, n, s->rows), SLICE(s->U, n, s->rows), SLICE(s->AtU, n, s->cols),
         SLICE(s->B, n, n), SLICE(s->R, n, w), SLICE(s->P, n, n), SLICE(s->Q, n, n), SLICE(s->sigma, n),
         SLICE(s->residual, s->k, 2), SLICE(s->coef, s->block, all + 1), SLICE(s->copy, big, big),
-        SLICE(s->left, big, big), SLICE(s->turn, big, big), SLICE(s->weight, big), SLICE(s->locked, s->k, n),
+        SLICE(s->left, big, big), SLICE(s->turn, big, big), SLICE(s->weight, big), SLICE(s->held, n, n),
+        SLICE(s->held_sigma, n),
         SLICE(s->lanczos, n + 1, n + 1), SLICE(s->work, all, max2(SVD_PANEL, s->block)), SLICE(s->x, big, big),
         SLICE(s->y, big, big)};
     return arena_make(memory, table, COUNT(table), st);
@@ -462,6 +472,7 @@ ps_code krylov_probe(const blas *b, const svd_found *f, const krylov_options *o,
     memcpy(s.AV, f->AV, k * rows * sizeof *s.V);
     memcpy(s.U, f->U, k * rows * sizeof *s.V);
     memcpy(s.AtU, f->AtU, k * cols * sizeof *s.V);
+    memset(s.B, 0, s.max_basis * s.max_basis * sizeof *s.B);
     for (size_t i = 0; i < k; i++) s.B[i * s.max_basis + i] = f->sigma[i];
     grow_W(&s, k);
     probe_end end = PROBE_FULL;

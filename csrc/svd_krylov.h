@@ -22,22 +22,24 @@
  * diagonal, R turns with U, and both relations go on holding.
  *
  * Probe. Equal singular values beyond the block size have no image in a Krylov space, and any may be missed by bad luck.
- * So once certified, a random unit vector x of the complement of V (W is part of it: what was missed may sit in it)
- * starts a Lanczos sequence of C = (I - Vk Vk') A'A (I - Vk Vk'), Vk the k Ritz vectors. V holds what is known of C, so
- * that a step asks for one new vector: two applications. Let q_0 = x, q_1, ... be its vectors, p_i its orthonormal
- * polynomials (p_0 = 1), q_i = p_i(C) x. Nothing is missing if |A (I - Vk Vk')| <= limit = sigma_k + tol sigma_1.
- * Suppose that something is: a unit vector w with C w = lambda w, lambda >= limit^2. Then
- *   q_i'w = p_i(lambda) x'w,  so (x'w)^2 sum_i p_i(lambda)^2 <= |w|^2 = 1,
- * and p_i(lambda) >= p_i(limit^2) > 0 as long as no Ritz value of the sequence exceeds limit^2 (Sturm; when one does,
- * the value is found and the run goes on until it is certified again, and probes again). For x uniform on the sphere of
- * the complement of V, which has N dimensions, and y the part of w in it, P(|x'y| <= s |y|) <= s sqrt(2 N / pi). The
- * rest of w is in span(V): (limit^2 - Sigma^2)^-1 K'y at most, with Sigma the other Ritz values and K what couples them
- * to W, which is known; hence 1 <= |y|^2 spread, spread = 1 + |(limit^2 - Sigma^2)^-1 K'|^2. The probe ends when
- *   sqrt(2 N spread / (pi sum_i p_i(limit^2)^2)) <= allowed,
- * and as `allowed` is set before x is drawn, that bounds the probability that it passes although something is missing.
- * This is the argument of Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992), Theorem 4.1, with the
- * polynomials of the sequence itself in place of Chebyshev's, which bound the growth of p_i by the gap alone. The m-th
- * probe of a run has allowed = SVD_MISSED / 2^m, so that all of them together have SVD_MISSED.
+ * So once certified, a random unit vector x of the complement of V (W is part of it: what was missed may sit there)
+ * starts a Lanczos sequence. Let Vk be the k Ritz vectors, Vr and Sigma the other ones and their values, Z a basis of
+ * the complement of V, limit = sigma_k + tol sigma_1. Nothing is missing if |A (I - Vk Vk')| <= limit, that is, if
+ *   [Sigma^2, K'; K, Z'A'A Z] <= limit^2,  K = Z'A'A Vr,  which is as much as (Schur; Sigma <= sigma_k < limit)
+ *   H = Z'A'A Z + K (limit^2 - Sigma^2)^-1 K' <= limit^2.
+ * The sequence is one of H, since V has no part in it: the less is left, the sooner it ends. A step asks for A'A of one
+ * new vector, two applications; K is known. Let q_0 = x, q_1, ... be the Lanczos vectors and p_i the orthonormal
+ * polynomials (p_0 = 1), q_i = p_i(H) x. Suppose that H y = mu y, |y| = 1, mu > limit^2. Then
+ *   q_i'y = p_i(mu) x'y,  so (x'y)^2 sum_i p_i(mu)^2 <= 1,
+ * and p_i(mu) > p_i(limit^2) > 0 as long as no Ritz value of the sequence exceeds limit^2 (Sturm; when one does, the value
+ * is found, and the run goes on until it is certified again, and probes again). For x uniform on the sphere in N
+ * dimensions P(|x'y| <= s) <= s sqrt(2 N / pi). So the probe ends when
+ *   sqrt(2 N / (pi sum_i p_i(limit^2)^2)) <= allowed,
+ * and as limit and `allowed` are set before x is drawn, this bounds the probability that it ends while something is
+ * missing. It is the argument of Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992) with the sequence's own
+ * polynomials in place of Chebyshev's, that is, of 1.648 sqrt(N) exp(-(2j - 1) sqrt(eps)) for a value that is missed by
+ * the fraction eps. The probes of a run share SVD_MISSED: the first may fail with 0.9 of it, each later one with half of
+ * what is left. A value within tol sigma_1 of sigma_k is as good as sigma_k and counts as nothing missed.
  *
  * Precision. |R'p| is the residual as the recurrence sees it. Once that is far below tol while the certificate is not,
  * the operator's rounding noise (or a transpose that is none) is what remains, and the run stops uncertified. */

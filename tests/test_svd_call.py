@@ -225,7 +225,7 @@ def test_the_core_checks_for_itself(core, dtype):
     for args, words in [((31, 0, 5, 0), "k = 31"), ((3, 28, 5, 0), "oversample = 28"), ((3, 0, 0, 0), "iterations"),
                         ((3, -1, 5, 0), "oversample must not be negative")]:  # fmt: skip
         with pytest.raises(ps.InvalidInput, match=words):
-            core.svd_power(good, (30, 50), *args)
+            core.svd_power(good, (30, 50), *args, 1e-3, 100, 30)
     with pytest.raises(AttributeError):
         core.svd_krylov(object(), (30, 50), 3, 1, 1e-3, 100, 0, 30, None)
     with pytest.raises((MemoryError, ValueError)):
