@@ -394,7 +394,8 @@ class _Products:
         except (NotImplementedError, ValueError, TypeError) as error:
             if not _from_scipy(error):
                 raise
-            raise InvalidInput(f"svd: {what} fails on {n} vectors: {error}") from error
+            given = "matvec" if name == "J" else "rmatvec"
+            raise InvalidInput(f"svd: {what} fails: SciPy cannot use its {given}, if it has one ({error})") from error
         y = _array(y, what)
         if y.shape != (n, length) or y.dtype.kind not in "fiu":
             raise InvalidInput(

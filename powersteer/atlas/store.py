@@ -65,6 +65,7 @@ class Cell:
     applications: int  # of J or its transpose to one vector; dense ones are shared by the targets of the source
     stop: str
     site_norm: float  # mean 2-norm of the source activation
+    missed_probability: float | None = None  # None: computed by a version that did not bound it
 
     def whole(self, k: int) -> bool:
         """Whether its parts fit each other and an atlas of k triplets."""

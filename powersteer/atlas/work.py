@@ -55,6 +55,7 @@ def _cell(unit: Unit, target: Target, r: SVDResult, J: Jacobians) -> Cell:
         applications=r.applications or J.shapes[0][1],  # of a matrix: the columns that it was made from
         stop=r.stop,
         site_norm=J.source_norm,
+        missed_probability=r.missed_probability,
     )
 
 
