@@ -9,7 +9,7 @@
 #include "linop.h"
 
 typedef enum {
-    SVD_CERTIFIED,        /* every residual is at most tol */
+    SVD_CERTIFIED,        /* every residual is at most tol, and a closing probe has found nothing above sigma_k */
     SVD_MAX_APPLICATIONS, /* the budget is spent */
     SVD_PRECISION,        /* the residuals have reached the operator's rounding noise, which is above tol */
     SVD_FIXED             /* the method does not look at tol */
@@ -22,6 +22,7 @@ typedef struct {
     size_t applications;
     size_t certificate_applications; /* made for the residuals alone, not part of applications */
     double next_sigma;               /* the Ritz value after the k-th, NaN if there is none */
+    double missed_probability;       /* bound on that of a false "nothing is missing"; 1 without a finished probe */
     svd_stop stop;
 } svd_result;
 
@@ -44,6 +45,9 @@ typedef struct {
     double largest; /* longest product so far, in units */
     size_t applications;
 } svd_operator;
+
+/* The failure probability that the closing probes of one run have together. */
+#define SVD_MISSED 1e-3
 
 /* Y[j] = A X[j] or, if transposed, A' X[j], j < n. PS_ERR_NONFINITE if a product is not finite. */
 ps_code svd_multiply(svd_operator *a, int transposed, size_t n, const real *X, real *Y, ps_status *st);

@@ -4,8 +4,8 @@
 #include "orth.h"
 #include "rng.h"
 
-enum { PROBE_STEPS = 10, PROBE_MIN = 3, NOISY_CHECKS = 3 };
-static const double REACH = 3, NOISE = 0.1;
+enum { PROBE_ROOM = 10, NOISY_CHECKS = 3 };
+static const double NOISE = 0.1, FIRST = 0.9, PI = 3.14159265358979323846;
 
 typedef struct {
     const blas *b;
@@ -21,7 +21,10 @@ typedef struct {
     double *residual;         /* (k, 2) */
     double worst, recurrence; /* largest residual; the same as R sees it */
     size_t noisy;             /* checks at which rounding noise was all that was left */
-    double *coef, *copy, *left, *turn, *weight, *before;
+    double missed;            /* failure probability of the probes so far, together */
+    size_t n_held;            /* of a probe, in coordinates of V: the Ritz vectors before it (n_held, max_basis) ... */
+    double *held, *held_sigma, *lanczos; /* ... and its Lanczos vectors (max_basis + 1, max_basis + 1) */
+    double *coef, *copy, *left, *turn, *weight;
     real *work, *x, *y;
 } krylov;
 
@@ -32,7 +35,7 @@ static real *pool_row(const krylov *s, size_t l) { return s->V + (s->n_v + l) * 
 
 size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block) {
     size_t full = min2(rows, cols);
-    return min2(full, k + max2(2 * min2(block, full), PROBE_STEPS + 2));
+    return min2(full, k + max2(2 * min2(block, full), PROBE_ROOM + 2));
 }
 
 /* ---- Ritz triplets and their certificate ---- */
@@ -132,8 +135,8 @@ static void turn_pool(krylov *s) {
 }
 
 /* Turns the pool so that its first vector is along sum_l e_l W_l, by the reflection that swaps e and the first axis.
- * Returns 0 if e is zero. */
-static int aim_pool(krylov *s, const double *e) {
+ * Returns |e|, negative if the first vector is the opposite one. */
+static double aim_pool(krylov *s, const double *e) {
     size_t n = s->n_w;
     double length = 0, *h = s->left;
     for (size_t l = 0; l < n; l++) length += e[l] * e[l];
@@ -146,7 +149,7 @@ static int aim_pool(krylov *s, const double *e) {
     for (size_t l = 0; l < n; l++)
         for (size_t c = 0; c < n; c++) s->turn[l * n + c] = (l == c) - h[l] * h[c] / half;
     turn_pool(s);
-    return 1;
+    return sign * length;
 }
 
 /* Turns the pool by the right singular vectors of the residuals R'p of the triplets that still need it. */
@@ -224,8 +227,14 @@ static ps_code step(krylov *s, size_t n, ps_status *st) {
     return check(s, st);
 }
 
-static void restart(krylov *s) {
-    size_t room = max2(s->block, PROBE_STEPS), p = min2(s->n_ritz, s->k + (s->max_basis - s->k - room) / 2);
+/* Half of what a step or a probe does not need. */
+static size_t restart_size(const krylov *s) {
+    size_t room = max2(s->block, PROBE_ROOM);
+    return min2(s->n_ritz, s->k + (s->max_basis - s->k - room) / 2);
+}
+
+/* The p leading Ritz triplets become V and U. */
+static void restart(krylov *s, size_t p) {
     right_rows(s, p, NULL, s->x);
     svd_rotate(s->b, p, s->n_v, s->cols, s->x, s->V, s->work);
     svd_rotate(s->b, p, s->n_v, s->rows, s->x, s->AV, s->work);
@@ -251,77 +260,128 @@ static void restart(krylov *s) {
 
 static int noise_only(const krylov *s) { return s->worst > s->tol && s->recurrence <= NOISE * s->tol; }
 
-/* |A| on what was added to V since it had n_v vectors: the largest singular value of those columns of B. */
-static ps_code probe_value(krylov *s, size_t n_v, double *theta, ps_status *st) {
-    size_t n = s->n_v - n_v;
-    for (size_t i = 0; i < s->n_u; i++) memcpy(s->copy + i * n, s->B + i * s->max_basis + n_v, n * sizeof *s->B);
-    ps_code code = small_svd(s->b, s->n_u, n, s->copy, s->left, s->weight, s->turn, st);
-    *theta = code ? 0 : s->weight[0];
-    return code;
-}
-
-/* A random direction of the complement of V, W included, to the front of the pool. */
-static int aim_random(krylov *s) {
+/* A random direction of the complement of V, W included, to the front of the pool, uniform on its sphere. */
+static double aim_random(krylov *s) {
     double *e = s->coef + s->n_v; /* what add_random's vector was made of, besides V */
-    if (s->n_w < s->max_pool && s->n_v + s->n_w < s->cols) add_random(s, 1);
-    else
-        for (size_t l = 0; l < s->n_w; l++) e[l] = 1 - 2 * rng_uniform(&s->g);
-    return aim_pool(s, e);
-}
-
-/* A'A x made orthogonal to V, x the newest vector of V, to the front of the pool: R'B x. 0 if there is nothing. */
-static int aim_onward(krylov *s) {
-    double *e = s->coef;
-    for (size_t l = 0; l < s->n_w; l++) {
-        e[l] = 0;
-        for (size_t i = 0; i < s->n_u; i++) e[l] += s->B[i * s->max_basis + s->n_v - 1] * s->R[i * s->max_pool + l];
+    if (s->n_v + s->n_w < s->cols) add_random(s, 1);
+    else {
+        rng_normal(&s->g, s->n_w, s->x);
+        for (size_t l = 0; l < s->n_w; l++) e[l] = (double)s->x[l];
     }
     return aim_pool(s, e);
 }
 
-/* *found: the top k is not what it was before the probe. */
-static ps_code probe(krylov *s, int *found, ps_status *st) {
-    double theta = 0, last, reach = s->sigma[s->k - 1] + s->tol * s->sigma[0];
-    *found = 0;
-    if (s->n_v + PROBE_STEPS > s->max_basis && s->max_basis < s->cols) restart(s);
-    memcpy(s->before, s->sigma, s->k * sizeof *s->sigma);
-    size_t n_v = s->n_v;
-    int on = aim_random(s);
-    for (size_t i = 1; on && i <= PROBE_STEPS && left_over(s); i++) {
-        if (step(s, 1, st)) return st->code;
-        if (s->worst > s->tol) {
-            *found = !noise_only(s);
-            return PS_OK;
-        }
-        last = theta;
-        if (probe_value(s, n_v, &theta, st)) return st->code;
-        on = (i < PROBE_MIN || theta + REACH * (theta - last) >= reach) && aim_onward(s);
+/* t -= (q't) q, over n entries; q't */
+static double subtract_along(const double *q, size_t n, double *t) {
+    double dot = 0;
+    for (size_t j = 0; j < n; j++) dot += q[j] * t[j];
+    for (size_t j = 0; j < n; j++) t[j] -= dot * q[j];
+    return dot;
+}
+
+/* A'A sum_j z_j V_j = sum_j t_j V_j + sum_l e_l W_l */
+static void normal_product(const krylov *s, const double *z, double *t, double *e) {
+    memset(t, 0, s->n_v * sizeof *t);
+    memset(e, 0, s->n_w * sizeof *e);
+    for (size_t i = 0; i < s->n_u; i++) {
+        const double *b = s->B + i * s->max_basis, *r = s->R + i * s->max_pool;
+        double u = 0;
+        for (size_t j = 0; j < s->n_v; j++) u += b[j] * z[j];
+        for (size_t j = 0; j < s->n_v; j++) t[j] += u * b[j];
+        for (size_t l = 0; l < s->n_w; l++) e[l] += u * r[l];
     }
-    for (size_t i = 0; i < s->k; i++) *found |= s->sigma[i] > s->before[i] + s->tol * s->sigma[0];
+}
+
+/* H q (see the header) = sum_j t_j V_j + sum_l e_l W_l, for q = sum_j z_j V_j; z and t are zero below `from`, where V ended
+ * before the probe. Adds to z the part of an eigenvector that H stands for, and takes it away again. */
+static void reduced_product(const krylov *s, double *z, size_t from, double bound, double *t, double *e) {
+    normal_product(s, z, t, e);
+    for (size_t i = s->k; i < s->n_held; i++) {
+        const double *v = s->held + i * s->max_basis;
+        double c = 0;
+        for (size_t j = 0; j < from; j++) c += v[j] * t[j];
+        if (c != 0) c /= bound - s->held_sigma[i] * s->held_sigma[i];
+        for (size_t j = 0; j < from; j++) z[j] += c * v[j];
+    }
+    normal_product(s, z, t, e);
+    memset(z, 0, from * sizeof *z);
+    memset(t, 0, from * sizeof *t);
+}
+
+typedef enum { PROBE_PASSED, PROBE_FOUND, PROBE_FULL, PROBE_UNFINISHED } probe_end;
+
+/* Room in V for a sequence and in the pool for its start. Of a full pool what k triplets couple to is kept. */
+static ps_code make_room(krylov *s, ps_status *st) {
+    if (s->n_v + PROBE_ROOM > s->max_basis && s->max_basis < s->cols) restart(s, restart_size(s));
+    if (s->n_w < s->max_pool || s->n_v + s->n_w == s->cols) return PS_OK;
+    restart(s, s->k);
+    if (order_pool(s, st)) return st->code;
+    s->n_w = s->k;
+    return PS_OK;
+}
+
+/* One closing probe (see the header). PROBE_FULL: V has been restarted and another probe has to follow. */
+static ps_code probe(krylov *s, probe_end *end, ps_status *st) {
+    *end = PROBE_PASSED;
+    if (s->n_v == s->cols) return PS_OK; /* nothing is left to look at */
+    if (make_room(s, st)) return st->code;
+    size_t from = s->n_v, stride = s->max_basis + 1, steps = 0;
+    double limit = s->sigma[s->k - 1] + s->tol * s->sigma[0], bound = limit * limit;
+    double allowed = (s->missed == 0 ? FIRST : 0.5) * (SVD_MISSED - s->missed), poly = 1, poly_before = 0, beta = 0, sum = 1;
+    double scale = 2 / PI * (double)(s->cols - from);
+    s->missed += allowed;
+    s->n_held = s->n_ritz;
+    for (size_t i = 0; i < s->n_held; i++) memcpy(s->held + i * s->max_basis, s->Q + i * from, from * sizeof *s->Q);
+    memcpy(s->held_sigma, s->sigma, s->n_held * sizeof *s->sigma);
+    memset(s->lanczos, 0, stride * stride * sizeof *s->lanczos);
+    s->lanczos[from] = 1;
+    double length = aim_random(s);
+    while (length != 0 && !(scale <= allowed * allowed * sum)) {
+        double *q = s->lanczos + steps * stride, *next = q + stride, *e = s->coef;
+        *end = left_over(s) < 2 ? PROBE_UNFINISHED : s->n_v == s->max_basis ? PROBE_FULL : PROBE_FOUND;
+        if (*end == PROBE_FULL) restart(s, restart_size(s));
+        if (*end != PROBE_FOUND) return PS_OK;
+        if (step(s, 1, st) || s->worst > s->tol) return st->code;
+        steps++;
+        reduced_product(s, q, from, bound, next, e);
+        double alpha = subtract_along(q, s->n_v, next), size = 0;
+        for (size_t i = 0; i < steps; i++) subtract_along(s->lanczos + i * stride, s->n_v, next);
+        for (size_t j = 0; j < s->n_v; j++) size += next[j] * next[j];
+        double rise = (bound - alpha) * poly - beta * poly_before;
+        if (rise < 0) return PS_OK; /* a Ritz value of the sequence is above the limit */
+        length = aim_pool(s, e);
+        beta = sqrt(size + length * length);
+        if (length == 0) break;
+        for (size_t j = 0; j < s->n_v; j++) next[j] /= beta;
+        next[s->n_v] = length / beta;
+        poly_before = poly, poly = rise / beta;
+        sum += poly * poly;
+    }
+    *end = PROBE_PASSED;
     return PS_OK;
 }
 
 static ps_code solve(krylov *s, svd_stop *stop, ps_status *st) {
     for (;;) {
-        int found = 0;
         if (!s->n_w) add_random(s, s->block);
         if (!s->n_w) { /* V spans everything: B is exact */
             *stop = s->worst <= s->tol ? SVD_CERTIFIED : SVD_PRECISION;
+            s->missed = 0;
             return PS_OK;
         }
         if (!left_over(s)) {
-            *stop = s->worst <= s->tol ? SVD_CERTIFIED : SVD_MAX_APPLICATIONS;
+            *stop = SVD_MAX_APPLICATIONS;
             return PS_OK;
         }
         size_t n = min2(min2(s->block, s->n_w), (left_over(s) + 1) / 2);
-        if (s->n_v + n > s->max_basis) restart(s);
+        if (s->n_v + n > s->max_basis) restart(s, restart_size(s));
         if (s->n_w > n && order_pool(s, st)) return st->code;
         if (step(s, n, st)) return st->code;
-        do
-            if (s->worst <= s->tol && probe(s, &found, st)) return st->code;
-        while (found && s->worst <= s->tol);
+        probe_end end = PROBE_FOUND;
+        while (s->worst <= s->tol && (end == PROBE_FOUND || end == PROBE_FULL))
+            if (probe(s, &end, st)) return st->code;
         if (s->worst <= s->tol) {
-            *stop = SVD_CERTIFIED;
+            *stop = end == PROBE_PASSED ? SVD_CERTIFIED : SVD_MAX_APPLICATIONS;
             return PS_OK;
         }
         if (noise_only(s) && ++s->noisy == NOISY_CHECKS) {
@@ -346,6 +406,7 @@ static void extract(krylov *s, svd_result *out) {
     out->next_sigma = s->n_ritz > s->k ? s->sigma[s->k] * unit : (double)NAN;
     out->applications = s->A.applications;
     out->certificate_applications = 0;
+    out->missed_probability = out->stop == SVD_CERTIFIED ? s->missed : 1;
 }
 
 static ps_code check_options(const linop *J, const krylov_options *o, ps_status *st) {
@@ -366,6 +427,21 @@ static ps_code check_options(const linop *J, const krylov_options *o, ps_status 
     return PS_OK;
 }
 
+static ps_code krylov_make(krylov *s, arena *memory, ps_status *st) {
+    s->max_pool = min2(s->cols, s->k + 2 * s->block);
+    s->worst = INFINITY;
+    size_t n = s->max_basis, w = s->max_pool, all = n + w, big = max2(n, max2(w, s->k));
+    arena_slice table[] = {
+        SLICE(s->V, all, s->cols), SLICE(s->AV, n, s->rows), SLICE(s->U, n, s->rows), SLICE(s->AtU, n, s->cols),
+        SLICE(s->B, n, n), SLICE(s->R, n, w), SLICE(s->P, n, n), SLICE(s->Q, n, n), SLICE(s->sigma, n),
+        SLICE(s->residual, s->k, 2), SLICE(s->coef, s->block, all + 1), SLICE(s->copy, big, big),
+        SLICE(s->left, big, big), SLICE(s->turn, big, big), SLICE(s->weight, big), SLICE(s->held, n, n),
+        SLICE(s->held_sigma, n),
+        SLICE(s->lanczos, n + 1, n + 1), SLICE(s->work, all, max2(SVD_PANEL, s->block)), SLICE(s->x, big, big),
+        SLICE(s->y, big, big)};
+    return arena_make(memory, table, COUNT(table), st);
+}
+
 ps_code svd_krylov(const blas *b, const linop *J, const krylov_options *o, const svd_observer *observer, svd_result *out,
                    ps_status *st) {
     arena memory = {0};
@@ -373,18 +449,37 @@ ps_code svd_krylov(const blas *b, const linop *J, const krylov_options *o, const
     size_t rows = max2(J->rows, J->cols), cols = min2(J->rows, J->cols);
     krylov s = {.b = b, .observer = observer, .A = {.J = J, .flipped = J->rows < J->cols}, .g = {.seed = o->seed},
                 .rows = rows, .cols = cols, .k = o->k, .block = min2(o->block, cols), .max_basis = min2(o->max_basis, cols),
-                .max_applications = o->max_applications, .tol = o->tol, .worst = INFINITY};
-    s.max_pool = min2(cols, s.k + 2 * s.block);
-    size_t n = s.max_basis, w = s.max_pool, all = n + w, big = max2(n, max2(w, s.k));
-    arena_slice table[] = {
-        SLICE(s.V, all, cols), SLICE(s.AV, n, rows), SLICE(s.U, n, rows), SLICE(s.AtU, n, cols),
-        SLICE(s.B, n, n), SLICE(s.R, n, w), SLICE(s.P, n, n), SLICE(s.Q, n, n), SLICE(s.sigma, n),
-        SLICE(s.residual, s.k, 2), SLICE(s.coef, s.block, all + 1), SLICE(s.copy, big, big),
-        SLICE(s.left, big, big), SLICE(s.turn, big, big), SLICE(s.weight, big), SLICE(s.before, s.k),
-        SLICE(s.work, all, max2(SVD_PANEL, s.block)), SLICE(s.x, big, big), SLICE(s.y, big, big)};
-    if (arena_make(&memory, table, COUNT(table), st)) return st->code;
+                .max_applications = o->max_applications, .tol = o->tol};
+    if (krylov_make(&s, &memory, st)) return st->code;
     ps_code code = solve(&s, &out->stop, st);
     if (!code) extract(&s, out);
+    arena_free(&memory);
+    return code;
+}
+
+ps_code krylov_probe(const blas *b, const svd_found *f, const krylov_options *o, size_t *spent,
+                     double *missed_probability, ps_status *st) {
+    arena memory = {0};
+    size_t rows = f->A.J->rows, cols = f->A.J->cols, k = o->k;
+    krylov s = {.b = b, .A = f->A, .g = {.seed = o->seed, .stream = 1}, .rows = rows, .cols = cols, .k = k, .block = k,
+                .max_basis = min2(cols, max2(o->max_basis, krylov_min_basis(cols, cols, k, k))), .tol = o->tol,
+                .max_applications = f->A.applications + o->max_applications};
+    *missed_probability = 1;
+    *spent = 0;
+    if (krylov_make(&s, &memory, st)) return st->code;
+    s.n_v = s.n_u = k;
+    memcpy(s.V, f->V, k * cols * sizeof *s.V);
+    memcpy(s.AV, f->AV, k * rows * sizeof *s.V);
+    memcpy(s.U, f->U, k * rows * sizeof *s.V);
+    memcpy(s.AtU, f->AtU, k * cols * sizeof *s.V);
+    memset(s.B, 0, s.max_basis * s.max_basis * sizeof *s.B);
+    for (size_t i = 0; i < k; i++) s.B[i * s.max_basis + i] = f->sigma[i];
+    grow_W(&s, k);
+    probe_end end = PROBE_FULL;
+    ps_code code = check(&s, st);
+    while (!code && end == PROBE_FULL && s.worst <= s.tol) code = probe(&s, &end, st);
+    if (end == PROBE_PASSED) *missed_probability = s.missed;
+    *spent = s.A.applications - f->A.applications;
     arena_free(&memory);
     return code;
 }

@@ -22,13 +22,24 @@
  * diagonal, R turns with U, and both relations go on holding.
  *
  * Probe. Equal singular values beyond the block size have no image in a Krylov space, and any may be missed by bad luck.
- * So once certified, a random vector of the complement of V starts a Lanczos sequence of A'A there (W is part of that
- * complement: what was missed may sit in it). |A| on the sequence, theta, grows towards the largest singular value that
- * was missed. The probe ends when theta + REACH * (its last growth) stays below sigma_k + tol sigma_1, at the latest
- * after PROBE_STEPS steps of two applications. If something enters the top k the run goes on until it is certified
- * again, and probes again. A probe can miss a value little above sigma_k: measured on the spectra of tests/spectra.py
- * (2048 columns, block 1, 100 seeds), a copy 44% above the last value found was never missed, one 11% above it in 3 runs,
- * one 3% above it in 4 to 9.
+ * So once certified, a random unit vector x of the complement of V (W is part of it: what was missed may sit there)
+ * starts a Lanczos sequence. Let Vk be the k Ritz vectors, Vr and Sigma the other ones and their values, Z a basis of
+ * the complement of V, limit = sigma_k + tol sigma_1. Nothing is missing if |A (I - Vk Vk')| <= limit, that is, if
+ *   [Sigma^2, K'; K, Z'A'A Z] <= limit^2,  K = Z'A'A Vr,  which is as much as (Schur; Sigma <= sigma_k < limit)
+ *   H = Z'A'A Z + K (limit^2 - Sigma^2)^-1 K' <= limit^2.
+ * The sequence is one of H, since V has no part in it: the less is left, the sooner it ends. A step asks for A'A of one
+ * new vector, two applications; K is known. Let q_0 = x, q_1, ... be the Lanczos vectors and p_i the orthonormal
+ * polynomials (p_0 = 1), q_i = p_i(H) x. Suppose that H y = mu y, |y| = 1, mu > limit^2. Then
+ *   q_i'y = p_i(mu) x'y,  so (x'y)^2 sum_i p_i(mu)^2 <= 1,
+ * and p_i(mu) > p_i(limit^2) > 0 as long as no Ritz value of the sequence exceeds limit^2 (Sturm; when one does, the value
+ * is found, and the run goes on until it is certified again, and probes again). For x uniform on the sphere in N
+ * dimensions P(|x'y| <= s) <= s sqrt(2 N / pi). So the probe ends when
+ *   sqrt(2 N / (pi sum_i p_i(limit^2)^2)) <= allowed,
+ * and as limit and `allowed` are set before x is drawn, this bounds the probability that it ends while something is
+ * missing. It is the argument of Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992) with the sequence's own
+ * polynomials in place of Chebyshev's, that is, of 1.648 sqrt(N) exp(-(2j - 1) sqrt(eps)) for a value that is missed by
+ * the fraction eps. The probes of a run share SVD_MISSED: the first may fail with 0.9 of it, each later one with half of
+ * what is left. A value within tol sigma_1 of sigma_k is as good as sigma_k and counts as nothing missed.
  *
  * Precision. |R'p| is the residual as the recurrence sees it. Once that is far below tol while the certificate is not,
  * the operator's rounding noise (or a transpose that is none) is what remains, and the run stops uncertified. */
@@ -40,7 +51,7 @@ typedef struct {
     size_t k;                /* 1 <= k <= min(rows, cols) */
     size_t block;            /* >= 1; cut to min(rows, cols) */
     size_t max_basis;        /* vectors of V kept before a restart, >= krylov_min_basis; cut to min(rows, cols) */
-    size_t max_applications; /* >= 2k; never exceeded. One that ends during the probe leaves a certified result */
+    size_t max_applications; /* >= 2k; never exceeded */
     double tol;              /* > 0, relative to sigma_1 */
     uint64_t seed;
 } krylov_options;
@@ -51,5 +62,18 @@ size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block);
  * PS_ERR_NONFINITE, and whatever the operator or the observer return. The same options and operator: the same bits. */
 ps_code svd_krylov(const blas *b, const linop *J, const krylov_options *o, const svd_observer *observer, svd_result *out,
                    ps_status *st);
+
+/* k Ritz triplets that another method has found, in units of A: A V = U diag(sigma), AtU = A'U. One vector a row. */
+typedef struct {
+    svd_operator A; /* not flipped */
+    const real *V, *AV, *U, *AtU;
+    const double *sigma;
+} svd_found;
+
+/* The probe alone, with at most o->max_applications more: *spent of them. *missed_probability is 1 if a residual
+ * exceeds o->tol, if the probe found something above sigma_k, or if it did not come to its end. o->block is not read;
+ * o->max_basis is raised to the least that will do. */
+ps_code krylov_probe(const blas *b, const svd_found *f, const krylov_options *o, size_t *spent,
+                     double *missed_probability, ps_status *st);
 
 #endif

@@ -3,6 +3,7 @@
 #include "arena.h"
 #include "orth.h"
 #include "rng.h"
+#include "svd_krylov.h"
 
 typedef struct {
     const blas *b;
@@ -44,7 +45,7 @@ static ps_code ritz(power *s, ps_status *st) {
     return small_svd(s->b, s->p, s->p, s->C, s->P, s->sigma, s->Wt, st);
 }
 
-static ps_code tell(power *s, ps_status *st) {
+static ps_code tell(power *s, double *most, ps_status *st) {
     double worst = 0, unit = s->A.unit != 0 ? s->A.unit : 1;
     for (size_t i = 0; i < 2 * s->k; i++) {
         double *r = &s->residual[i];
@@ -52,6 +53,7 @@ static ps_code tell(power *s, ps_status *st) {
         if (!(*r <= worst)) worst = *r;
     }
     for (size_t i = 0; i < s->k; i++) s->seen[i] = s->sigma[i] * unit;
+    *most = worst;
     return svd_report(s->observer, s->A.applications, worst, s->k, s->seen, st);
 }
 
@@ -71,11 +73,25 @@ static ps_code iterate(power *s, ps_status *st) {
     svd_residual(s->b, s->k, s->cols, s->x, s->p, s->Z, s->y, s->p, s->V, s->residual + 1, 2, s->work);
     memcpy(s->V, s->Z, s->p * s->cols * sizeof *s->V);
     orthonormal(s, s->V, s->cols);
-    return tell(s, st);
+    double worst;
+    return tell(s, &worst, st);
+}
+
+/* Whether the k triplets that are certified are the leading ones. Overwrites Y and Q. */
+static ps_code probe(power *s, const power_options *o, svd_result *out, ps_status *st) {
+    const krylov_options options = {.k = s->k, .max_basis = o->max_basis, .max_applications = o->probe_most,
+                                    .tol = o->tol, .seed = o->seed};
+    rows_of(s, 0, s->k, NULL, s->x);
+    gemm(s->b, 'n', 'n', s->k, s->rows, s->p, 1, s->x, s->p, s->Y, s->rows, 0, s->Q, s->rows);
+    const svd_found found = {s->A, out->V, s->Q, out->U, s->Z, s->sigma};
+    size_t spent;
+    ps_code code = krylov_probe(s->b, &found, &options, &spent, &out->missed_probability, st);
+    out->certificate_applications += spent;
+    return code;
 }
 
 /* The last Rayleigh-Ritz, and the certificate: k applications of J' that the algorithm itself does not need. */
-static ps_code finish(power *s, svd_result *out, ps_status *st) {
+static ps_code finish(power *s, const power_options *o, svd_result *out, ps_status *st) {
     ps_code code = ritz(s, st);
     if (code) return code;
     double unit = s->A.unit != 0 ? s->A.unit : 1;
@@ -95,11 +111,13 @@ static ps_code finish(power *s, svd_result *out, ps_status *st) {
         out->sigma[i] = s->sigma[i] * unit;
     }
     svd_residual(s->b, s->k, s->cols, s->x, s->k, s->Z, s->y, s->k, out->V, s->residual + 1, 2, s->work);
-    code = tell(s, st);
+    double worst;
+    code = tell(s, &worst, st);
     memcpy(out->residuals, s->residual, 2 * s->k * sizeof *s->residual);
     out->next_sigma = s->p > s->k ? s->sigma[s->k] * unit : (double)NAN;
     out->stop = SVD_FIXED;
-    return code;
+    out->missed_probability = 1;
+    return code || worst > o->tol ? code : probe(s, o, out, st);
 }
 
 static ps_code check_options(const linop *J, const power_options *o, ps_status *st) {
@@ -128,7 +146,7 @@ ps_code svd_power(const blas *b, const linop *J, const power_options *o, const s
     rng_normal(&s.g, p * s.cols, s.V);
     orthonormal(&s, s.V, s.cols);
     for (size_t i = 0; i < o->iterations && !code; i++) code = iterate(&s, st);
-    if (!code) code = finish(&s, out, st);
+    if (!code) code = finish(&s, o, out, st);
     arena_free(&memory);
     return code;
 }

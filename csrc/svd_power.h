@@ -4,7 +4,9 @@
  *   iterations times:  V <- orth(J'J V)
  *   last:  Y = J V,  Rayleigh-Ritz: Y = C Q (orth),  C = P S W',  v_i = P_i'V,  u_i = W_i'Q
  *
- * (2 iterations + 1) p applications. J'U, k more, is multiplied for the certificate alone and counted apart. The error of
+ * (2 iterations + 1) p applications. J'U, k more, is multiplied for the certificate alone and counted apart; and if every
+ * residual is at most tol, so are the applications of the closing probe, without which nobody knows that the k triplets
+ * are the leading ones. The error of
  * the i-th vector shrinks by (sigma_{p+1} / sigma_i)^2 an iteration, which on a flat spectrum is close to 1. */
 #ifndef PS_SVD_POWER_H
 #define PS_SVD_POWER_H
@@ -15,6 +17,8 @@ typedef struct {
     size_t oversample; /* k + oversample <= min(rows, cols) */
     size_t iterations; /* >= 1 */
     uint64_t seed;
+    double tol;                   /* of the closing probe, see svd_krylov.h */
+    size_t max_basis, probe_most; /* vectors kept, and applications made, by the probe at most */
 } power_options;
 
 /* The observer hears after each iteration the residuals of the subspace that it started from, which follow from its

@@ -14,13 +14,12 @@ T = TypeVar("T")
 
 
 def record(kind: type[T], data: Any) -> T:
-    """A dataclass from the dict that `asdict` made of it and JSON brought back. A field with a default may be missing:
-    files of earlier versions do not have it. Raises ValueError, naming the field, where other keys are missing or
-    unknown, or a value is not of the field's type."""
+    """A dataclass from the dict that `asdict` made of it and JSON brought back. Raises ValueError, naming the field, where
+    keys without a default are missing, keys are unknown, or a value is not of the field's type."""
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    required = {f.name for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
-    if not isinstance(data, dict) or not required <= set(data) <= set(names):
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
+    if not isinstance(data, dict) or not needed <= set(data) <= set(names):
         there = sorted(data) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"a {kind.__name__} has the keys {', '.join(names)}, not {there!s:.200}")
     return kind(**{name: _value(hints[name], data[name], f"{kind.__name__}.{name}") for name in names if name in data})

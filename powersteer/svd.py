@@ -1,7 +1,7 @@
 """Singular value decomposition of a linear operator, with a certificate on every triplet.
 
 The certificate of (u, sigma, v) is the larger of |J v - sigma u| and |J'u - sigma v| over sigma_1, from products that
-the operator itself has made. A result is converged if none exceeds tol.
+the operator itself has made. A result is converged if none exceeds tol and a closing probe has found no larger value.
 """
 
 from __future__ import annotations
@@ -34,11 +34,18 @@ _CORES: dict[np.dtype[Any], Any] = {np.dtype(np.float32): _core32, np.dtype(np.f
 _BASIS_BYTES = 2 << 30  # memory that the Krylov bases may take before they are restarted
 _NEAR_TIE = 0.99  # entries this close to the largest count as tied with it when a sign is chosen
 _DENSE_BLOCK = 64
+_MISSED = 1e-3  # what the core's probes of a run may miss, SVD_MISSED
 
 
 @dataclass(frozen=True, eq=False)
 class SVDResult:
     """The k leading singular triplets of a map (m, d), sigma descending, and what they are worth.
+
+    Converged means two things. Every residual is at most tol: each triplet is one of J's. And the triplets are the
+    leading ones: J has no singular value above S[-1] + tol * S[0] on the complement of the vectors found. The second is
+    known from a random probe, which passes although a value is missing with probability missed_probability at most
+    (0.001 over all probes of a run; 0 if the whole space is spanned, or for "dense"). A value that exceeds S[-1] by no
+    more than tol * S[0] counts as equal to it: of such values any k may be the ones returned.
 
     Signs: in each row of Vh the largest entry in absolute value is positive; of entries within 1% of the largest the
     one of lowest index decides. U follows.
@@ -53,7 +60,7 @@ class SVDResult:
     Vh: Array  # (k, d)
     residuals: Array  # (k,) the larger of the two of `certificate`
     certificate: Array  # (k, 2): |J v - sigma u| and |J'u - sigma v|, over sigma_1
-    converged: bool  # every residual is at most tol
+    converged: bool  # every residual is at most tol, and missed_probability is at most 0.001
     clusters: list[tuple[int, ...]]  # ranks, 0-based, of each cluster of two or more
     cluster_open: bool  # the last triplet forms a cluster with the next one, as far as that is known, which is not here
     applications: int  # J or J' on one column
@@ -64,6 +71,7 @@ class SVDResult:
     seed: int
     seconds: float
     stop: str  # "certified" | "max_applications" | "precision" | "fixed"
+    missed_probability: float = 1.0  # bound: that the probe missed a value. 1: it found one, or was not finished
     provenance: dict[str, Any] | None = None  # of what the operator was, where that is known
     make_vectors: Callable[[SVDResult], Any] | None = None  # turns Vh into steering vectors
 
@@ -89,6 +97,8 @@ class SVDResult:
             rows.append(f"the cluster of rank {len(self.S) - 1} goes on beyond k")
         cost = f"{self.applications} applications{extra}, {self.seconds:.2g} s"
         head = f"SVD of ({m}, {d}) by {self.method}: {state} at tol {self.tol:.0e}, {cost}"
+        if 0 < self.missed_probability < 1:
+            head += f"; a larger value is missed with probability at most {self.missed_probability:.1g}"
         return "\n".join([head, " rank        sigma   /sigma1   residual  cluster", *rows])
 
 
@@ -111,19 +121,20 @@ def svd(
     float64 and integers are solved in float64, shorter floats in float32; complex ones are refused.
 
     method
-      "krylov"  block Golub-Kahan until every residual is at most tol, then a random probe of the complement for values
-                that were missed. block: vectors at a time (None: what the operator asks for by `block()`, else 1).
+      "krylov"  block Golub-Kahan until every residual is at most tol, then a random probe of the complement, which
+                goes on until nothing is missed but with probability 0.001. block: vectors at a time (None: what the
+                operator asks for by `block()`, else 1).
                 max_applications: the budget (None: 500 + 50 k).
       "power"   the published algorithm: `iterations` of block power iteration with k + oversample vectors, then
-                Rayleigh-Ritz. It does not look at tol, but the certificate does. (2 iterations + 1)(k + oversample)
-                applications, and k more for the certificate.
+                Rayleigh-Ritz. (2 iterations + 1)(k + oversample) applications, whatever tol is. Counted apart, as
+                certificate_applications: k for the residuals and, if all are at most tol, those of the same probe.
       "dense"   LAPACK on the whole matrix, by min(m, d) applications (none for an array).
     progress: True for a progress line (see powersteer.progress), or a callable that gets (applications, worst
     residual, sigma).
 
-    The same arguments and operator give the same bits. Warns ConvergenceWarning if a residual exceeds tol, and says
-    what to raise. Raises InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN
-    or infinity.
+    What `converged` means is said at SVDResult. The same arguments and operator give the same bits. Warns
+    ConvergenceWarning if the result is not converged, and says what to raise. Raises InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN
+    or infinity. What the operator itself raises passes through.
     """
     result = solve(operator, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
     return warned(result, max_applications)
@@ -145,6 +156,8 @@ def solve(
     started = time.perf_counter()
     map_ = _as_map(operator)
     k, seed, tol = _check_common(map_.shape, k, seed, tol, method)
+    iterations = _integer(iterations, "iterations", 1, sys.maxsize)
+    oversample = _integer(oversample, "oversample", 0, sys.maxsize)
     if method != "power" and (iterations != 5 or oversample != 0):
         raise InvalidInput(f"svd: iterations and oversample belong to method='power', not to {method!r}")
     if method != "krylov" and (block is not None or max_applications is not None):
@@ -153,10 +166,9 @@ def solve(
         if method == "krylov":
             raw = _krylov(map_, k, tol, seed, _or_default(block, "block", map_.block), max_applications, tell)
         elif method == "power":
-            iterations = _integer(iterations, "iterations", 1, sys.maxsize)
-            oversample = _integer(oversample, "oversample", 0, sys.maxsize)
+            most, basis = _budget(k), _basis(map_, k, 1)
             core = _CORES[map_.dtype]
-            raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tell)
+            raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tol, most, basis, tell)
         else:
             raw = _dense(map_, k)
     return _result(raw, map_.dtype, method, tol, seed, time.perf_counter() - started)
@@ -172,13 +184,24 @@ def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
 def _krylov(
     map_: _Map, k: int, tol: float, seed: int, block: int, budget: int | None, tell: Progress | None
 ) -> dict[str, Any]:
-    m, d = map_.shape
-    full, block = min(m, d), min(block, m, d)
-    budget = _or_default(budget, "max_applications", 500 + 50 * k)
-    affordable = _BASIS_BYTES // (2 * (m + d) * map_.dtype.itemsize)
-    basis = min(full, max(k + max(2 * block, 12), min(4 * k + 150, affordable)))
+    block = min(block, *map_.shape)
+    budget = _or_default(budget, "max_applications", _budget(k))
     core = _CORES[map_.dtype]
-    return cast(dict[str, Any], core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, basis, tell))
+    return cast(
+        dict[str, Any],
+        core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, _basis(map_, k, block), tell),
+    )
+
+
+def _budget(k: int) -> int:
+    return 500 + 50 * k
+
+
+def _basis(map_: _Map, k: int, block: int) -> int:
+    """How many vectors a Krylov basis holds before it is restarted."""
+    m, d = map_.shape
+    affordable = _BASIS_BYTES // (2 * (m + d) * map_.dtype.itemsize)
+    return min(m, d, max(k + max(2 * block, 12), min(4 * k + 150, affordable)))
 
 
 def _dense(map_: _Map, k: int) -> dict[str, Any]:
@@ -200,7 +223,7 @@ def _dense(map_: _Map, k: int) -> dict[str, Any]:
     return {
         "U": U[:, :k].T, "S": sigma[:k], "V": Vh[:k], "residuals": certificate, "applications": spent,
         "certificate_applications": 0, "history": [(spent, float(certificate.max()), sigma[:k])],
-        "next_sigma": float(sigma[k]) if k < len(sigma) else math.nan, "stop": "fixed",
+        "next_sigma": float(sigma[k]) if k < len(sigma) else math.nan, "missed_probability": 0.0, "stop": "fixed",
     }  # fmt: skip
 
 
@@ -215,7 +238,8 @@ def _result(raw: dict[str, Any], dtype: np.dtype[Any], method: str, tol: float, 
         Vh=signs * V,
         residuals=residuals,
         certificate=certificate,
-        converged=bool((residuals <= tol).all()),
+        converged=bool((residuals <= tol).all()) and raw["missed_probability"] <= _MISSED,
+        missed_probability=raw["missed_probability"],
         clusters=_clusters(joined[:-1]),
         cluster_open=bool(joined[-1]),
         applications=raw["applications"],
@@ -255,6 +279,17 @@ def _clusters(joined: Array) -> list[tuple[int, ...]]:
 
 def _advice(r: SVDResult, budget: int | None) -> str:
     good = int((r.residuals <= r.tol).sum())
+    given = f"{budget}" if budget is not None else f"{_budget(len(r.S))}, the default"
+    if good == len(r.S) and r.method == "power":
+        return (
+            f"all {good} triplets reach tol={r.tol:g}, but they are not the leading ones: a larger singular value is"
+            " missing, or the probe for one did not end. Raise iterations or oversample, or use method='krylov'"
+        )
+    if good == len(r.S):
+        return (
+            f"all {good} triplets reach tol={r.tol:g}, but max_applications ended the probe for larger singular values"
+            f" that were missed. Raise max_applications (now {given}) or tol"
+        )
     what = (
         f"{good} of {len(r.S)} singular triplets reach tol={r.tol:g}; the worst residual is {r.residuals.max():.1e}. "
     )
@@ -265,7 +300,6 @@ def _advice(r: SVDResult, budget: int | None) -> str:
         return (
             what + "Block power iteration does not wait for tol: raise iterations or oversample, or use method='krylov'"
         )
-    given = f"{budget}" if budget is not None else f"{500 + 50 * len(r.S)}, the default"
     return what + f"Raise max_applications (now {given}) or tol"
 
 
@@ -288,12 +322,12 @@ def _or_default(value: int | None, name: str, default: int) -> int:
 
 
 def _check_common(shape: tuple[int, int], k: Any, seed: Any, tol: Any, method: Any) -> tuple[int, int, float]:
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise InvalidInput(f"svd: method must be one of {', '.join(METHODS)}, got {method!r}")
     k = _integer(k, "k", 1)
     if k > min(shape):
         raise InvalidInput(f"svd: k={k}, but a map of shape {shape} has only {min(shape)} singular triplets")
-    if not isinstance(tol, int | float | np.number) or isinstance(tol, bool) or not (0 < tol < math.inf):
+    if not isinstance(tol, int | float | np.integer | np.floating) or isinstance(tol, bool) or not (0 < tol < math.inf):
         raise InvalidInput(f"svd: tol must be a positive number, got {tol!r}")
     return k, _integer(seed, "seed", 0, 2**64 - 1), float(tol)
 
@@ -343,31 +377,43 @@ class _Products:
         self.operator, self.shape, self.dtype = operator, shape, dtype
         self._apply, self._apply_t = apply, apply_t
         wanted = getattr(operator, "block", None)
-        self.block = wanted() if callable(wanted) else 1
+        self.block = _integer(wanted(), f"{type(operator).__name__}.block()", 1, sys.maxsize) if callable(wanted) else 1
         self.dense_applications = min(shape)
 
     def apply(self, V: Array) -> Array:
-        return self._checked(self._apply(V), "J", len(V), self.shape[0])
+        return self._checked(self._apply, V, "J", self.shape[0])
 
     def apply_t(self, U: Array) -> Array:
-        return self._checked(self._apply_t(U), "J'", len(U), self.shape[1])
+        return self._checked(self._apply_t, U, "J'", self.shape[1])
 
-    def _checked(self, y: Any, name: str, n: int, length: int) -> Array:
-        y = np.asarray(y)
+    def _checked(self, product: Product, x: Array, name: str, length: int) -> Array:
+        n, what = len(x), f"{name} of {type(self.operator).__name__}"
+        try:
+            y = product(x)
+        except (NotImplementedError, ValueError, TypeError) as error:
+            if not _from_scipy(error):
+                raise
+            given = "matvec" if name == "J" else "rmatvec"
+            raise InvalidInput(f"svd: {what} fails: SciPy cannot use its {given}, if it has one ({error})") from error
+        y = _array(y, what)
         if y.shape != (n, length) or y.dtype.kind not in "fiu":
             raise InvalidInput(
-                f"svd: {name} of {type(self.operator).__name__} on {n} vectors gives (vectors as rows) shape {y.shape},"
+                f"svd: {what} on {n} vectors gives (vectors as rows) shape {y.shape},"
                 f" dtype {y.dtype}; it must be real, of shape {(n, length)}, for an operator of shape {self.shape}"
             )
-        return np.ascontiguousarray(y, dtype=self.dtype)
+        with np.errstate(over="ignore"):  # to infinity, which the solver refuses
+            return np.ascontiguousarray(y, dtype=self.dtype)
 
     def matrix(self) -> Array:
         dense = getattr(self.operator, "dense", None)
         if callable(dense):
-            matrix: Array = np.asarray(dense(), dtype=self.dtype)
-            if matrix.shape != self.shape:
-                raise InvalidInput(f"svd: dense() gives shape {matrix.shape} for an operator of shape {self.shape}")
-            return matrix
+            matrix = _array(dense(), f"dense() of {type(self.operator).__name__}")
+            if matrix.shape != self.shape or matrix.dtype.kind not in "fiu":
+                raise InvalidInput(
+                    f"svd: dense() gives shape {matrix.shape}, dtype {matrix.dtype}; it must be real, of the operator's"
+                    f" shape {self.shape}"
+                )
+            return matrix.astype(self.dtype, copy=False)
         wide = self.shape[0] < self.shape[1]
         n, product = min(self.shape), self.apply_t if wide else self.apply
         starts = range(0, n, _DENSE_BLOCK)
@@ -393,10 +439,26 @@ class _Matrix(_Products):
         return self._a
 
 
+def _from_scipy(error: BaseException) -> bool:
+    """Whether SciPy's LinearOperator raised it about what it wraps, and not the code that it wraps."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")) == "scipy.sparse.linalg._interface"
+
+
+def _array(value: Any, what: str) -> Array:
+    """np.asanyarray, whose errors are of many kinds: ragged lists, tensors that require grad, types NumPy lacks."""
+    try:
+        return np.asanyarray(value)
+    except Exception as error:
+        raise InvalidInput(f"svd: {what} cannot be read as an array: {error}") from error
+
+
 def _real_dtype(dtype: Any, what: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         raise InvalidInput(f"svd: the {what}'s dtype {dtype!r} is not a NumPy dtype; it must be real") from None
     if dtype.kind not in "fiub":
         raise InvalidInput(f"svd: the {what} has dtype {dtype}; it must be real")
@@ -405,7 +467,7 @@ def _real_dtype(dtype: Any, what: str) -> np.dtype[Any]:
 
 def _as_map(operator: Any) -> _Map:
     if isinstance(operator, list | tuple) or hasattr(operator, "__array__"):
-        return _Matrix(np.asanyarray(operator))
+        return _Matrix(_array(operator, f"the {type(operator).__name__}"))
     name = type(operator).__name__
     shape = getattr(operator, "shape", None)
     if (
@@ -440,10 +502,13 @@ def _products(operator: Any) -> tuple[Product, Product] | None:
         return lambda V: operator.matmat(V.T).T, lambda U: operator.rmatmat(U.T).T
     if has("matvec", "rmatvec"):
         return (
-            lambda V: np.stack([np.ravel(operator.matvec(v)) for v in V]),
-            lambda U: np.stack([np.ravel(operator.rmatvec(u)) for u in U]),
+            lambda V: [np.ravel(_array(operator.matvec(v), "what matvec returns")) for v in V],
+            lambda U: [np.ravel(_array(operator.rmatvec(u), "what rmatvec returns")) for u in U],
         )
     if has("__matmul__") and hasattr(operator, "T"):
         transposed = operator.T
-        return lambda V: np.asarray(operator @ V.T).T, lambda U: np.asarray(transposed @ U.T).T
+        return (
+            lambda V: _array(operator @ V.T, "what @ returns").T,
+            lambda U: _array(transposed @ U.T, "what .T @ returns").T,
+        )
     return None

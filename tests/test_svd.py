@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse.linalg
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spectra import PUBLISHED, Counted, Diagonal, certificate, defect, planted, published, with_copies
@@ -144,6 +145,130 @@ def test_power_converges_where_the_spectrum_decays(dtype):
 
 
 # ---- multiplicities, clusters, rank ----
+
+
+# what is easily lost: (singular values, k). A Krylov space of one vector holds one direction of each eigenspace
+TAIL = np.linspace(0.95, 0.5, 150)
+LOSABLE = {
+    "repeated top": (np.r_[np.ones(5), TAIL], 5),
+    "repeated, gap 1%": (np.r_[np.ones(5), np.linspace(0.99, 0.5, 150)], 5),
+    "repeated below the top": (np.r_[1.3, 1.2, np.ones(4), TAIL], 6),
+    "several clusters": (np.r_[np.repeat([1, 0.9, 0.8], 3), np.linspace(0.78, 0.3, 150)], 9),
+    "narrow cluster": (np.r_[np.linspace(1, 0.995, 5), TAIL], 5),
+    "steps": (np.repeat([1, 0.9, 0.8, 0.7], 20), 24),
+    "inside a cluster": (np.r_[np.ones(9), TAIL], 4),
+    "graded": (0.7 ** np.arange(80), 9),
+    "rank below k": (np.r_[np.repeat([1, 0.5], 3), np.zeros(60)], 8),
+}
+
+
+def lost(sigma, k, r):
+    return r.converged and np.abs(r.S - np.sort(sigma)[::-1][:k]).max() > r.tol * r.S[0]
+
+
+@pytest.mark.parametrize("name", LOSABLE)
+@pytest.mark.parametrize("dtype, tol", [(np.float32, 1e-2), (np.float32, 1e-3), (np.float64, 1e-3), (np.float64, 1e-6)])
+def test_nothing_is_lost(name, dtype, tol):
+    sigma, k = LOSABLE[name]
+    for seed in range(8):
+        r = solve(Diagonal(sigma, dtype), k, tol=tol, seed=seed, block=1 + seed % 3)
+        assert r.converged and 0 <= r.missed_probability <= 1e-3
+        assert not lost(sigma, k, r), seed
+
+
+@pytest.mark.parametrize("shape", [(180, 160), (160, 180)])
+def test_nothing_is_lost_of_rectangles(shape):
+    sigma, k = LOSABLE["repeated top"]
+    for seed in range(5):
+        assert not lost(sigma, k, solve(planted(*shape, sigma, seed), k, seed=seed))
+
+
+def test_seeds_that_once_lost_a_vector():
+    sigma, k = LOSABLE["repeated top"]
+    for seed in (20, *range(60)):
+        np.testing.assert_allclose(solve(np.diag(sigma), k, seed=seed).S, 1, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSABLE)
+def test_how_often_a_vector_is_lost(name):
+    """At most 0.1% of runs, with 95% confidence (Clopper and Pearson)."""
+    sigma, k = LOSABLE[name]
+    runs, tols = 4000, (1e-2, 1e-3, 1e-4, 1e-5)
+    losses = sum(lost(sigma, k, ps.svd(Diagonal(sigma), k, tol=tols[i % 4], seed=1000 + i)) for i in range(runs))
+    assert scipy.stats.beta.ppf(0.95, losses + 1, runs - losses) <= 1e-3, losses
+
+
+def test_a_probe_holds_what_it_promises():
+    """A value that only the probe can find, just above the limit: the bound is on this worst case."""
+    runs, missed = 400, 0
+    for seed in range(runs):
+        sigma = np.r_[1.0, 1.0, np.linspace(0.9, 0.1, 40)]
+        r = _core64.svd_krylov(Diagonal(sigma), (42, 42), 1, 1, 1e-1, 500, seed, 42, None)
+        assert r["stop"] == "certified" and r["missed_probability"] <= 1e-3
+        missed += abs(r["S"][0] - 1) > 0.1
+    assert missed <= 2
+
+
+@pytest.mark.parametrize("left", [1, 3, 7])
+def test_a_probe_that_does_not_end_is_not_converged(left):
+    sigma, k = LOSABLE["repeated top"]
+    whole = solve(Diagonal(sigma), k)
+    op = Diagonal(sigma)
+    with pytest.warns(ps.ConvergenceWarning, match="max_applications"):
+        r = ps.svd(op, k, max_applications=whole.applications - left)
+    assert op.applications == r.applications <= whole.applications - left
+    assert not r.converged and r.stop == "max_applications" and r.missed_probability == 1
+    assert "NOT CONVERGED (max_applications)" in repr(r)
+
+
+def test_a_small_basis_restarts_the_probe():
+    sigma, k = LOSABLE["repeated, gap 1%"]
+    for seed in range(5):
+        r = _core64.svd_krylov(Diagonal(sigma), (155, 155), k, 1, 1e-3, 5000, seed, 24, None)
+        assert r["stop"] == "certified" and r["missed_probability"] < 1e-3
+        np.testing.assert_allclose(r["S"], 1, atol=1e-3)
+
+
+def test_many_probes_do_not_fill_the_pool():
+    """Each of 40 copies beyond the first takes a probe, and a probe a place of the pool."""
+    r = solve(Diagonal(np.r_[np.ones(40), TAIL]), 40, tol=1e-6, max_applications=10000)
+    np.testing.assert_allclose(r.S, 1, atol=1e-6)
+    assert r.converged
+
+
+def test_the_bound_is_reported():
+    sigma, k = LOSABLE["repeated top"]
+    r = solve(Diagonal(sigma), k)
+    assert 9e-4 < r.missed_probability <= 1e-3
+    assert "a larger value is missed with probability at most 0.001" in repr(r)
+    for exact in (solve(np.diag(sigma[:20]), 20), solve(np.diag(sigma), k, method="dense")):
+        assert exact.missed_probability == 0 and "missed" not in repr(exact)
+
+
+@both
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60)])
+def test_power_is_converged_only_if_nothing_is_missed(dtype, shape):
+    A = planted(*shape, np.r_[np.ones(3), 0.02 * 0.9 ** np.arange(30)], dtype=dtype)
+    r = solve(A, 3, method="power")
+    assert r.converged and r.missed_probability <= 1e-3
+    assert r.applications == 33 and r.certificate_applications > 3
+    for wanted in (np.linspace(-1, 1, 30), np.linspace(-1, 1, 24)):
+        B = np.vander(wanted).astype(dtype)
+        S = np.linalg.svd(B.astype(np.float64), compute_uv=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ps.ConvergenceWarning)
+            for seed in range(10):
+                r = ps.svd(B, 12, method="power", seed=seed)
+                assert r.applications == 132
+                assert not r.converged or np.abs(r.S - S[:12]).max() <= r.tol * S[0]
+
+
+def test_power_that_missed_a_value_says_so():
+    B = np.vander(np.linspace(-1, 1, 30)).astype(np.float32)
+    with pytest.warns(ps.ConvergenceWarning, match="not the leading ones.*oversample"):
+        r = ps.svd(B, 12, method="power")
+    assert r.residuals.max() <= r.tol and not r.converged and r.missed_probability == 1
 
 
 @both

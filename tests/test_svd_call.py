@@ -7,9 +7,11 @@ import tracemalloc
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+import torch
 import tqdm
 from spectra import Counted, Diagonal, planted, published
 from tiny import tiny
@@ -133,7 +135,8 @@ def test_dense_uses_what_is_cheaper():
     "options, words",
     [
         ({"k": 0}, "k must"), ({"k": 31}, "(30, 50)"), ({"k": 2.0}, "2.0"), ({"k": True}, "True"), ({"k": "3"}, "'3'"),
-        ({"tol": 0}, "tol"), ({"tol": np.nan}, "tol"), ({"tol": np.inf}, "tol"), ({"tol": "x"}, "tol"),
+        ({"tol": 0}, "tol"), ({"tol": np.nan}, "tol"), ({"tol": np.inf}, "tol"), ({"tol": "x"}, "tol"), ({"tol": np.complex128(1)}, "tol"), ({"method": np.array(["power", "dense"])}, "method"),
+        ({"iterations": np.array([5, 5])}, "iterations"),
         ({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"), ({"seed": 0.5}, "seed"), ({"method": "lanczos"}, "krylov"),
         ({"iterations": 3}, "power"), ({"oversample": 1}, "power"), ({"block": 0}, "block"), ({"block": 1.5}, "block"),
         ({"max_applications": 5}, "max_applications"), ({"max_applications": 0}, "max_applications"),
@@ -158,6 +161,83 @@ def test_arguments_outside_their_domain(options, words):
 def test_what_is_no_real_operator(operator):
     with pytest.raises(ps.InvalidInput, match="svd"):
         ps.svd(operator, 1)
+
+
+class Graded(scipy.sparse.linalg.LinearOperator):
+    """A subclass that knows J alone."""
+
+    def __init__(self):
+        super().__init__(np.float64, A.shape)
+
+    def _matvec(self, v):
+        return A @ v
+
+
+def scipys(matvec=lambda v: A @ v, rmatvec=None):
+    return scipy.sparse.linalg.LinearOperator(A.shape, dtype=np.float64, matvec=matvec, rmatvec=rmatvec)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [torch.tensor(A, requires_grad=True), torch.tensor(A).bfloat16(), torch.tensor(A).to_sparse(),
+     torch.empty(3, 4, device="meta"), [torch.tensor([1.0, 2.0], requires_grad=True)], [[1.0, 2.0], [3.0]],
+     [["a"]], [], pandas.DataFrame([["a", 1.0]]), scipy.sparse.csr_array(A * 1j), scipys(), Graded(),
+     scipys(lambda v: A[:3] @ v, lambda u: A.T @ u)],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["krylov", "power"])
+def test_foreign_errors_are_ours(operator, method):
+    with pytest.raises(ps.InvalidInput, match="svd: "):
+        ps.svd(operator, 1, method=method)
+
+
+def test_frames_and_sparse_arrays_are_read():
+    for operator in (pandas.DataFrame(A), torch.tensor(A), *(getattr(scipy.sparse, f"{kind}_array")(A)
+                     for kind in ("csr", "csc", "coo", "lil", "dia", "bsr"))):  # fmt: skip
+        np.testing.assert_allclose(ps.svd(operator, 3, tol=1e-6).S, S[:3])
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, NotImplementedError, ZeroDivisionError, ps.InvalidInput])
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("method", ["krylov", "power"])
+def test_what_the_operator_raises_passes_through(error, wrapped, method):
+    raised = error("of the user")
+
+    def fail(u):
+        raise raised
+
+    op = Matvec(A)
+    op.rmatvec = fail
+    with pytest.raises(error) as e:
+        ps.svd(scipys(rmatvec=fail) if wrapped else op, 2, method=method)
+    assert e.value is raised
+
+
+@pytest.mark.parametrize("result", [None, [1.0], np.ones((2, 2)), "word", torch.ones(30, requires_grad=True),
+                                    [[1.0], [1.0, 2.0]], scipy.sparse.csr_array(A)])  # fmt: skip
+def test_matvec_of_the_wrong_kind(result):
+    op = Matvec(A)
+    op.matvec = lambda v: result
+    for method in ("krylov", "power", "dense"):
+        op.rmatvec = op.matvec
+        with pytest.raises(ps.InvalidInput, match="svd: "):
+            ps.svd(op, 2, method=method)
+
+
+def test_products_beyond_the_dtype_are_refused():
+    op = Matvec(A)
+    op.dtype = np.float32
+    op.matvec = lambda v: A @ v * 1e300
+    with pytest.raises(ps.NumericalError, match="infinity"):
+        ps.svd(op, 2)
+
+
+@pytest.mark.parametrize("block", [0, 1.5, None])
+def test_the_block_that_an_operator_asks_for_is_checked(block):
+    op = Counted(A)
+    op.block = lambda: block
+    with pytest.raises(ps.InvalidInput, match="block"):
+        ps.svd(op, 2)
 
 
 @pytest.mark.parametrize("answer", [lambda y: y[:, :-1], lambda y: y[:-1], lambda y: y * 1j, lambda y: y.astype(object),
@@ -225,7 +305,7 @@ def test_the_core_checks_for_itself(core, dtype):
     for args, words in [((31, 0, 5, 0), "k = 31"), ((3, 28, 5, 0), "oversample = 28"), ((3, 0, 0, 0), "iterations"),
                         ((3, -1, 5, 0), "oversample must not be negative")]:  # fmt: skip
         with pytest.raises(ps.InvalidInput, match=words):
-            core.svd_power(good, (30, 50), *args)
+            core.svd_power(good, (30, 50), *args, 1e-3, 100, 30)
     with pytest.raises(AttributeError):
         core.svd_krylov(object(), (30, 50), 3, 1, 1e-3, 100, 0, 30, None)
     with pytest.raises((MemoryError, ValueError)):

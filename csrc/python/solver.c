@@ -8,9 +8,10 @@ const char py_svd_krylov_doc[] =
     "op.apply(V (n, cols)) -> (n, rows) and op.apply_t(U (n, rows)) -> (n, cols) in this core's real type.\n"
     "callback(applications, worst_residual, sigma) after every step; what it raises ends the run.\n"
     "The dict: U (k, rows), S (k,), V (k, cols), residuals (k, 2), applications, certificate_applications,\n"
-    "history [(applications, worst_residual, sigma)], next_sigma, stop.";
+    "history [(applications, worst_residual, sigma)], next_sigma, missed_probability, stop.";
 const char py_svd_power_doc[] =
-    "svd_power(op, shape, k, oversample, iterations, seed, callback=None) -> dict, as svd_krylov returns it";
+    "svd_power(op, shape, k, oversample, iterations, seed, tol, probe_most, max_basis, callback=None)\n"
+    "-> dict, as svd_krylov returns it";
 
 typedef struct {
     PyObject *op, *callback, *history;
@@ -113,10 +114,11 @@ static int arrays_make(arrays *a, size_t k, const session *s, svd_result *out) {
 static PyObject *result_dict(const arrays *a, const svd_result *r, const session *s) {
     static const char *const stops[] = {[SVD_CERTIFIED] = "certified", [SVD_MAX_APPLICATIONS] = "max_applications",
                                         [SVD_PRECISION] = "precision", [SVD_FIXED] = "fixed"};
-    return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V,
+    return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V,
                          "residuals", a->residuals, "applications", (Py_ssize_t)r->applications,
                          "certificate_applications", (Py_ssize_t)r->certificate_applications, "history", s->history,
-                         "next_sigma", r->next_sigma, "stop", stops[r->stop]);
+                         "next_sigma", r->next_sigma, "missed_probability", r->missed_probability, "stop",
+                         stops[r->stop]);
 }
 
 /* Exactly one of the two sets of options is given. */
@@ -168,17 +170,19 @@ PyObject *py_svd_krylov(PyObject *module, PyObject *args, PyObject *kwargs) {
 }
 
 PyObject *py_svd_power(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"op", "shape", "k", "oversample", "iterations", "seed", "callback", NULL};
-    static const char *const count_names[] = {"rows", "cols", "k", "oversample", "iterations"};
-    Py_ssize_t n[5];
+    static char *names[] = {"op",   "shape", "k",          "oversample", "iterations",
+                            "seed", "tol",   "probe_most", "max_basis",  "callback", NULL};
+    static const char *const count_names[] = {"rows", "cols", "k", "oversample", "iterations", "probe_most", "max_basis"};
+    Py_ssize_t n[7];
     unsigned long long seed;
     power_options o = {0};
     session s = {.callback = Py_None};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nnnK|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &n[4], &seed,
-                                     &s.callback)
-        || counts(5, n, count_names))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nnnKdnn|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &n[4], &seed,
+                                     &o.tol, &n[5], &n[6], &s.callback)
+        || counts(7, n, count_names))
         return NULL;
     s.rows = (size_t)n[0], s.cols = (size_t)n[1];
     o.k = (size_t)n[2], o.oversample = (size_t)n[3], o.iterations = (size_t)n[4], o.seed = seed;
+    o.probe_most = (size_t)n[5], o.max_basis = (size_t)n[6];
     return solve(module, &s, o.k, NULL, &o);
 }

@@ -66,6 +66,7 @@ class Cell:
     stop: str
     site_norm: float  # mean 2-norm of the source activation
     base_norm: float | None = None  # of the target activation, 2-norm over all rows; None in files of earlier versions
+    missed_probability: float | None = None  # None: computed by a version that did not bound it
 
     def whole(self, k: int) -> bool:
         """Whether its parts fit each other and an atlas of k triplets."""

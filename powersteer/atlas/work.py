@@ -56,6 +56,7 @@ def _cell(unit: Unit, target: Target, r: SVDResult, base: Array, J: Jacobians) -
         stop=r.stop,
         site_norm=J.source_norm,
         base_norm=float(np.linalg.norm(base)),
+        missed_probability=r.missed_probability,
     )
 
 
