@@ -133,8 +133,9 @@ def svd(
     residual, sigma).
 
     What `converged` means is said at SVDResult. The same arguments and operator give the same bits. Warns
-    ConvergenceWarning if the result is not converged, and says what to raise. Raises InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN
-    or infinity. What the operator itself raises passes through.
+    ConvergenceWarning if the result is not converged, and says what to raise. Raises
+    InvalidInput for an argument outside its domain, NumericalError if the operator returns NaN or infinity. What the
+    operator itself raises passes through.
     """
     result = solve(operator, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
     return warned(result, max_applications)

@@ -469,7 +469,7 @@ def test_on_the_trained_model(stories, tmp_path):
     loaded = ps.Atlas.load(tmp_path)
     assert loaded.complete and np.array_equal(loaded.S, atlas.S, equal_nan=True)
     assert np.nanmax(loaded.residuals) <= 1e-2 and loaded.model.name == model.name
-    assert np.mean([c.applications for c in loaded]) <= 64
+    assert np.mean([c.applications for c in loaded]) <= 68  # the closing probe included
     want = model.jacobian(loaded.prompts, 1, 4).svd(12, method="dense").S
     np.testing.assert_allclose(loaded.S[1, 4], want, rtol=1e-2)
     assert json.loads(Path(tmp_path / "atlas.json").read_text())["origin"]["version"] == ps.__version__

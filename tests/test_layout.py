@@ -15,7 +15,7 @@ CSRC, PACKAGE = ROOT / "csrc", ROOT / "powersteer"
 C_ORDER = (
     "real instructions status half vec alloc arena rng parallel blas spec linop runtime exponential norm rope mlp wide "
     "tile_kernel tile skinny_kernel skinny linear rows attention batch steer cache moe tape block forward jacobian sample "
-    "decoder orth svd svd_power svd_krylov"
+    "decoder orth svd svd_krylov svd_power"
 ).split()
 PYTHON_C_ORDER = ["faults", "module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
 PY_ORDER = (

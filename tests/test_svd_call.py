@@ -135,7 +135,8 @@ def test_dense_uses_what_is_cheaper():
     "options, words",
     [
         ({"k": 0}, "k must"), ({"k": 31}, "(30, 50)"), ({"k": 2.0}, "2.0"), ({"k": True}, "True"), ({"k": "3"}, "'3'"),
-        ({"tol": 0}, "tol"), ({"tol": np.nan}, "tol"), ({"tol": np.inf}, "tol"), ({"tol": "x"}, "tol"), ({"tol": np.complex128(1)}, "tol"), ({"method": np.array(["power", "dense"])}, "method"),
+        ({"tol": 0}, "tol"), ({"tol": np.nan}, "tol"), ({"tol": np.inf}, "tol"), ({"tol": "x"}, "tol"),
+        ({"tol": np.complex128(1)}, "tol"), ({"method": np.array(["power", "dense"])}, "method"),
         ({"iterations": np.array([5, 5])}, "iterations"),
         ({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"), ({"seed": 0.5}, "seed"), ({"method": "lanczos"}, "krylov"),
         ({"iterations": 3}, "power"), ({"oversample": 1}, "power"), ({"block": 0}, "block"), ({"block": 1.5}, "block"),
