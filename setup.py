@@ -5,7 +5,7 @@ Environment switches, for development:
     POWERSTEER_SANITIZE=address,undefined   (or thread)
     POWERSTEER_COVERAGE=1           gcov counters
     POWERSTEER_WERROR=1             warnings are errors
-    POWERSTEER_FAULTS=1             allocations can be made to fail (csrc/alloc.h)
+    POWERSTEER_FAULTS=1             allocations can be made to fail (csrc/base/alloc.h)
 """
 
 import copy
@@ -25,7 +25,7 @@ def flag(name):
 
 def flags():
     """(compile, link) flags. No fast-math: sums keep their order. Contraction to fused multiply-add is allowed, and
-    -march is never given: kernels choose their instruction set at run time (csrc/instructions.h)."""
+    -march is never given: kernels choose their instruction set at run time (csrc/base/instructions.h)."""
     if sys.platform == "win32":
         return ["/O2", "/std:c11", "/experimental:c11atomics"], []
     compile_, link = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra"], ["-lm"]
@@ -68,10 +68,10 @@ def core(name, *macros):
     if flag("FAULTS"):
         macros += (("PS_FAULTS", "1"),)
     return Extension(
-        f"powersteer.{name}",
-        sources=sorted(glob("csrc/*.c") + glob("csrc/python/*.c")),
-        depends=sorted(glob("csrc/*.h") + glob("csrc/python/*.h")) + ["setup.py"],
-        include_dirs=[numpy.get_include()],
+        f"powersteer._core.{name}",
+        sources=sorted(glob("csrc/*/*.c")),
+        depends=sorted(glob("csrc/*/*.h")) + ["setup.py"],
+        include_dirs=["csrc", numpy.get_include()],
         define_macros=list(macros),
         extra_compile_args=compile_args,
         extra_link_args=link_args,

@@ -24,8 +24,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import powersteer as ps
-from powersteer import demo
-from powersteer.forks import FORKS, questions
+from powersteer.demo import story as demo
+from powersteer.demo.forks import FORKS, questions
 
 K, DRAWS, HALF = 12, 5, 0.5
 RANKS = {"1-5": range(5), "6-12": range(5, K)}

@@ -6,14 +6,9 @@ vec = J.svd(k=12).vectors[0]
 print(model.steered(vec.relative(0.5)).generate("Once upon a time").text)
 """
 
-from . import errors, plots
-from . import evaluation as evaluate
-from ._blas import show_config
+from . import errors, evaluate, plots
+from ._core.blas import show_config
 from ._version import __version__
-from .atlas import Atlas, atlas, atlas_plan
-from .baselines import caa, power_vectors, random_vectors
-from .dct import calibrated_radius, dct
-from .effects import Effect, Effects, effects
 from .errors import (
     BadCheckpoint,
     ConvergenceWarning,
@@ -25,13 +20,18 @@ from .errors import (
     PowersteerError,
     UnsupportedModel,
 )
-from .generation import Generation
-from .jlens import JLens
-from .melbo import melbo
-from .model import Model, from_transformers, load
-from .selection import SearchResult, search
-from .svd import svd
-from .vectors import Cost, ProvenanceWarning, SteeringVector, load_vectors, save_vectors
+from .evaluate.effects import Effect, Effects, effects
+from .evaluate.search import SearchResult, search
+from .linalg.svd import svd
+from .mapping import Atlas
+from .mapping.run import atlas, atlas_plan
+from .methods.baselines import caa, power_vectors, random_vectors
+from .methods.dct import calibrated_radius, dct
+from .methods.jlens import JLens
+from .methods.melbo import melbo
+from .model.generation import Generation
+from .model.model import Model, from_transformers, load
+from .vectors.steering_vector import Cost, ProvenanceWarning, SteeringVector, load_vectors, save_vectors
 
 __all__ = [
     "Atlas",

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .atlas import Atlas
-from .displacement import check_count
-from .effects import Effect, Effects
 from .errors import InvalidInput, MissingDependency
-from .prompts import user_turn
-from .svd import SVDResult
-from .vectors import SteeringVector
+from .evaluate.effects import Effect, Effects
+from .inputs.prompts import user_turn
+from .linalg.svd import SVDResult
+from .mapping import Atlas
+from .methods.displacement import check_count
+from .vectors.steering_vector import SteeringVector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

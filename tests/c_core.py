@@ -14,8 +14,8 @@ import scipy_openblas32
 
 CSRC = Path(__file__).parent.parent / "csrc"
 DTYPES = {"float32": np.float32, "float64": np.float64}
-_SOURCES = ("arena.c", "status.c", "blas.c", "rng.c", "orth.c", "instructions.c", "tile.c", "skinny.c",
-            "exponential.c")
+_SOURCES = ("base/arena.c", "base/status.c", "kernels/blas.c", "base/rng.c", "solver/orth.c", "base/instructions.c", "kernels/tile.c", "kernels/skinny.c",
+            "kernels/exponential.c")
 
 
 class Status(ctypes.Structure):
@@ -45,7 +45,7 @@ class Core:
         if (dtype, defines) not in self._BUILT:
             out = Path(folder) / f"core-{dtype}-{len(defines)}.so"
             flags = ["-DPS_DOUBLE"] * (dtype == "float64") + [f"-D{d}" for d in defines]
-            command = [*compiler(), "-std=c11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", *flags,
+            command = [*compiler(), "-std=c11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", f"-I{CSRC}", *flags,
                        *(str(CSRC / name) for name in _SOURCES), "-o", str(out), "-ldl", "-lm"]
             subprocess.run(command, check=True, capture_output=True)
             self._BUILT[dtype, defines] = out

@@ -1,4 +1,4 @@
-"""The transformer block of csrc/spec.h once more, in float64 NumPy, written for reading: no cache, no packing, no
+"""The transformer block of csrc/ops/spec.h once more, in float64 NumPy, written for reading: no cache, no packing, no
 speed. It takes what `powersteer.spec.Spec.to_core` gives the C core, `(spec, layers, top)`, and shares no code with it.
 
 Every function works on arrays with any leading dimensions and on complex numbers, and uses only analytic operations
@@ -21,7 +21,7 @@ STEP = 1e-30  # of the complex-step derivative: the error is O(STEP^2)
 
 @dataclass(frozen=True)
 class Twin:
-    """spec: the scalars of csrc/spec.h; layers: one dict of tensors a layer; top: embedding, head, final norm."""
+    """spec: the scalars of csrc/ops/spec.h; layers: one dict of tensors a layer; top: embedding, head, final norm."""
 
     spec: dict
     layers: list

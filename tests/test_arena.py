@@ -7,7 +7,7 @@ import ctypes
 import c_core
 import pytest
 
-MEMORY, OVERFLOW = 1, 3  # csrc/status.h
+MEMORY, OVERFLOW = 1, 3  # csrc/base/status.h
 
 
 class Arena(ctypes.Structure):

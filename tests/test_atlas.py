@@ -24,8 +24,8 @@ import tiny
 from spectra import PUBLISHED, published
 
 import powersteer as ps
-from powersteer.atlas import plan as planning
-from powersteer.atlas import work
+from powersteer.mapping import compute as work
+from powersteer.mapping import plan as planning
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
 K = 3

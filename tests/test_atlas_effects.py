@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 import powersteer as ps
-from powersteer.atlas import effects as kept
+from powersteer.mapping import effects as kept
 from powersteer.report.check import check
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]

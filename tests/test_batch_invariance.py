@@ -16,8 +16,8 @@ from test_tile import SCRATCH, TYPES, Call, stored
 from tiny import tiny, vector
 
 import powersteer as ps
-from powersteer import _core32, _core64
-from powersteer.sites import SITES
+from powersteer._core import _core32, _core64
+from powersteer.inputs.sites import SITES
 
 SETS = _core32.instruction_sets()
 CORES = {"float32": _core32, "float64": _core64}

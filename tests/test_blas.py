@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from powersteer import _blas, _core32, show_config
+from powersteer import show_config
+from powersteer._core import _core32
+from powersteer._core import blas as _blas
 
 AVX512 = frozenset({"sse4.2", "avx2", "fma", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
 
@@ -108,5 +110,5 @@ def test_an_instruction_set_that_is_not_there(kind):
 def test_a_users_kernels_are_used():
     if "avx2" not in _core32.cpu_features():
         pytest.skip("needs a processor on which there is a choice")
-    script = "import powersteer._blas as b; print(b._core32.blas_info()['corename'])"
+    script = "import powersteer._core.blas as b; print(b._core32.blas_info()['corename'])"
     assert python(script, OPENBLAS_CORETYPE="Haswell").stdout.strip() == "Haswell"

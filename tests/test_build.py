@@ -29,11 +29,11 @@ def test_both_cores_at_once_and_again_after_a_change(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     n_files = len([*(ROOT / "csrc").rglob("*.c")])
     assert build(tmp_path, "-j2") == 2 * n_files
-    script = "import powersteer; from powersteer import _core32, _core64; print(powersteer.__file__)"
+    script = "import powersteer; from powersteer._core import _core32, _core64; print(powersteer.__file__)"
     used = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert used.stdout.startswith(str(tmp_path))
     objects = [path.relative_to(tmp_path / "build") for path in (tmp_path / "build").rglob("*.o")]
     assert len(objects) == 2 * n_files
     assert build(tmp_path) == 0
-    (tmp_path / "csrc" / "vec.h").touch()
+    (tmp_path / "csrc" / "base" / "vec.h").touch()
     assert build(tmp_path) == 2 * n_files

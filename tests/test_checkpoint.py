@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
 from powersteer.loading import hub, load_checkpoint
-from powersteer.loading.checkpoint import Stored, check_finite, open_weights
+from powersteer.loading.safetensors import Stored, check_finite, open_weights
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from random_models import random_model, tables
 
 import powersteer  # opens the matrix library in both cores
-from powersteer import _core32, _core64
-from powersteer.sites import SITES, Site, precedes
+from powersteer._core import _core32, _core64
+from powersteer.inputs.sites import SITES, Site, precedes
 
 EVERYWHERE = np.array([[0, 2**31 - 1]], np.int32)
 

@@ -11,7 +11,7 @@ import torch
 from tiny import tiny
 
 import powersteer as ps
-from powersteer.dct import orthonormal, rank
+from powersteer.methods.dct import orthonormal, rank
 
 ROWS = slice(-3, None)
 

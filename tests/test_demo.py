@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import powersteer as ps
-from powersteer import demo
-from powersteer.forks import FORKS, questions
+from powersteer.demo import story as demo
+from powersteer.demo.forks import FORKS, questions
 
 
 @pytest.fixture(scope="module")

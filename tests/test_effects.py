@@ -11,8 +11,8 @@ from tiny import ids, tiny
 
 import powersteer as ps
 from powersteer import evaluate
-from powersteer.effects import random_direction
-from powersteer.sites import Site
+from powersteer.evaluate.effects import random_direction
+from powersteer.inputs.sites import Site
 
 PROMPTS = ["abc", "what? no"]
 N = 5

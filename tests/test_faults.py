@@ -1,6 +1,6 @@
 """Every allocation of the core and of its bindings fails once: a MemoryError, nothing leaked, everything usable.
 
-The core must be built with POWERSTEER_FAULTS=1 (see csrc/alloc.h), as .ci/run does under the sanitizers:
+The core must be built with POWERSTEER_FAULTS=1 (see csrc/base/alloc.h), as .ci/run does under the sanitizers:
 
     POWERSTEER_FAULTS=1 python setup.py build_ext --inplace --force && pytest tests/test_faults.py
 """
@@ -19,7 +19,7 @@ import scipy_openblas32
 from tiny import tiny, vector
 
 import powersteer as ps
-from powersteer import _core32, _core64
+from powersteer._core import _core32, _core64
 
 CORES = {"float32": _core32, "float64": _core64}
 PROMPTS = [[1, 7, 3, 250], [9, 8]]
@@ -210,7 +210,7 @@ def test_a_pool_of_fewer_threads():
 
 
 def test_opening_the_library():
-    spec = importlib.util.spec_from_file_location("powersteer._core32", _core32.__file__)
+    spec = importlib.util.spec_from_file_location("powersteer._core._core32", _core32.__file__)
     core = importlib.util.module_from_spec(spec)  # another one, with no library yet
     spec.loader.exec_module(core)
     path = f"{scipy_openblas32.get_lib_dir()}/{scipy_openblas32.get_library(fullname=True)}"

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
+from powersteer._util.atomic import atomic_writer, write_bytes, write_text
 from powersteer.errors import InvalidInput, NotFound
-from powersteer.files import atomic_writer, write_bytes, write_text
 
 
 def test_a_file_is_written_and_replaced(tmp_path):

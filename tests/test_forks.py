@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from powersteer.demo.forks import FORKS, WORD_FOR, questions, split_of
 from powersteer.errors import InvalidInput
-from powersteer.forks import FORKS, WORD_FOR, questions, split_of
 
 
 @pytest.mark.parametrize("fork", FORKS)

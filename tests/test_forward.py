@@ -9,7 +9,7 @@ import pytest
 import reference
 
 import powersteer as ps
-from powersteer import _core32
+from powersteer._core import _core32
 from powersteer.loading import spec_from_transformers
 
 # Relative to the largest value. Rounding alone: measured 2e-14 in float64 and 5e-6 in float32 on these models.

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tiny import BOS, EOS, N_VOCAB, byte_tokenizer, ids, tiny
 
 import powersteer as ps
-from powersteer import _core64
-from powersteer.generation import Row, Stops, Stream, TextReader, decode_rows, row_seeds
+from powersteer._core import _core64
+from powersteer.model.generation import Row, Stops, Stream, TextReader, decode_rows, row_seeds
 
 TOKENIZER = byte_tokenizer()
 NEVER = Stops()

@@ -15,7 +15,7 @@ from test_gguf_tokens import CUT, resized
 
 from powersteer.errors import BadCheckpoint, PowersteerError, UnsupportedModel
 from powersteer.loading import load_checkpoint
-from powersteer.loading.gguf_file import _library
+from powersteer.loading.gguf import _library
 
 HUGE = [2**31, 2**32 - 1, 2**40, 2**61, 2**63, 2**64 - 1]
 U8, U32, I32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 5, 6, 7, 8, 9, 10

@@ -14,7 +14,7 @@ from tokenizers import Regex, pre_tokenizers
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, NotFound, PowersteerError
 from powersteer.loading.gguf_pre import PRE, pre_tokenizer
-from powersteer.loading.gguf_tokens import end_ids, gguf_tokenizer, uncertain_cut
+from powersteer.loading.gguf_tokenizer import end_ids, gguf_tokenizer, uncertain_cut
 
 # As tokenizer.json of Llama 3 and Qwen 2 spell them
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -15,9 +15,9 @@ from test_gguf import TOKENS, big, error, rounded, stories_file, wide_yarn
 from test_gguf_tokens import CUT, resized
 
 import powersteer as ps
-from powersteer.loading.gguf_file import open_gguf
+from powersteer.loading.gguf import open_gguf
 from powersteer.loading.gguf_pre import PRE
-from powersteer.loading.gguf_tokens import end_ids, gguf_tokenizer
+from powersteer.loading.gguf_tokenizer import end_ids, gguf_tokenizer
 
 NAMES = ["llama", "llama-biases", "llama-linear", "llama-llama3", "llama-yarn", "qwen2", "qwen3", "gemma", "gemma2",
          "gemma3_text", "gemma3_text-two_ropes", "phi3", "phi3-longrope_long"]  # fmt: skip

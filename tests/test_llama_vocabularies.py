@@ -14,8 +14,8 @@ from pathlib import Path
 import gguf_vocabs
 import pytest
 
-from powersteer.loading.gguf_file import open_gguf
-from powersteer.loading.gguf_tokens import gguf_tokenizer
+from powersteer.loading.gguf import open_gguf
+from powersteer.loading.gguf_tokenizer import gguf_tokenizer
 
 SEPARATOR = "\n__ggml_vocab_test__\n"
 NAMES = ["command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe", "llama-spm", "mpt", "phi-3",

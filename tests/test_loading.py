@@ -17,7 +17,7 @@ from powersteer.loading import load_checkpoint, spec_from_transformers
 from powersteer.loading.config import HARMLESS, ONLY, read_facts, rope_settings
 from powersteer.loading.families import FAMILIES
 from powersteer.loading.family import REQUIRED
-from powersteer.spec import MATRICES, NORMS
+from powersteer.loading.spec import MATRICES, NORMS
 
 # The odd one dimension that turns in this case is no model: transformers broadcasts it into a wider head.
 CASES = [name for name in hf_models.CASES if name != "stablelm-qk_norm"]

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 import powersteer as ps
-from powersteer.lockstep import run_together
+from powersteer.linalg.lockstep import run_together
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4]]
 

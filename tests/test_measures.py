@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tiny import ids, tiny
 
 import powersteer as ps
-from powersteer import evaluate, rows
+from powersteer import evaluate
+from powersteer.evaluate import batched as rows
 
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6]]
 

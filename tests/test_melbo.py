@@ -9,7 +9,7 @@ import torch
 from tiny import tiny
 
 import powersteer as ps
-from powersteer.melbo import objective
+from powersteer.methods.melbo import objective
 
 
 def published(name, prompts, source, target, n, radius, steps, lr, power, q, orthogonal, positions, seed):

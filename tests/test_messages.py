@@ -12,9 +12,9 @@ import pytest
 import tiny
 
 import powersteer as ps
+from powersteer.inputs.prompts import title
+from powersteer.inputs.sites import near_head
 from powersteer.loading.hub import BUILT_IN
-from powersteer.prompts import title
-from powersteer.sites import near_head
 
 ROOT = Path(__file__).parents[1]
 CHAT = [{"role": "system", "content": "You are a poet."}, {"role": "user", "content": "Sing."}]

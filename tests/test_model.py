@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny import BOS, EOS, N_VOCAB, ids, tiny, vector
 
 import powersteer as ps
-from powersteer.steering import core_steering
+from powersteer.vectors.interventions import core_steering
 
 PROMPT = [BOS, 7, 3, 250, 40, 7]
 CHAT = [{"role": "user", "content": "hi"}]
@@ -66,7 +66,7 @@ def test_a_model_cannot_be_changed(model):
 
 @pytest.mark.parametrize("dtype", [None, "float32", np.float32, np.dtype("f4"), "float64", float])
 def test_dtypes(dtype):
-    from powersteer.model import model_from_checkpoint
+    from powersteer.model.model import model_from_checkpoint
 
     model, _ = tiny()
     made = model_from_checkpoint(model._loaded.checkpoint, dtype, 1)

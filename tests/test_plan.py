@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 import powersteer as ps
-from powersteer.atlas import plan as planning
-from powersteer.atlas import speed
+from powersteer.mapping import plan as planning
+from powersteer.mapping import speed
 
 PROMPTS = ["Once upon a time there was a little girl", "The dog ran"]
 

@@ -13,7 +13,7 @@ import tiny
 
 import powersteer as ps
 from powersteer import plots
-from powersteer.prompts import user_turn
+from powersteer.inputs.prompts import user_turn
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 matplotlib.use("Agg")

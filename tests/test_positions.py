@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powersteer.errors import InvalidInput
-from powersteer.positions import canonical, describe, prompt_positions, steering_ranges
+from powersteer.inputs.positions import canonical, describe, prompt_positions, steering_ranges
 
 LENGTHS = st.integers(1, 12)
 BOUNDS = st.none() | st.integers(-15, 25)

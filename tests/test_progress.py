@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 import powersteer as ps
-from powersteer.evaluation import LogitDifference
+from powersteer.evaluate.metrics import LogitDifference
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
 SMALL = {"max_new_tokens": 2, "random": 1, "scales": [1.0]}

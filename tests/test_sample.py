@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from random_models import random_model
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from powersteer import _core32, _core64
+from powersteer._core import _core32, _core64
 
 CORES = {np.float64: _core64, np.float32: _core32}
-PART = 16384  # tokens of a row that are one task in csrc/sample.c
+PART = 16384  # tokens of a row that are one task in csrc/model/sample.c
 
 
 def uniform(seed):

@@ -11,7 +11,7 @@ from tiny import ids, tiny
 
 import powersteer as ps
 from powersteer import evaluate
-from powersteer.selection import random_like
+from powersteer.evaluate.search import random_like
 
 VALIDATION = [f"v{c}" for c in "abcdefgh"]
 TEST = [f"t{c}" for c in "abcdefghij"]

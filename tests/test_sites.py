@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from powersteer.errors import InvalidInput
-from powersteer.sites import SITES, Site, parse_site, precedes, resolve_site
+from powersteer.inputs.sites import SITES, Site, parse_site, precedes, resolve_site
 
 
 def test_numbers_are_those_of_the_core():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from spectra import PUBLISHED, Counted, Diagonal, certificate, defect, planted, published, with_copies
 
 import powersteer as ps
-from powersteer import _core32, _core64
-from powersteer.svd import SVDResult
+from powersteer._core import _core32, _core64
+from powersteer.linalg.svd import SVDResult
 
 EPS = {np.float32: 2.0**-23, np.float64: 2.0**-52}
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64])

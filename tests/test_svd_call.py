@@ -17,7 +17,7 @@ from spectra import Counted, Diagonal, planted, published
 from tiny import tiny
 
 import powersteer as ps
-from powersteer import _core32, _core64
+from powersteer._core import _core32, _core64
 
 A = np.random.default_rng(0).standard_normal((30, 50))
 S = np.linalg.svd(A, compute_uv=False)

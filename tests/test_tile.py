@@ -8,7 +8,7 @@ from c_core import DTYPES, Core
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 3}  # csrc/spec.h
+TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 3}  # csrc/ops/spec.h
 SCRATCH = 36 * 1024 + 64
 
 

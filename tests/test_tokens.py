@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError
-from powersteer.tokens import Tokenizer, wrap_tokenizer
+from powersteer.inputs.tokenizer import Tokenizer, wrap_tokenizer
 
 transformers.logging.set_verbosity_error()
 STORIES = Path(__file__).parents[1].parent / "shared" / "models" / "stories260K"

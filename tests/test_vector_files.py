@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 import powersteer as ps
-from powersteer.controlvector import read_control_vector
+from powersteer.vectors.control_vector import read_control_vector
 
 SV = ps.SteeringVector
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import powersteer as ps
-from powersteer.controlvector import read_control_vector, write_control_vector
+from powersteer.vectors.control_vector import read_control_vector, write_control_vector
 
 SV = ps.SteeringVector
 PROVENANCE = dict(

@@ -12,8 +12,8 @@ import random
 import re
 from dataclasses import dataclass
 
-from powersteer import forks
-from powersteer.forks import FORKS, split_of
+from powersteer.demo import forks
+from powersteer.demo.forks import FORKS, split_of
 
 FAMILIES = tuple(FORKS)
 # Cue words by mood: thorough, curt.

@@ -69,7 +69,7 @@ class Worker:
             shutil.copy2(path, self.kept / path.relative_to(self.root))
 
     def _built(self) -> list[Path]:
-        return [*self.root.glob("build/**/*.o"), *self.root.glob("powersteer/*.so")]
+        return [*self.root.glob("build/**/*.o"), *self.root.glob("powersteer/_core/*.so")]
 
     def _build(self) -> list[list[str]]:
         """Builds everything; the compiler's command lines."""
@@ -80,7 +80,7 @@ class Worker:
         for command in commands:
             if "-c" not in command:  # setuptools links elsewhere and copies
                 out = command.index("-o") + 1
-                command[out] = f"powersteer/{Path(command[out]).name}"
+                command[out] = f"powersteer/_core/{Path(command[out]).name}"
         return commands
 
     def _run(self, command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:

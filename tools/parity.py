@@ -20,7 +20,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 import powersteer as ps  # noqa: E402
-from powersteer.files import write_text  # noqa: E402
+from powersteer._util.atomic import write_text  # noqa: E402
 
 LENGTHS = (13, 1, 64, 3)  # of the prompts: ragged, beyond every window, the whole context
 SOURCE, LAST = (0, "mlp_out"), 2

@@ -1,7 +1,7 @@
 """Train the built-in model: plain next-token prediction on the corpus of demo_corpus.py.
 
     python tools/train_demo.py runs/demo   # start, or carry on from the last checkpoint
-    python tools/train_demo.py runs/demo --export powersteer/demo_model
+    python tools/train_demo.py runs/demo --export powersteer/demo/demo_model
 
 A run is a function of its settings: batches come from (seed, step), dropout from a generator whose state is kept in the
 checkpoint. The folder holds settings.json, log.jsonl and checkpoint.pt (weights, optimiser, generator, step).

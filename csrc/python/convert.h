@@ -2,9 +2,9 @@
  * failure sets an exception that names the argument. */
 #ifndef PS_CONVERT_H
 #define PS_CONVERT_H
-#include "module.h"
-#include "../batch.h"
-#include "../steer.h"
+#include "python/module.h"
+#include "model/batch.h"
+#include "model/steer.h"
 
 #define PY_ARRAY_UNIQUE_SYMBOL PS_ARRAY_API
 #ifndef PS_IMPORTS_ARRAY
@@ -12,7 +12,7 @@
 #endif
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
-#include "faults.h"
+#include "python/faults.h"
 
 #ifdef PS_DOUBLE
 #define NPY_REAL NPY_FLOAT64

@@ -1,7 +1,7 @@
 /* The Python type Decoder: decoder.h with its model, prompts and interventions. */
-#include "convert.h"
-#include "model_type.h"
-#include "../decoder.h"
+#include "python/convert.h"
+#include "python/model_type.h"
+#include "model/decoder.h"
 
 typedef struct {
     PyObject_HEAD

@@ -1,7 +1,7 @@
 /* In a build with PS_FAULTS what the bindings allocate can fail like what the core does: see ../alloc.h. Included behind Python and NumPy. */
 #ifndef PS_PY_FAULTS_H
 #define PS_PY_FAULTS_H
-#include "../alloc.h"
+#include "base/alloc.h"
 
 #ifdef PS_FAULTS
 #undef PyMem_New

@@ -1,7 +1,7 @@
 /* The Python type Jacobian: jacobian.h with its model, and scratch kept from one call to the next. */
-#include "convert.h"
-#include "model_type.h"
-#include "../jacobian.h"
+#include "python/convert.h"
+#include "python/model_type.h"
+#include "model/jacobian.h"
 
 typedef struct {
     PyObject_HEAD

@@ -1,9 +1,9 @@
-#include "model_type.h"
+#include "python/model_type.h"
 #include <limits.h>
 #include <stddef.h>
 #include <string.h>
-#include "convert.h"
-#include "../forward.h"
+#include "python/convert.h"
+#include "model/forward.h"
 
 static const char *const spec_keys[] = {
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",

@@ -1,8 +1,8 @@
 /* The Python type Model: a spec whose weights are borrowed from NumPy arrays, and the threads that work on it. */
 #ifndef PS_MODEL_TYPE_H
 #define PS_MODEL_TYPE_H
-#include "module.h"
-#include "../spec.h"
+#include "python/module.h"
+#include "ops/spec.h"
 
 typedef struct {
     PyObject_HEAD

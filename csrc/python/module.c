@@ -1,11 +1,11 @@
-#include "module.h"
+#include "python/module.h"
 #include <time.h>
 #define PY_ARRAY_UNIQUE_SYMBOL PS_ARRAY_API
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
-#include "../real.h"
-#include "faults.h"
-#include "solver.h"
+#include "base/real.h"
+#include "python/faults.h"
+#include "python/solver.h"
 
 module_state *module_state_of(PyObject *module) { return PyModule_GetState(module); }
 
@@ -228,10 +228,10 @@ static PyModuleDef_Slot slots[] = {
 };
 
 #ifdef PS_DOUBLE
-#define MODULE_NAME "powersteer._core64"
+#define MODULE_NAME "powersteer._core._core64"
 #define MODULE_INIT PyInit__core64
 #else
-#define MODULE_NAME "powersteer._core32"
+#define MODULE_NAME "powersteer._core._core32"
 #define MODULE_INIT PyInit__core32
 #endif
 

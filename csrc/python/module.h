@@ -3,7 +3,7 @@
 #define PS_MODULE_H
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include "../runtime.h"
+#include "kernels/runtime.h"
 
 typedef struct {
     blas *blas;

@@ -1,7 +1,7 @@
-#include "solver.h"
-#include "convert.h"
-#include "../svd_krylov.h"
-#include "../svd_power.h"
+#include "python/solver.h"
+#include "python/convert.h"
+#include "solver/svd_krylov.h"
+#include "solver/svd_power.h"
 
 const char py_svd_krylov_doc[] =
     "svd_krylov(op, shape, k, block, tol, max_applications, seed, max_basis, callback=None) -> dict\n\n"

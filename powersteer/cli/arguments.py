@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .._util.atomic import check_writable
 from ..errors import InvalidInput, MissingDependency
-from ..files import check_writable
-from ..model import Model, load
-from ..sites import HEADS, SITES, near_head, parse_site
+from ..inputs.sites import HEADS, SITES, near_head, parse_site
+from ..model.model import Model, load
 
 __all__ = [
     "Command",

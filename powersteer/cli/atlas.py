@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..atlas import Atlas, atlas, atlas_plan
-from ..atlas.settings import METHODS, VIEWS
-from ..displacement import check_positive
 from ..errors import InvalidInput
+from ..mapping import Atlas
+from ..mapping.run import atlas, atlas_plan
+from ..mapping.settings import METHODS, VIEWS
+from ..methods.displacement import check_positive
 from .arguments import (
     Command,
     Parser,

@@ -9,12 +9,12 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ..atlas import atlas
-from ..demo import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure, to_json
-from ..forks import FORKS, questions
-from ..model import Model
-from ..progress import Report, progress_line
-from ..vectors import SteeringVector
+from .._util.progress import Report, progress_line
+from ..demo.forks import FORKS, questions
+from ..demo.story import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure, to_json
+from ..mapping.run import atlas
+from ..model.model import Model
+from ..vectors.steering_vector import SteeringVector
 from .arguments import Command, Parser, check_page, nonempty, whole
 from .console import print_json
 

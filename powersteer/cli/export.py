@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from .._util.atomic import check_writable
 from ..errors import InvalidInput
-from ..files import check_writable
-from ..vectors import save_vectors
+from ..vectors.steering_vector import save_vectors
 from .arguments import Command, Parser, nonempty
 from .console import print_json
 from .vectors import add_choice, add_strength, chosen_vectors, scaled

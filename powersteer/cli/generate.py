@@ -6,9 +6,9 @@ from argparse import Namespace
 from typing import Any
 
 from ..errors import InvalidInput
-from ..generation import Generation
-from ..prompts import title
-from ..vectors import load_vectors
+from ..inputs.prompts import title
+from ..model.generation import Generation
+from ..vectors.steering_vector import load_vectors
 from .arguments import Command, Parser, add_positions, add_prompts, load_model, nonempty, number, read_prompts, whole
 from .console import print_json
 from .vectors import add_strength, scaled

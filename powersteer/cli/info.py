@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from ..sites import SITES
+from ..inputs.sites import SITES
 from .arguments import Command, load_model
 from .console import print_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from ..atlas import Atlas
+from ..mapping import Atlas
 from .arguments import Command, Parser, check_page, nonempty
 from .console import print_json
 

@@ -6,12 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from .._util.atomic import check_writable
 from ..errors import InvalidInput
-from ..evaluation import Measured, contains
-from ..files import check_writable
-from ..model import load
-from ..selection import SearchResult, search
-from ..vectors import load_vectors
+from ..evaluate.metrics import Measured, contains
+from ..evaluate.search import SearchResult, search
+from ..model.model import load
+from ..vectors.steering_vector import load_vectors
 from .arguments import Command, Parser, nonempty, number, numbers, read_lines, whole, wholes
 from .console import print_json
 from .vectors import chosen_atlas

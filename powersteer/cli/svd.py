@@ -9,12 +9,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from .._util.atomic import write_text
 from .._version import __version__
 from ..errors import InvalidInput
-from ..files import write_text
-from ..jacobian import Jacobian
-from ..model import Model
-from ..svd import METHODS, SVDResult
+from ..linalg.svd import METHODS, SVDResult
+from ..model.jacobian import Jacobian
+from ..model.model import Model
 from .arguments import Command, Parser, add_positions, add_prompts, add_sites, load_model, number, read_prompts, whole
 from .console import print_json
 

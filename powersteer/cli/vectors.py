@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..atlas import Atlas
-from ..effects import with_norms
 from ..errors import InvalidInput, NotFound
-from ..model import Model
-from ..prompts import Prompt
-from ..vectors import SteeringVector, load_vectors
+from ..evaluate.effects import with_norms
+from ..inputs.prompts import Prompt
+from ..mapping import Atlas
+from ..model.model import Model
+from ..vectors.steering_vector import SteeringVector, load_vectors
 from .arguments import Parser, layer_target, number, whole, wholes
 
 __all__ = ["add_choice", "add_strength", "chosen_atlas", "chosen_vectors", "scaled"]

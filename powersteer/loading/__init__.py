@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInput, NotFound, UnsupportedModel
-from ..spec import Array, Spec
-from ..tokens import Tokenizer, wrap_tokenizer
+from ..inputs.tokenizer import Tokenizer, wrap_tokenizer
 from .build import Source, build_spec, fingerprint
-from .checkpoint import Stored, no_weights, open_weights, read_json
 from .config import family_of, read_facts
-from .gguf_file import open_gguf
+from .gguf import open_gguf
 from .gguf_model import gguf_spec
-from .gguf_tokens import end_ids, gguf_tokenizer, uncertain_cut
+from .gguf_tokenizer import end_ids, gguf_tokenizer, uncertain_cut
 from .hub import known_name, resolve
+from .safetensors import Stored, no_weights, open_weights, read_json
+from .spec import Array, Spec
 
 __all__ = ["CHECK_LIMIT", "Checkpoint", "load_checkpoint", "spec_from_transformers"]
 

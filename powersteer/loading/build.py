@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
-from ..spec import Array, Layer, Norm, Spec
-from .checkpoint import Stored, check_finite
 from .config import rope_settings
 from .experts import one_by_one, read_experts
 from .family import Facts, Family, Linear, NormAt, value_of
 from .rope import RopeTable, rope_table
+from .safetensors import Stored, check_finite
+from .spec import Array, Layer, Norm, Spec
 
 __all__ = ["Source", "build_spec", "fingerprint"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..errors import BadCheckpoint
-from ..spec import Array, Expert
-from .checkpoint import Stored
 from .family import Experts, Facts
+from .safetensors import Stored
+from .spec import Array, Expert
 
 __all__ = ["one_by_one", "read_experts"]
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
-from ..spec import Array, Spec
 from .build import Source, build_spec
-from .checkpoint import Stored
 from .config import read_facts
 from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, PHI3, QWEN2, QWEN3
 from .family import Facts, Family, Key, Linear, NormAt, RopeKeys
-from .gguf_file import GGUF
+from .gguf import GGUF
+from .safetensors import Stored
+from .spec import Array, Spec
 
 __all__ = ["gguf_spec"]
 

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 from ..errors import BadCheckpoint, InvalidInput, NotFound
-from .checkpoint import INDEX, SINGLE, read_json
+from .safetensors import INDEX, SINGLE, read_json
 
 __all__ = ["BUILT_IN", "cache_folder", "known_name", "resolve"]
 
-BUILT_IN = {"demo": Path(__file__).parent.parent / "demo_model"}
+BUILT_IN = {"demo": Path(__file__).parent.parent / "demo/demo_model"}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
+from .._util.atomic import atomic_writer
 from ..errors import MissingDependency
-from ..files import atomic_writer
 from .check import check
 from .pack import Block, blocks
 

@@ -1,0 +1,174 @@
+#include "kernels/linear.h"
+#include <string.h>
+#include "base/half.h"
+#include "kernels/skinny.h"
+#include "kernels/tile.h"
+
+static ptrdiff_t row_offset(const weight *W, size_t o) {
+    return (ptrdiff_t)(o / W->group) * W->group_stride + (ptrdiff_t)(o % W->group) * W->out_stride;
+}
+
+void weight_row(const weight *W, size_t o, real *out) {
+#define WIDEN(type, convert)                                                                                  \
+    for (size_t i = 0; i < W->n_in; i++)                                                                      \
+        out[i] = (real)convert(((const type *)W->data)[row_offset(W, o) + (ptrdiff_t)i * W->in_stride]); \
+    break
+    switch (W->type) {
+    case W_F32: WIDEN(float, );
+    case W_F64: WIDEN(double, );
+    case W_F16: WIDEN(uint16_t, half_to_float);
+    case W_BF16: WIDEN(uint16_t, bf16_to_float);
+    }
+#undef WIDEN
+}
+
+static wtype real_type(void) { return sizeof(real) == 4 ? W_F32 : W_F64; }
+
+/* How the BLAS can read W: 'o', element (o,i) at p[o*ld + i]; 'i', at p[i*ld + o]; 0, not at all. It takes reals, without
+ * groups, of unit stride one way and a positive stride that is no overlap the other. */
+static char in_place_layout(const weight *W) {
+    if (W->type != real_type() || W->group != W->n_out) return 0;
+    if (W->in_stride == 1 && W->out_stride >= (ptrdiff_t)W->n_in) return 'o';
+    if (W->out_stride == 1 && W->in_stride >= (ptrdiff_t)W->n_out) return 'i';
+    return 0;
+}
+
+size_t linear_scratch(const weight *W) { return W->data ? TILE_SCRATCH : 0; }
+
+static const void *element(const weight *W, size_t o, size_t i) {
+    static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
+    return (const char *)W->data + (row_offset(W, o) + (ptrdiff_t)i * W->in_stride) * (ptrdiff_t)item[W->type];
+}
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* end of the run of outputs from o that lie at one stride, cut at `end` */
+static size_t run_end(const weight *W, size_t o, size_t end) { return smaller((o / W->group + 1) * W->group, end); }
+
+typedef struct {
+    const runtime *rt;
+    size_t M, ld_in, ld_out, rows, cols; /* the grid of tasks: rows x cols parts of the result */
+    const real *in, *bias;
+    real *out, *scratch, beta;
+    size_t scratch_stride;
+    const weight *W;
+    char layout; /* linear_t: as the BLAS reads W, 0: as tile.h does */
+} product;
+
+enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
+enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of tile.h */
+
+static int is_skinny(const weight *W, size_t M) { return M <= SKINNY_ROWS && W->in_stride == 1 && W->group == W->n_out; }
+
+static void skinny_task(void *ctx, size_t task, int worker) {
+    const product *p = ctx;
+    const weight *W = p->W;
+    size_t n0, n1;
+    (void)worker;
+    part((W->n_out + COLUMNS - 1) / COLUMNS, p->cols, task, &n0, &n1);
+    n0 *= COLUMNS;
+    n1 = smaller(n1 * COLUMNS, W->n_out);
+    if (n1 > n0)
+        skinny(p->rt->kind, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
+               p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
+}
+
+/* The part of the (M, N) result that is the task's. */
+static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t *m, size_t *n0, size_t *n1) {
+    part(p->M, p->rows, task / p->cols, m0, m);
+    part((N + COLUMNS - 1) / COLUMNS, p->cols, task % p->cols, n0, n1);
+    *m -= *m0;
+    *n0 *= COLUMNS;
+    *n1 = smaller(*n1 * COLUMNS, N);
+    return *m && *n1 > *n0;
+}
+
+static void linear_task(void *ctx, size_t task, int worker) {
+    const product *p = ctx;
+    const weight *W = p->W;
+    size_t m0, m, n0, n1;
+    if (!task_part(p, W->n_out, task, &m0, &m, &n0, &n1)) return;
+    const real *X = p->in + m0 * p->ld_in;
+    real *Y = p->out + m0 * p->ld_out;
+    for (size_t a = n0, b; a < n1; a = b) {
+        b = run_end(W, a, n1);
+        tile(p->rt->kind, &(tile_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
+                          .k_stride = W->in_stride, .n_stride = W->out_stride, .bias = p->bias ? p->bias + a : NULL,
+                          .Y = Y + a, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
+    }
+}
+
+static void linear_t_task(void *ctx, size_t task, int worker) {
+    const product *p = ctx;
+    const weight *W = p->W;
+    size_t m0, m, i0, i1;
+    if (!task_part(p, W->n_in, task, &m0, &m, &i0, &i1)) return;
+    const real *Y = p->in + m0 * p->ld_in;
+    real *X = p->out + m0 * p->ld_out + i0;
+    if (p->layout) {
+        gemm(p->rt->blas, 'n', p->layout == 'o' ? 'n' : 't', m, i1 - i0, W->n_out, 1, Y, p->ld_in, element(W, 0, i0),
+             (size_t)(p->layout == 'o' ? W->out_stride : W->in_stride), p->beta, X, p->ld_out);
+        return;
+    }
+    for (size_t a = 0, b; a < W->n_out; a = b) {
+        b = run_end(W, a, W->n_out);
+        tile(p->rt->kind, &(tile_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
+                          .data = element(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride,
+                          .add = a || p->beta != 0, .Y = X, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
+    }
+}
+
+static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
+
+/* Rows up to which linear_t is faster by tile.h than by the BLAS; measured. */
+static size_t tile_rows(instructions kind) { return kind == AVX512 ? 192 : 0; }
+
+/* Splits an (M, N) result over the threads. A part of m x n reads (and packs) m rows of the activations and n columns
+ * of the weight: rows*N + cols*M in all; tile.h packs the weight alone, and turning or widening it is dearer. */
+static void run_grid(product *p, size_t N, pool_task task) {
+    size_t threads = (size_t)pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
+    if (operations(p) < POOL_WORTH) threads = 1;
+    p->rows = 1, p->cols = smaller(threads, panels);
+    for (size_t rows = 1; rows <= threads; rows++) {
+        size_t cols = threads / rows, cost = rows * N * (p->layout ? 1 : 3) + cols * p->M;
+        if (threads % rows || (rows > 1 && rows > p->M / 4) || cols > panels) continue; /* no slivers */
+        if (!best || cost < best) best = cost, p->rows = rows, p->cols = cols;
+    }
+    pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
+}
+
+/* Rows at a time, so that a product of any size stops within RUNTIME_SLICE operations. */
+static size_t rows_at_a_time(const product *p) {
+    double rows = 2 * RUNTIME_SLICE / ((double)p->W->n_out * (double)p->W->n_in);
+    return rows < 256 ? 256 : rows < (double)p->M ? (size_t)rows : p->M;
+}
+
+static void run_by_rows(product *p, size_t N, pool_task task) {
+    size_t all = p->M, step = rows_at_a_time(p);
+    for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
+        p->M = all - m < step ? all - m : step;
+        p->layout = task == linear_t_task && p->M > tile_rows(p->rt->kind) ? in_place_layout(p->W) : 0;
+        run_grid(p, N, task);
+        p->in += p->M * p->ld_in;
+        p->out += p->M * p->ld_out;
+    }
+}
+
+void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight *W, const real *bias,
+            real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
+    product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
+                 .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
+    if (is_skinny(W, M)) {
+        p.cols = operations(&p) < POOL_WORTH ? 1 : CHUNKS * (size_t)pool_threads(rt->pool);
+        pool_run(rt->pool, p.cols, operations(&p), skinny_task, &p);
+    } else {
+        run_by_rows(&p, W->n_out, linear_task);
+    }
+}
+
+void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
+              real *X, size_t ldx, real *scratch, size_t scratch_stride) {
+    product p = {.rt = rt, .M = M, .ld_in = ldy, .ld_out = ldx, .in = Y, .out = X, .beta = beta,
+                 .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
+    run_by_rows(&p, W->n_in, linear_t_task);
+}

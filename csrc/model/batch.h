@@ -1,0 +1,37 @@
+/* Packed sequences: there is no padding. Row r of a batch is one token; it knows its sequence and its absolute
+ * position. A subset names some of the rows, e.g. those a Jacobian's target needs. */
+#ifndef PS_BATCH_H
+#define PS_BATCH_H
+#include <stddef.h>
+#include "base/arena.h"
+#include "ops/spec.h"
+
+typedef struct {
+    size_t n_seq, n_rows;
+    size_t *row0;       /* (n_seq + 1) first row of each sequence */
+    int *id;            /* (n_seq) the caller's number of the sequence: cache and steering know it by this */
+    int *token, *pos;   /* (n_rows) */
+    size_t max_keys;    /* largest position + 1 */
+    real *cosine, *sine; /* (n_rope, n_rows, rope_dim/2) */
+    arena memory;
+} batch;
+
+typedef struct {
+    size_t n;
+    size_t *row;  /* (n) rows of the batch, ascending */
+    size_t *row0; /* (n_seq + 1) first entry of each sequence */
+    int *pos;     /* (n) */
+    arena memory;
+} subset;
+
+/* Sequence s holds tokens[s][0..length[s]) at positions start[s].. (start NULL: 0). id NULL: 0, 1, ...
+ * PS_ERR_VALUE: a token outside the vocabulary, an empty sequence, a position beyond n_ctx. */
+ps_code batch_make(batch *b, const spec *m, size_t n_seq, const int *const *tokens, const size_t *length,
+                   const size_t *start, const int *id, ps_status *st);
+void batch_free(batch *b); /* accepts a zeroed batch */
+
+/* positions[s][0..n[s]) of sequence s, strictly ascending; positions NULL: every row. */
+ps_code subset_make(subset *q, const batch *b, const int *const *positions, const size_t *n, ps_status *st);
+void subset_free(subset *q);
+
+#endif

@@ -1,0 +1,23 @@
+/* Keys and values of the tokens seen so far, per layer and sequence, after qk-norm and rotation. Key j is position j. */
+#ifndef PS_CACHE_H
+#define PS_CACHE_H
+#include "model/batch.h"
+
+typedef struct {
+    size_t n_seq, n_layers, width;  /* width = NKV*HS */
+    size_t *capacity, *length;      /* (n_seq) in tokens */
+    size_t *offset;                 /* (n_seq) first token of the sequence in a layer's (total, width) block */
+    size_t total;                   /* sum of capacities */
+    real *k, *v;                    /* (n_layers, total, width) */
+    arena memory;
+} cache;
+
+ps_code cache_make(cache *c, const spec *m, size_t n_seq, const size_t *capacity, ps_status *st);
+void cache_free(cache *c); /* accepts a zeroed cache */
+/* Rows of sequence id, layer l. */
+static inline real *cache_k(const cache *c, size_t l, size_t id) { return c->k + (l * c->total + c->offset[id]) * c->width; }
+static inline real *cache_v(const cache *c, size_t l, size_t id) { return c->v + (l * c->total + c->offset[id]) * c->width; }
+/* Writes the batch's k, v (n_rows, width) of layer l at their positions; the caller has checked the capacity. */
+void cache_write(cache *c, size_t l, const batch *b, const real *k, const real *v);
+
+#endif

@@ -1,0 +1,31 @@
+/* What happens at a site as the forward pass goes by: vectors are added, then the activation is copied out. */
+#ifndef PS_STEER_H
+#define PS_STEER_H
+#include "model/batch.h"
+
+typedef struct {
+    size_t layer;
+    site site;
+    const real *vector; /* (C) */
+    int sequence;       /* batch.id it applies to, -1: every one */
+    size_t n_ranges;
+    const int *ranges;  /* (n_ranges, 2) half-open ranges of absolute positions */
+} intervention;
+
+typedef struct {
+    size_t layer;
+    site site;
+    real *out; /* (n_rows, C) */
+} capture;
+
+typedef struct {
+    const intervention *steer;
+    size_t n_steer;
+    const capture *captures;
+    size_t n_captures;
+} visits;
+
+/* x (n_rows, C): the activation at the site */
+void visit_site(const visits *v, size_t layer, site at, const batch *b, size_t C, real *x);
+
+#endif

@@ -1,0 +1,26 @@
+/* What the derivative of a block needs, written by its forward pass. Absent parts (no norm, no gate) take no room.
+ * n is the number of packed rows, W = NH*HS, WKV = NKV*HS, G = heads a qk-norm runs over (1 if over all at once). */
+#ifndef PS_TAPE_H
+#define PS_TAPE_H
+#include "base/arena.h"
+#include "ops/moe.h"
+#include "ops/spec.h"
+
+typedef struct {
+    real *xhat1, *r1;   /* (n, C), (n)  norm1 */
+    real *xhat_q, *r_q; /* (n, W), (n, G) */
+    real *xhat_k, *r_k; /* (n, WKV), (n, G) */
+    real *q, *k, *v;    /* (n, W), (n, WKV), (n, WKV): as attention uses them */
+    real *xhat_a, *r_a; /* (n, C), (n)  post1 */
+    real *xhat2, *r2;   /* (n, C), (n)  norm2 */
+    real *slope, *lift; /* (n, F): see mlp.h; not with experts */
+    moe_tape moe;       /* with experts */
+    real *xhat_m, *r_m; /* (n, C), (n)  post2 */
+    arena memory;
+} tape;
+
+/* layer = n_layers: room for any layer */
+ps_code tape_make(tape *t, const spec *m, size_t layer, size_t n, ps_status *st);
+void tape_free(tape *t); /* accepts a zeroed tape */
+
+#endif

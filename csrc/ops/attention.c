@@ -1,0 +1,203 @@
+#include "ops/attention.h"
+#include <string.h>
+#include "kernels/exponential.h"
+#include "base/vec.h"
+
+enum { BLOCK = 32 }; /* query rows a block */
+
+/* One block: query rows i0..i1 of head h against the keys j0..j1 that any of them sees. */
+typedef struct {
+    size_t i0, n, j0, nk;
+    const real *k, *v; /* key and value j0 of the head's group */
+    real *q;           /* (n, HS) gathered */
+    real *P, *dS, *cap; /* (n, nk) */
+} block;
+
+size_t attention_scratch(size_t max_keys, size_t head_dim) { return BLOCK * (3 * max_keys + head_dim); }
+
+static size_t first_key(const attention *a, int pos) {
+    return a->window && pos >= a->window ? (size_t)(pos - a->window + 1) : 0;
+}
+
+static block block_at(const attention *a, const attention_seq *s, size_t h, size_t i0, real *scratch) {
+    size_t HS = a->head_dim, kv = h / (a->n_heads / a->n_kv_heads);
+    block b = {.i0 = i0, .n = s->q1 - i0 < BLOCK ? s->q1 - i0 : BLOCK};
+    b.j0 = first_key(a, a->pos[i0]);
+    b.nk = (size_t)a->pos[i0 + b.n - 1] + 1 - b.j0;
+    b.k = s->k + b.j0 * s->ld + kv * HS;
+    b.v = s->v + b.j0 * s->ld + kv * HS;
+    b.q = scratch;
+    b.P = b.q + BLOCK * HS;
+    b.dS = b.P + BLOCK * b.nk;
+    b.cap = b.dS + BLOCK * b.nk;
+    for (size_t i = 0; i < b.n; i++) memcpy(b.q + i * HS, a->q + (i0 + i) * a->ldq + h * HS, HS * sizeof(real));
+    return b;
+}
+
+/* Fills P, and with a soft-cap and want_cap also cap = d cap(x)/dx = 1 - (S/c)^2. */
+static void probabilities(const runtime *rt, const attention *a, const attention_seq *s, const block *b, int want_cap) {
+    gemm(rt->blas, 'n', 't', b->n, b->nk, a->head_dim, a->scale, b->q, a->head_dim, b->k, s->ld, 0, b->P, b->nk);
+    for (size_t i = 0; i < b->n; i++) {
+        real *P = b->P + i * b->nk;
+        int pos = a->pos[b->i0 + i];
+        size_t lo = first_key(a, pos) - b->j0, hi = (size_t)pos + 1 - b->j0;
+        if (a->softcap > 0)
+            for (size_t j = lo; j < hi; j++) {
+                real t = FN(tanh)(P[j] / a->softcap);
+                P[j] = a->softcap * t;
+                if (want_cap) b->cap[i * b->nk + j] = 1 - t * t;
+            }
+        for (size_t j = 0; j < lo; j++) P[j] = 0;
+        for (size_t j = hi; j < b->nk; j++) P[j] = 0;
+        real top = vec_max(hi - lo, P + lo);
+        for (size_t j = lo; j < hi; j++) P[j] -= top;
+        exponential(rt->kind, hi - lo, P + lo, P + lo);
+        real total = 1 / vec_sum(hi - lo, P + lo);
+        for (size_t j = lo; j < hi; j++) P[j] *= total;
+    }
+}
+
+/* dS = cap o dX in place, then dP = P o (dS - rowsum(P o dS)): the derivative of softmax(cap(X)), which is its own
+ * transpose once the order of the two factors is turned: see `turned`. */
+static void softmax_derivative(const attention *a, const block *b, int turned) {
+    for (size_t i = 0; i < b->n; i++) {
+        real *dS = b->dS + i * b->nk, *P = b->P + i * b->nk;
+        int pos = a->pos[b->i0 + i];
+        size_t lo = first_key(a, pos) - b->j0, hi = (size_t)pos + 1 - b->j0;
+        const real *cap = a->softcap > 0 ? b->cap + i * b->nk : NULL;
+        if (cap && !turned)
+            for (size_t j = lo; j < hi; j++) dS[j] *= cap[j];
+        real mean = vec_dot(hi - lo, P + lo, dS + lo);
+        for (size_t j = 0; j < lo; j++) dS[j] = 0;
+        for (size_t j = lo; j < hi; j++) dS[j] = P[j] * (dS[j] - mean);
+        for (size_t j = hi; j < b->nk; j++) dS[j] = 0;
+        if (cap && turned)
+            for (size_t j = lo; j < hi; j++) dS[j] *= cap[j];
+    }
+}
+
+typedef struct {
+    const runtime *rt;
+    const attention *a;
+    size_t n_t, n_q, n_rows, chunks;
+    const real *dq, *dk, *dv, *go;
+    real *o, *gq, *gk, *gv;
+    size_t ldo;
+} call;
+
+static size_t blocks_of(const attention_seq *s) { return (s->q1 - s->q0 + BLOCK - 1) / BLOCK; }
+
+/* The task'th (sequence, block, head) of the forward and jvp grids. */
+static const attention_seq *find_task(const attention *a, size_t task, size_t *h, size_t *i0) {
+    const attention_seq *s = a->seq;
+    *h = task % a->n_heads;
+    task /= a->n_heads;
+    for (; task >= blocks_of(s); s++) task -= blocks_of(s);
+    *i0 = s->q0 + task * BLOCK;
+    return s;
+}
+
+static size_t n_tasks(const attention *a) {
+    size_t n = 0;
+    for (size_t s = 0; s < a->n_seq; s++) n += blocks_of(&a->seq[s]);
+    return n * a->n_heads;
+}
+
+static void forward_task(void *ctx, size_t task, int worker) {
+    const call *c = ctx;
+    const attention *a = c->a;
+    size_t h, i0, HS = a->head_dim;
+    const attention_seq *s = find_task(a, task, &h, &i0);
+    block b = block_at(a, s, h, i0, a->scratch + (size_t)worker * a->scratch_stride);
+    probabilities(c->rt, a, s, &b, 0);
+    gemm(c->rt->blas, 'n', 'n', b.n, HS, b.nk, 1, b.P, b.nk, b.v, s->ld, 0, c->o + i0 * c->ldo + h * HS, c->ldo);
+}
+
+enum { SOFTMAX = 50 }; /* multiply-adds in whose time a score becomes a probability */
+
+/* Multiply-adds of the forward pass and `products` more for each of n_t tangents; each sequence counted whole. */
+static double operations(const attention *a, double products) {
+    double n = 0;
+    for (size_t s = 0; s < a->n_seq; s++) n += (double)(a->seq[s].q1 - a->seq[s].q0) * (double)a->seq[s].n_keys;
+    return n * (double)a->n_heads * ((2 + products) * (double)a->head_dim + SOFTMAX);
+}
+
+void attention_forward(const runtime *rt, const attention *a, real *o, size_t ldo) {
+    call c = {.rt = rt, .a = a, .o = o, .ldo = ldo};
+    runtime_run(rt, n_tasks(a), operations(a, 0), forward_task, &c);
+}
+
+static void jvp_task(void *ctx, size_t task, int worker) {
+    const call *c = ctx;
+    const attention *a = c->a;
+    const blas *blas = c->rt->blas;
+    size_t h, i0, HS = a->head_dim, W = a->n_heads * HS, WKV = a->n_kv_heads * HS;
+    const attention_seq *s = find_task(a, task, &h, &i0);
+    block b = block_at(a, s, h, i0, a->scratch + (size_t)worker * a->scratch_stride);
+    size_t kv = h / (a->n_heads / a->n_kv_heads);
+    probabilities(c->rt, a, s, &b, 1);
+    for (size_t t = 0; t < c->n_t; t++) {
+        const real *dq = c->dq + (t * c->n_q + i0) * W + h * HS;
+        const real *dk = c->dk + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
+        const real *dv = c->dv + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
+        real *out = c->o + (t * c->n_q + i0) * W + h * HS;
+        /*  S = scale q k'
+         * dS = scale (dq k' + q dk') */
+        gemm(blas, 'n', 't', b.n, b.nk, HS, a->scale, dq, W, b.k, s->ld, 0, b.dS, b.nk);
+        gemm(blas, 'n', 't', b.n, b.nk, HS, a->scale, b.q, HS, dk, WKV, 1, b.dS, b.nk);
+        softmax_derivative(a, &b, 0);
+        /*  o = P v
+         * do = dP v + P dv */
+        gemm(blas, 'n', 'n', b.n, HS, b.nk, 1, b.dS, b.nk, b.v, s->ld, 0, out, W);
+        gemm(blas, 'n', 'n', b.n, HS, b.nk, 1, b.P, b.nk, dv, WKV, 1, out, W);
+    }
+}
+
+void attention_jvp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
+                   const real *dq, const real *dk, const real *dv, real *do_) {
+    call c = {.rt = rt, .a = a, .n_t = n_t, .n_q = n_q, .n_rows = n_rows, .dq = dq, .dk = dk, .dv = dv, .o = do_};
+    runtime_run(rt, n_tasks(a), operations(a, 4 * (double)n_t), jvp_task, &c);
+}
+
+/* One (chunk of tangents, sequence, key/value head): its gk and gv rows are touched by no other task. */
+static void vjp_task(void *ctx, size_t task, int worker) {
+    const call *c = ctx;
+    const attention *a = c->a;
+    const blas *blas = c->rt->blas;
+    size_t HS = a->head_dim, W = a->n_heads * HS, WKV = a->n_kv_heads * HS, group = a->n_heads / a->n_kv_heads;
+    size_t kv = task % a->n_kv_heads, t0, t1;
+    const attention_seq *s = &a->seq[task / a->n_kv_heads % a->n_seq];
+    part(c->n_t, c->chunks, task / a->n_kv_heads / a->n_seq, &t0, &t1);
+    for (size_t t = t0; t < t1; t++)
+        for (size_t j = 0; j < s->n_keys; j++) {
+            memset(c->gk + (t * c->n_rows + s->key0 + j) * WKV + kv * HS, 0, HS * sizeof(real));
+            memset(c->gv + (t * c->n_rows + s->key0 + j) * WKV + kv * HS, 0, HS * sizeof(real));
+        }
+    for (size_t h = kv * group; h < (kv + 1) * group; h++)
+        for (size_t i0 = s->q0; i0 < s->q1; i0 += BLOCK) {
+            block b = block_at(a, s, h, i0, a->scratch + (size_t)worker * a->scratch_stride);
+            probabilities(c->rt, a, s, &b, 1);
+            for (size_t t = t0; t < t1; t++) {
+                const real *go = c->go + (t * c->n_q + i0) * W + h * HS;
+                real *gq = c->gq + (t * c->n_q + i0) * W + h * HS;
+                real *gk = c->gk + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
+                real *gv = c->gv + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
+                /* o = P v:  gP = go v',  gv += P' go */
+                gemm(blas, 'n', 't', b.n, b.nk, HS, 1, go, W, b.v, s->ld, 0, b.dS, b.nk);
+                gemm(blas, 't', 'n', b.nk, HS, b.n, 1, b.P, b.nk, go, W, 1, gv, WKV);
+                softmax_derivative(a, &b, 1);
+                /* S = scale q k':  gq = scale gS k,  gk += scale gS' q */
+                gemm(blas, 'n', 'n', b.n, HS, b.nk, a->scale, b.dS, b.nk, b.k, s->ld, 0, gq, W);
+                gemm(blas, 't', 'n', b.nk, HS, b.n, a->scale, b.dS, b.nk, b.q, HS, 1, gk, WKV);
+            }
+        }
+}
+
+void attention_vjp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
+                   const real *go, real *gq, real *gk, real *gv) {
+    call c = {.rt = rt, .a = a, .n_t = n_t, .n_q = n_q, .n_rows = n_rows, .go = go, .gq = gq, .gk = gk, .gv = gv};
+    size_t units = a->n_seq * a->n_kv_heads, threads = (size_t)pool_threads(rt->pool);
+    c.chunks = (threads + units - 1) / units;
+    if (c.chunks > n_t) c.chunks = n_t;
+    runtime_run(rt, c.chunks * units, operations(a, 4 * (double)n_t), vjp_task, &c);
+}

@@ -1,0 +1,48 @@
+/* Causal softmax attention over packed sequences, with grouped key/value heads, sliding window and soft-cap.
+ *
+ *   S = cap(scale q k')        cap(x) = c tanh(x/c), or x
+ *   P = softmax of S over the keys j that row i sees:  pos_i - window < j <= pos_i  (window 0: 0 <= j <= pos_i)
+ *   o = P v
+ *
+ * Key j of a sequence is its absolute position j, so k and v start at position 0 and queries may be any later rows: a
+ * prompt, one decoded token, or the few rows a Jacobian's target needs. Work is done in blocks of query rows: a
+ * worker's scratch is a block's scores, never T x T for all heads. P is computed again in the derivatives, once for
+ * all tangents. Shapes and strides of a block's products follow from its sequence alone, and so do its bits. */
+#ifndef PS_ATTENTION_H
+#define PS_ATTENTION_H
+#include "kernels/runtime.h"
+#include "ops/spec.h"
+
+typedef struct {
+    const real *k, *v; /* (n_keys, NKV*HS) */
+    size_t n_keys, ld; /* ld: row stride */
+    size_t q0, q1;     /* its query rows q0..q1 among all query rows */
+    size_t key0;       /* packed row of its key 0: where its rows of dk, dv start */
+} attention_seq;
+
+typedef struct {
+    size_t n_heads, n_kv_heads, head_dim;
+    int window;
+    real scale, softcap;      /* softcap 0: none */
+    size_t n_seq;
+    const attention_seq *seq; /* (n_seq) */
+    const real *q;            /* (n_q, NH*HS), row stride ldq */
+    size_t ldq;
+    const int *pos;           /* (n_q) absolute positions of the query rows, ascending in a sequence */
+    real *scratch;            /* (threads, scratch_stride) */
+    size_t scratch_stride;
+} attention;
+
+/* Reals of scratch a worker, for at most max_keys keys in a sequence. */
+size_t attention_scratch(size_t max_keys, size_t head_dim);
+
+void attention_forward(const runtime *rt, const attention *a, real *o, size_t ldo);
+
+/* n_t tangents. dq, do_: (n_t, n_q, NH*HS); dk, dv: (n_t, n_rows, NKV*HS), sequence s's keys from row seq.key0. */
+void attention_jvp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
+                   const real *dq, const real *dk, const real *dv, real *do_);
+/* The transpose; gq, gk, gv are overwritten. */
+void attention_vjp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
+                   const real *go, real *gq, real *gk, real *gv);
+
+#endif

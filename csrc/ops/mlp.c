@@ -1,0 +1,88 @@
+#include "ops/mlp.h"
+#include "kernels/exponential.h"
+
+static const double SQRT_HALF = 0.70710678118654752440, INV_SQRT_2PI = 0.39894228040143267794;
+static const double SQRT_2_OVER_PI = 0.79788456080286535588, GELU_CUBIC = 0.044715;
+
+enum { STRIP = 256 }; /* numbers at a time: they and their exponentials stay in the L1 cache */
+
+/* What the exponential is of: the part of the nonlinearity that is slow by itself. */
+static inline real exponent(act_kind act, real x) {
+    switch (act) {
+    case ACT_SILU: return -x;
+    case ACT_GELU: return (real)-0.5 * x * x;
+    case ACT_GELU_TANH: return (real)(-2 * SQRT_2_OVER_PI) * (x + (real)GELU_CUBIC * x * x * x);
+    default: return 0;
+    }
+}
+
+/* y = act(x), *slope = act'(x);  e = exp(exponent(x)) */
+static inline real activate(act_kind act, real x, real e, real *slope) {
+    switch (act) {
+    case ACT_SILU: { /* x s,  s = 1/(1 + exp(-x));  s (1 + x (1 - s)) */
+        real s = 1 / (1 + e);
+        *slope = s * (1 + x * (1 - s));
+        return x * s;
+    }
+    case ACT_GELU: { /* x Phi(x);  Phi(x) + x phi(x) */
+        real cdf = (real)0.5 * (1 + FN(erf)(x * (real)SQRT_HALF));
+        *slope = cdf + x * (real)INV_SQRT_2PI * e;
+        return x * cdf;
+    }
+    case ACT_GELU_TANH: { /* x s,  s = (1 + tanh z)/2 = 1/(1 + exp(-2z)),  z = k (x + c x^3);  s + 2 x s (1 - s) z' */
+        real s = 1 / (1 + e);
+        *slope = s * (1 + 2 * x * (1 - s) * (real)SQRT_2_OVER_PI * (1 + 3 * (real)GELU_CUBIC * x * x));
+        return x * s;
+    }
+    case ACT_RELU: *slope = x > 0; return x > 0 ? x : 0;
+    case ACT_RELU2: *slope = x > 0 ? 2 * x : 0; return x > 0 ? x * x : 0;
+    }
+    *slope = 0;
+    return 0;
+}
+
+static inline __attribute__((always_inline)) void strip(instructions kind, act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
+    const real *x = g_slope ? g_slope : u_lift;
+    real e[STRIP] = {0};
+    if (act != ACT_RELU && act != ACT_RELU2) {
+        for (size_t i = 0; i < n; i++) e[i] = exponent(act, x[i]);
+        exponential(kind, n, e, e);
+    }
+    for (size_t i = 0; i < n; i++) {
+        real slope, u = u_lift[i];
+        if (g_slope) {
+            u_lift[i] = activate(act, g_slope[i], e[i], &slope);
+            g_slope[i] = slope * u;
+            h[i] = u_lift[i] * u;
+        } else {
+            h[i] = activate(act, u, e[i], &slope);
+            u_lift[i] = slope;
+        }
+    }
+}
+
+void mlp_forward(instructions kind, act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
+    for (size_t i = 0; i < F; i += STRIP) {
+        size_t n = F - i < STRIP ? F - i : STRIP;
+        real *g = g_slope ? g_slope + i : NULL;
+#define CASE(act) \
+    case act: strip(kind, act, n, g, u_lift + i, h + i); break;
+        switch (act) { CASE(ACT_SILU) CASE(ACT_GELU) CASE(ACT_GELU_TANH) CASE(ACT_RELU) CASE(ACT_RELU2) }
+#undef CASE
+    }
+}
+
+void mlp_jvp(size_t F, const real *slope, const real *lift, const real *dg, const real *du, real *dh) {
+    if (slope)
+        for (size_t i = 0; i < F; i++) dh[i] = slope[i] * dg[i] + lift[i] * du[i];
+    else
+        for (size_t i = 0; i < F; i++) dh[i] = lift[i] * du[i];
+}
+
+void mlp_vjp(size_t F, const real *slope, const real *lift, const real *gh, real *gg, real *gu) {
+    for (size_t i = 0; i < F; i++) {
+        real g = gh[i];
+        if (slope) gg[i] = slope[i] * g;
+        gu[i] = lift[i] * g;
+    }
+}

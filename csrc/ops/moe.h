@@ -1,0 +1,50 @@
+/* Mixture of experts, in the place of one MLP:
+ *
+ *   r = router x (E)    p = softmax(r)    S = the top_k largest of p, ties to the smaller index
+ *   w_e = p_e, or with norm_topk p_e / sum over S of p
+ *   y = sum over e in S of w_e expert_e(x)
+ *
+ * The derivative freezes S at the point of linearisation and differentiates the shares w: S changes at isolated points
+ * only, where y jumps and no derivative exists. Rows that chose the same expert go through it together. */
+#ifndef PS_MOE_H
+#define PS_MOE_H
+#include "base/arena.h"
+#include "kernels/runtime.h"
+#include "ops/spec.h"
+
+/* n rows, A = n * top_k assignments sorted by expert, then by row. */
+typedef struct {
+    real *p;        /* (n, E) */
+    size_t *chosen; /* (n, K) experts of a row */
+    size_t *first;  /* (E + 1) first assignment of each expert */
+    size_t *row, *slot; /* (A): assignment a is row[a]'s slot[a]'th choice */
+    real *share;    /* (n, K) w */
+    real *slope, *lift; /* (A, FE): see mlp.h */
+    real *y;        /* (A, C) what the expert returned */
+    arena memory;
+} moe_tape;
+
+ps_code moe_tape_make(moe_tape *t, const spec *m, size_t n, ps_status *st);
+void moe_tape_free(moe_tape *t);
+
+/* Reals of scratch that moe_forward (n_t = 1) and the sweeps need for n_t tangents of n rows, the panels not included. */
+size_t moe_scratch(const spec *m, size_t n_t, size_t n);
+
+typedef struct {
+    const runtime *rt;
+    const spec *m;
+    const layer_spec *y;
+    const moe_tape *t; /* its buffers are written by moe_forward */
+    size_t n_t, n;     /* tangents, rows of each */
+    const size_t *map; /* (n) taped row of each, ascending */
+    real *scratch;     /* (moe_scratch) */
+    size_t *index;     /* (2, n) */
+    real *panel;
+    size_t panel_stride;
+} moe_call;
+
+void moe_forward(const moe_call *c, const real *x, real *y);        /* (n, C); n_t = 1, map unused */
+void moe_jvp(const moe_call *c, const real *dx, real *dy);          /* (n_t, n, C) */
+void moe_vjp(const moe_call *c, const real *gy, real *gx);          /* gx is overwritten */
+
+#endif

@@ -1,0 +1,92 @@
+/* What a transformer block is made of: data, not code. An architecture is a filling of these tables (see
+ * powersteer/loading); nothing here or in the ops knows an architecture's name.
+ *
+ * Alphabet: L layers, C = d_model, NH query heads, NKV key/value heads, HS = head_dim, F = d_ff.
+ *
+ *   sequential                                   parallel
+ *     x    = resid_pre                             x   = resid_pre
+ *     a    = s * post1(attn(norm1(x)))             a   = s * post1(attn(norm1(x)))
+ *     mid  = x + a                                 m   = s * post2(down(...norm2(x) or, without norm2, norm1(x)))
+ *     m    = s * post2(down(act(mid')...)),        y   = x + a + m
+ *            mid' = norm2(mid)
+ *     y    = mid + m
+ *
+ * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. A layer with experts has, instead of
+ * one MLP, the mixture of moe.h. */
+#ifndef PS_SPEC_H
+#define PS_SPEC_H
+#include "base/real.h"
+
+typedef enum { NORM_RMS, NORM_LAYER } norm_kind;             /* x/sqrt(mean x^2 + eps) | (x - mean)/sqrt(var + eps) */
+typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL } qk_norm_kind; /* over each head | over all heads at once */
+typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2 } act_kind;
+typedef enum { ROPE_HALF, ROPE_INTERLEAVED } rope_style;     /* pairs (i, i + dim/2) | (2i, 2i + 1) */
+
+typedef enum { SITE_RESID_PRE, SITE_ATTN_OUT, SITE_RESID_MID, SITE_DOWN_PROJ, SITE_MLP_OUT, SITE_RESID_POST, N_SITES } site;
+
+/* A borrowed matrix as stored: element (o, i), o < n_out, i < n_in, lies at
+ * data[(o / group) * group_stride + (o % group) * out_stride + i * in_stride], strides in elements.
+ * A plain (out, in) matrix has group = n_out. Groups say "the q rows of an interleaved qkv matrix". */
+typedef enum { W_F32, W_F64, W_F16, W_BF16 } wtype;
+typedef struct {
+    const void *data; /* NULL: absent */
+    wtype type;
+    size_t n_out, n_in;
+    size_t group;
+    ptrdiff_t group_stride, out_stride, in_stride;
+} weight;
+
+typedef struct {
+    int present;
+    const real *gain, *bias; /* NULL: 1, 0. Gains are as multiplied: "1 + w" is added when loading */
+} norm;
+
+typedef struct {
+    weight gate, up, down; /* (FE, C), absent if plain; (FE, C); (C, FE) */
+} expert;
+
+typedef struct {
+    int window;        /* key j is seen from i if i - window < j <= i; 0: no limit */
+    int rope;          /* index into spec.rope, -1: no rotation */
+    double attn_scale; /* scores = attn_scale * q.k */
+    norm norm1, post1, norm2, post2;
+    norm q_norm, k_norm; /* gains (NH*HS) and (NKV*HS) */
+    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS) */
+    weight gate, up, down;     /* (F, C), absent if plain; (F, C); (C, F) */
+    weight router;             /* (E, C); absent: one MLP. Then gate, up and down are absent */
+    const expert *experts;     /* (E) */
+    const real *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
+} layer_spec;
+
+typedef struct {
+    const double *inv_freq; /* (rope_dim / 2), rounded to float32 as transformers stores it */
+    double scale;           /* multiplies cos and sin (attention factor of yarn, longrope) */
+    const double *long_inv_freq; /* (rope_dim / 2) for sequences of more than long_after tokens; NULL: none */
+    size_t long_after;
+} rope_table;
+
+typedef struct {
+    size_t n_layers, d_model, n_vocab, n_heads, n_kv_heads, head_dim, d_ff, n_ctx;
+    norm_kind norm;
+    double norm_eps;
+    qk_norm_kind qk_norm; /* same kind and eps as `norm` */
+    int parallel;
+    int gated; /* h = act(gate) * up, else h = act(up) */
+    act_kind act;
+    size_t n_experts, top_k, d_expert; /* E, how many of them a token takes, FE; 0: no mixture */
+    int norm_topk;            /* the chosen experts' shares sum to 1 */
+    rope_style rope_style;
+    size_t rope_dim; /* leading dimensions of a head that turn */
+    double attn_softcap, logit_softcap; /* c * tanh(x / c); 0: none */
+    double embed_scale, resid_scale, logit_scale;
+    size_t n_rope;
+    const rope_table *rope;
+    weight embed;     /* (n_vocab, C) */
+    weight pos_embed; /* (n_ctx, C), added by absolute position; absent: none */
+    norm final_norm;
+    weight head; /* (n_vocab, C) */
+    const real *head_bias;
+    const layer_spec *layer; /* (L) */
+} spec;
+
+#endif

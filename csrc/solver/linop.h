@@ -1,0 +1,19 @@
+/* A linear operator with its transpose, on blocks of vectors. The solvers see this and nothing of transformers.
+ *
+ *   apply:   U[j] = J  V[j],  j = 0..n-1;   V (n, cols), U (n, rows), one vector a contiguous row
+ *   apply_t: V[j] = J' U[j]
+ *
+ * A callback returns 0 or an error (PS_ERR_CALLBACK, PS_ERR_INTERRUPTED, ...), which the solver hands on at once. */
+#ifndef PS_LINOP_H
+#define PS_LINOP_H
+#include "base/real.h"
+#include "base/status.h"
+
+typedef struct {
+    size_t rows, cols;
+    ps_code (*apply)(void *ctx, size_t n, const real *V, real *U, ps_status *st);
+    ps_code (*apply_t)(void *ctx, size_t n, const real *U, real *V, ps_status *st);
+    void *ctx;
+} linop;
+
+#endif

@@ -1,0 +1,65 @@
+/* What the two solvers share: the result, the observer, and products with the operator that are counted and checked.
+ *
+ * J (rows, cols) has singular triplets J v = sigma u, J'u = sigma v. One application is J or J' on one vector. The
+ * certificate of a triplet is the pair |J v - sigma u|, |J'u - sigma v| over sigma_1, from products that the operator
+ * itself has made: nothing about it is taken from a recurrence. */
+#ifndef PS_SVD_H
+#define PS_SVD_H
+#include "kernels/blas.h"
+#include "solver/linop.h"
+
+typedef enum {
+    SVD_CERTIFIED,        /* every residual is at most tol, and a closing probe has found nothing above sigma_k */
+    SVD_MAX_APPLICATIONS, /* the budget is spent */
+    SVD_PRECISION,        /* the residuals have reached the operator's rounding noise, which is above tol */
+    SVD_FIXED             /* the method does not look at tol */
+} svd_stop;
+
+typedef struct {
+    real *U, *V;       /* (k, rows), (k, cols): one vector a row; the caller's */
+    double *sigma;     /* (k) descending; the caller's */
+    double *residuals; /* (k, 2): left |J v - sigma u|, right |J'u - sigma v|, over sigma_1; the caller's */
+    size_t applications;
+    size_t certificate_applications; /* made for the residuals alone, not part of applications */
+    double next_sigma;               /* the Ritz value after the k-th, NaN if there is none */
+    double missed_probability;       /* bound on that of a false "nothing is missing"; 1 without a finished probe */
+    svd_stop stop;
+} svd_result;
+
+/* Told after every step; a non-zero return stops the run and is handed on. worst: the largest residual, infinity while
+ * there are fewer than k triplets. sigma (n): the first n <= k Ritz values. */
+typedef struct {
+    ps_code (*report)(void *ctx, size_t applications, double worst, size_t n, const double *sigma, ps_status *st);
+    void *ctx;
+} svd_observer;
+
+ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma,
+                   ps_status *st);
+
+/* The operator A = J / unit, or J' / unit if flipped. unit is a power of two near the length of the first product that
+ * is not zero, so that an operator of any scale is solved as if it had entries near 1. */
+typedef struct {
+    const linop *J;
+    int flipped;
+    double unit;    /* 0 until there is a product */
+    double largest; /* longest product so far, in units */
+    size_t applications;
+} svd_operator;
+
+/* The failure probability that the closing probes of one run have together. */
+#define SVD_MISSED 1e-3
+
+/* Y[j] = A X[j] or, if transposed, A' X[j], j < n. PS_ERR_NONFINITE if a product is not finite. */
+ps_code svd_multiply(svd_operator *a, int transposed, size_t n, const real *X, real *Y, ps_status *st);
+
+/* out[j*step] = |sum_i a_ji X_i + sum_i c_ji Y_i|, j < m;  a (m, nx), X (nx, len), c (m, ny), Y (ny, len). With a the
+ * coefficients of v in V, X = J V, c those of -sigma u in U, Y = U this is |J v - sigma u|.
+ * work: m * SVD_PANEL reals. */
+enum { SVD_PANEL = 1024 };
+void svd_residual(const blas *b, size_t m, size_t len, const real *a, size_t nx, const real *X, const real *c, size_t ny,
+                  const real *Y, double *out, size_t step, real *work);
+
+/* The first p rows of X (n, len) become those of a X;  a (p, n), p <= n. By panels; work: n * SVD_PANEL reals. */
+void svd_rotate(const blas *b, size_t p, size_t n, size_t len, const real *a, real *X, real *work);
+
+#endif

@@ -1,0 +1,216 @@
+"""The claim on the built-in model: directions found without labels flip its decisions. Nothing is kept from an earlier
+run: Jacobians, vectors, searches and answers are computed here.
+
+For every fork (see powersteer.forks) the vectors come from the plain questions of the validation split alone, sign, scale
+and layer are chosen on these, and accuracies are of test questions that neither the search nor the training saw.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .._util.progress import Report
+from ..errors import ConvergenceWarning
+from ..evaluate.metrics import LogitScore, Measured, accuracy, score_table
+from ..evaluate.search import Candidate, SearchResult, random_like, search
+from ..inputs.prompts import Ids, Prompt
+from ..loading.hub import BUILT_IN
+from ..mapping.run import atlas
+from ..model.model import Model, load
+from ..vectors.steering_vector import SteeringVector
+from .forks import Question, questions
+
+__all__ = ["Choice", "FirstWord", "ForkResult", "Solved", "fisher_vectors", "load_demo", "measure", "pair_vectors"]
+
+SCALES = (0.35, 0.7, 1.0, 1.4)
+ANSWER = 48  # tokens: the longest answer, and some
+VALIDATION, TEST = 16, 200  # questions a fork
+JACOBIAN = 8  # validation questions whose Jacobians are stacked
+_SHARES = {"fisher map": 1, "fisher search": 20, "map": 10, "search": 60, "same norm": 9}  # of the time, roughly
+LAST = slice(-1, None)  # target positions: where the answer begins
+
+
+def load_demo(threads: int | None = None) -> Model:
+    """The built-in model, as `ps.load("demo")` where no folder of that name is a checkpoint. Its card is beside it."""
+    return load(BUILT_IN["demo"], threads=threads)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A score: whether a continuation is the alternative answer to its question, right to the last character."""
+
+    by_prompt: dict[Prompt, Question]
+
+    @classmethod
+    def of(cls, asked: Sequence[Question]) -> Solved:
+        return cls({q.prompt: q for q in asked})
+
+    def __call__(self, prompt: Any, text: str) -> bool:
+        return self.by_prompt[prompt].solved(text)
+
+
+@dataclass(frozen=True)
+class FirstWord(LogitScore):
+    """A score: whether the likeliest next token begins the alternative answer. Cheap, and blind to what comes after."""
+
+    begins: dict[Prompt, int]  # token id
+    unit = "share"
+
+    @classmethod
+    def of(cls, model: Model, asked: Sequence[Question]) -> FirstWord:
+        return cls({q.prompt: int(forced(model, q)[-1]) for q in asked})
+
+    def prompts(self, item: Any) -> Sequence[Prompt]:
+        return [item]
+
+    def value(self, model: Model, item: Any, logits: Sequence[Any]) -> float:
+        return float(logits[0].argmax() == self.begins[item])
+
+
+def forced(model: Model, question: Question) -> Ids:
+    """The prompt with the first token of the alternative answer."""
+    tokens: Ids = model.tokens(question.prompt + question.alternative)
+    return tokens[: len(model.tokens(question.prompt)) + 1]
+
+
+def fisher_vectors(
+    model: Model, prompts: Sequence[str], k: int = 1, progress: bool | Report = False
+) -> list[SteeringVector]:
+    """The first k Fisher vectors of every layer's MLP output."""
+    return _vectors(model, prompts, k, targets=["next_token"], progress=progress)
+
+
+def pair_vectors(
+    model: Model, prompts: Sequence[str], k: int = 12, progress: bool | Report = False
+) -> list[SteeringVector]:
+    """The first k vectors of every pair of layers."""
+    return _vectors(model, prompts, k, next_token=False, progress=progress)
+
+
+def _vectors(model: Model, prompts: Sequence[str], k: int, **arguments: Any) -> list[SteeringVector]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # clusters: those in one turn into each other, both steer
+        made = atlas(model, list(prompts), k=k, positions=LAST, **arguments)
+    return [v for pair in made.pairs for v in made.vectors(*pair)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a search chose, and its accuracy on test questions."""
+
+    accuracy: float
+    ci: tuple[float, float]  # 95%, Wilson
+    source: int
+    target: int | str
+    rank: int
+    sign: int
+    relative_scale: float  # of the site's mean activation norm
+    norm: float  # absolute length added
+
+    @classmethod
+    def of(cls, found: SearchResult) -> Choice:
+        c: Candidate = found.chosen[0].candidate
+        target = -1 if c.vector.target_layer is None else c.vector.target_layer
+        return cls(
+            found.test.value, (found.test.low, found.test.high), c.vector.layer, target, c.vector.rank or 0, c.sign,
+            c.scale, abs(c.vector.scale),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ForkResult:
+    """Accuracies of whole answers on test questions. Source, target, ... are of the Fisher vector."""
+
+    name: str
+    baseline: float  # unsteered
+    steered: float  # by the first Fisher vector of the chosen layer
+    power: float  # by the layer-to-layer vector that the search chose
+    random_best: float  # the best of as many random vectors as power ones, chosen alike; the best draw
+    random_same_norm: float  # mean of random vectors at the Fisher vector's site and norm
+    n_test: int
+    ci: tuple[float, float]  # of `steered`
+    source: int
+    target: int | str
+    rank: int
+    sign: int
+    relative_scale: float
+    forced: float  # unsteered, the first token of the alternative answer given
+    power_vector: Choice
+    fisher_vector: Choice
+    random_draws: tuple[float, ...]
+    n_vectors: int  # power vectors that were searched
+    share: float  # of them with a sign and scale that reaches half on validation questions
+    random_share: float  # of the random ones
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measured fork, and the vectors to show."""
+
+    result: ForkResult
+    fisher: SteeringVector
+    power: SteeringVector
+
+
+def measure(
+    model: Model,
+    fork: str,
+    *,
+    k: int = 12,
+    draws: int = 1,
+    same_norm: int = 4,
+    n_test: int = TEST,
+    seed: int = 0,
+    progress: Report = lambda done, total: None,
+) -> Measure:
+    """Search and test a fork of the built-in model. progress gets (done, total)."""
+    asked, unseen = questions(fork, "validation", VALIDATION), questions(fork, "test", n_test)
+    prompts, tests = [q.prompt for q in asked], [q.prompt for q in unseen]
+    score, screen = Solved.of([*asked, *unseen]), FirstWord.of(model, asked)
+
+    begin = {name: sum(list(_SHARES.values())[:i]) for i, name in enumerate(_SHARES)}
+
+    def part(name: str) -> Report:
+        return lambda done, total: progress(begin[name] + _SHARES[name] * done // max(total, 1), sum(_SHARES.values()))
+
+    def searched(vectors: Sequence[SteeringVector], random: int, name: str) -> SearchResult:
+        return search(model, vectors, score, prompts, tests, scales=SCALES, random=random, seed=seed,
+                      max_new_tokens=ANSWER, screen=screen, halving=4, progress=part(name))  # fmt: skip
+
+    fisher = searched(fisher_vectors(model, prompts[:JACOBIAN], progress=part("fisher map")), 0, "fisher search")
+    power = searched(pair_vectors(model, prompts[:JACOBIAN], k, progress=part("map")), draws, "search")
+    chosen = fisher.vector
+    same = [v * abs(chosen.scale) for v in random_like(model, [replace(chosen, scale=1.0)] * same_norm, seed, 10**6)]
+    at_norm: list[Measured] = accuracy(model, tests, score, same, max_new_tokens=ANSWER, progress=part("same norm"))
+    first, second = Choice.of(fisher), Choice.of(power)
+    scores = tuple(found.test.value for found in power.random)
+    result = ForkResult(
+        name=fork, baseline=fisher.unsteered[1].value, steered=first.accuracy, power=second.accuracy,
+        random_best=max(scores, default=float("nan")), random_same_norm=sum(m.value for m in at_norm) / len(at_norm),
+        n_test=n_test, ci=first.ci, source=first.source, target=first.target, rank=first.rank, sign=first.sign,
+        relative_scale=first.relative_scale, forced=forced_accuracy(model, unseen), power_vector=second,
+        fisher_vector=first, random_draws=scores, n_vectors=power.share.n, share=power.share.value,
+        random_share=power.random_share.value if power.random_share else float("nan"),
+    )  # fmt: skip
+    progress(sum(_SHARES.values()), sum(_SHARES.values()))
+    return Measure(result, chosen, power.vector)
+
+
+def forced_accuracy(model: Model, asked: Sequence[Question]) -> float:
+    """Accuracy where the first token of the alternative answer is given: what the model can do once it has decided."""
+    heads = [forced(model, q) for q in asked]
+    begun = {h.tobytes(): (q, str(model.to_str_tokens(h)[-1])) for q, h in zip(asked, heads, strict=True)}
+
+    def score(prompt: Any, text: str) -> bool:
+        question, first = begun[prompt.tobytes()]
+        return question.solved(first + text)
+
+    return float(score_table(model, heads, [None], score, ANSWER).mean())
+
+
+def to_json(results: Sequence[ForkResult], seconds: float) -> dict[str, Any]:
+    """What `powersteer demo --json` prints."""
+    return {"forks": [asdict(r) for r in results], "seconds": seconds}

@@ -1,0 +1,113 @@
+"""Many sequences, each steered its own way, through a model in batches that bound memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inputs.prompts import Ids
+from ..inputs.sites import Site
+from ..methods.displacement import check_count
+from ..model.cost import estimate
+from ..model.generation import Generation
+from ..model.model import Model
+from ..vectors.interventions import Steering
+
+__all__ = ["Steer", "Tell", "forward_rows", "generate_rows", "joined", "spans"]
+
+Array = NDArray[Any]
+Steer = Steering | None  # what one row is steered by
+Tell = Callable[[int], object]  # so many rows more are done
+
+_BYTES = 2**28  # of buffers, logits and cache that one batch may take, unless a single row takes more
+_ROWS = 128  # of one batch: products are full long before, and progress is shown in between
+
+
+def spans(costs: Sequence[int], budget: int = _BYTES, most: int = _ROWS) -> Iterator[slice]:
+    """Consecutive slices of at most `most` items whose costs add up to at most `budget`, or of one item."""
+    first = total = 0
+    for i, cost in enumerate(costs):
+        if i > first and (total + cost > budget or i - first == most):
+            yield slice(first, i)
+            first, total = i, 0
+        total += cost
+    if costs:
+        yield slice(first, len(costs))
+
+
+def joined(prompt: Ids, *more: Ids) -> Ids:
+    """One sequence of several."""
+    return np.concatenate([prompt, *more]).astype(np.int32, copy=False)
+
+
+def forward_rows(
+    model: Model,
+    tokens: Sequence[Ids],
+    steer: Sequence[Steer],
+    prompt_lengths: Sequence[int] | None = None,
+    sites: Sequence[Site] = (),
+    rows: str = "all",
+    tell: Tell | None = None,
+) -> Iterator[tuple[Array, list[Array]]]:
+    """(logits, activation (T, d) at each of `sites`) of every sequence, on top of what the view adds.
+
+    rows: "all" logits (T, n_vocab), the "last" (1, n_vocab), "none" (0, n_vocab). prompt_lengths: how much of each
+    sequence is its prompt, for a view that steers prompt and continuation differently; None: all of it.
+    """
+    lengths = [len(t) for t in tokens] if prompt_lengths is None else list(prompt_lengths)
+    none = np.empty((0, model.n_vocab), model.dtype)
+
+    @cache
+    def cost(n: int) -> int:
+        spared = 0 if rows == "all" else (n - 1) * model.n_vocab
+        numbers = n * model.d_model * len(sites) - spared
+        return _forward_bytes(model, n) + model.dtype.itemsize * numbers
+
+    for part in spans([cost(len(t)) for t in tokens]):
+        extra = [() if item is None else model._interventions(item) for item in steer[part]]
+        logits, acts = model._forward(list(tokens[part]), sites, rows, extra, lengths[part])
+        if tell:  # before the last row, after which nobody may come back
+            tell(len(acts))
+        for i, here in enumerate(acts):
+            yield (none if rows == "none" else logits[i]), here
+
+
+def generate_rows(
+    model: Model,
+    prompts: Sequence[Ids],
+    steer: Sequence[Steer],
+    max_new_tokens: int,
+    stop: Any = None,
+    tell: Tell | None = None,
+    temperature: float = 0.0,
+    seeds: Sequence[int] | None = None,
+) -> list[Generation]:
+    """A continuation of every prompt, each steered its own way at every position. stop, temperature: as `Model.generate`.
+    seeds: one a prompt; None: 0 for all of them, which greedy continuations do not read."""
+    spec, itemsize = model.spec, model.dtype.itemsize
+    new = check_count(max_new_tokens, "max_new_tokens")
+    token = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * itemsize  # keys and values
+
+    @cache
+    def cost(n: int) -> int:
+        return _forward_bytes(model, n) - itemsize * (n - 1) * spec.n_vocab + (n + new) * token
+
+    out: list[Generation] = []
+    seeds = [0] * len(prompts) if seeds is None else seeds
+    for part in spans([cost(len(p)) for p in prompts]):
+        said = model.generate(
+            list(prompts[part]), new, temperature, seed=list(seeds[part]), stop=stop, steer=list(steer[part])
+        )
+        out += said
+        if tell:
+            tell(len(said))
+    return out
+
+
+def _forward_bytes(model: Model, n: int) -> int:
+    """Buffers and logits of a forward pass of n tokens."""
+    return estimate(model.spec, [n], model.dtype.itemsize, None, None, 0, 1).forward

@@ -1,0 +1,183 @@
+"""Chat templates, rendered as transformers renders them: Jinja in a sandbox, over plain data only.
+
+A template comes with a checkpoint, so it is a stranger's program. It sees strings, numbers, lists and dicts, no
+Python object with methods of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInput, MissingDependency
+
+__all__ = ["render_chat"]
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+def render_chat(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    documents: Sequence[Mapping[str, Any]] | None = None,
+    **variables: Any,
+) -> str:
+    """The text of a conversation. variables: whatever the template reads (`enable_thinking`, special tokens, ...).
+
+    Raises InvalidInput for no message and for messages that are no dicts; if the template is broken or refuses the
+    conversation, with its own words.
+    """
+    import jinja2
+
+    if tools is not None and not all(isinstance(tool, Mapping) for tool in tools):
+        raise InvalidInput("tools must be JSON schemas (dicts), such as transformers.utils.get_json_schema makes")
+    for document in documents or ():
+        if not isinstance(document, Mapping):
+            raise InvalidInput(f"documents must be dicts with title and text, not {type(document).__name__}")
+    conversation = _messages(messages)
+    if "continue_final_message" in variables:
+        raise InvalidInput("continue_final_message is not supported; pass the text to continue as a string prompt")
+    try:
+        return str(
+            _compile(template).render(
+                messages=conversation,
+                tools=_plain(list(tools)) if tools is not None else None,
+                documents=_plain(list(documents)) if documents is not None else None,
+                add_generation_prompt=add_generation_prompt,
+                **_plain(variables),
+            )
+        )
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidInput(f"the model's chat template is broken at line {error.lineno}: {error.message}") from error
+    except jinja2.TemplateError as error:
+        raise InvalidInput(f"the model's chat template refuses this conversation: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the model's chat template cannot render this conversation: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise InvalidInput(f"a conversation is a list of messages, not {type(messages).__name__}")
+    messages = list(messages)
+    plain = [_plain(message) for message in messages]
+    if not plain:
+        raise InvalidInput("the conversation is empty; give at least one message")
+    for at, (message, given) in enumerate(zip(plain, messages, strict=True)):
+        if not isinstance(message, dict):
+            raise InvalidInput(f"message {at} is of type {type(given).__name__}; a message is a dict of role and content")
+    return [_message(message) for message in plain]
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as templates expect it: no null values, and reasoning under each name that templates read."""
+    plain = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((plain[key] for key in _REASONING if key in plain), None)
+    if reasoning is not None:
+        plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """The same data in JSON's own types; anything else becomes the name of its type."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for kind, convert in _BASES:
+        if isinstance(value, kind):
+            return convert(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):  # a model of pydantic's
+        return _plain(dump())
+    return f"<{type(value).__name__}>"
+
+
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (Mapping, lambda value: {_plain(key): _plain(item) for key, item in value.items()}),
+    (list, lambda value: [_plain(item) for item in value]),
+    (tuple, lambda value: tuple(_plain(item) for item in value)),
+    (np.generic, lambda value: _plain(value.item())),
+)
+
+
+@lru_cache(maxsize=16)
+def _compile(template: str) -> Any:
+    return _environment().from_string(template)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    """Jinja as transformers sets it up for chat templates."""
+    try:
+        import jinja2
+        from jinja2 import ext, nodes, sandbox
+    except ImportError:
+        raise MissingDependency("chat templates need jinja2; pip install jinja2") from None
+
+    class Generation(ext.Extension):
+        """{% generation %} marks what an assistant says, for training; here it is only its content."""
+
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            lineno = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_content"), [], [], body).set_lineno(lineno)
+
+        def _content(self, caller: Callable[[], str]) -> str:
+            return caller()
+
+    class Namespace(jinja2.utils.Namespace):
+        """namespace(...) without underscored names, the way out of the sandbox."""
+
+        def __init__(*args: Any, **kwargs: Any) -> None:
+            attributes = dict(*args[1:], **kwargs)
+            for name in attributes:
+                _check_public(name)
+            jinja2.utils.Namespace.__init__(args[0], attributes)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            _check_public(name)
+            super().__setitem__(name, value)
+
+    def _check_public(name: Any) -> None:
+        if isinstance(name, str) and name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a template may not set {name!r} on a namespace")
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.exceptions.TemplateError(message)
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """Jinja's own escapes HTML, which would change the text."""
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals.update(
+        raise_exception=raise_exception,
+        strftime_now=lambda form: datetime.now().strftime(form),
+        dict=lambda *args, **kwargs: dict(*args, **kwargs),
+        namespace=Namespace,
+    )
+    return environment

@@ -1,0 +1,141 @@
+"""The work on one unit, here or in another process: from a model and the settings to cells, vectors and sketches."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput
+from ..inputs.positions import Canonical
+from ..linalg.svd import SVDResult, solve
+from ..model.jacobian import Jacobians
+from ..model.model import Model, load
+from ..vectors.steering_vector import SteeringVector
+from .settings import Settings, Target
+from .store import Cell, Sketch, Unit
+
+__all__ = ["Job", "Task", "compute", "compute_sketches", "run_task"]
+
+Array = NDArray[Any]
+
+
+def jacobians_of(model: Model, settings: Settings, unit: Unit) -> Jacobians:
+    prompts = [np.array(settings.prompts[i].tokens, np.int32) for i in settings.groups[unit.view]]
+    return model.jacobians(
+        prompts, unit.source, unit.targets, settings.source_site, settings.target_site, settings.target_positions
+    )
+
+
+def compute(model: Model, settings: Settings, unit: Unit, dense: bool) -> tuple[list[Cell], list[Array]]:
+    """The cells of a unit, and the vectors (k, d) of each."""
+    J = jacobians_of(model, settings, unit)
+    if dense:
+        results = [solve(A, min(settings.k, *A.shape), "dense", settings.tol) for A in J.dense()]
+    else:
+        results = J.svd(settings.k, settings.tol, settings.seed, settings.max_applications)
+    cells = [_cell(unit, t, r, b, J) for t, r, b in zip(unit.targets, results, J.bases, strict=True)]
+    return cells, [r.Vh for r in results]
+
+
+def _cell(unit: Unit, target: Target, r: SVDResult, base: Array, J: Jacobians) -> Cell:
+    return Cell(
+        view=unit.view,
+        source=unit.source,
+        target=target,
+        method=r.method,
+        sigma=tuple(map(float, r.S)),
+        residuals=tuple(map(float, r.residuals)),
+        converged=r.converged,
+        clusters=tuple(r.clusters),
+        cluster_open=r.cluster_open,
+        applications=r.applications or J.shapes[0][1],  # of a matrix: the columns that it was made from
+        stop=r.stop,
+        site_norm=J.source_norm,
+        base_norm=float(np.linalg.norm(base)),
+        missed_probability=r.missed_probability,
+    )
+
+
+def compute_sketches(model: Model, settings: Settings, unit: Unit) -> list[Sketch]:
+    """Leading singular values of every target of a source, from products with `settings.sketch` random vectors.
+
+    With omega (d, p) of independent unit normals, Y = J omega / sqrt(p) has E[Y Y'] = J J', and its eigenvalues are
+    those of J J' spread out. To first order in 1/p (Lawley 1956) E[l_i] = l_i (1 + (1/p) sum_{j != i} l_j / (l_i - l_j)),
+    whose far part is the trace: l_i is estimated as y_i - (|J|_F^2 - sum of those up to i) / p, and its standard error
+    is l_i sqrt(2 / p). Both are rough for clustered values: the sketch says where to look, the certified run what is there.
+    """
+    J = jacobians_of(model, settings, unit)
+    p, d = settings.sketch, model.d_model
+    rng = np.random.Generator(np.random.Philox(key=[settings.seed, unit.source]))
+    omega = rng.standard_normal((p, d)).astype(J.dtype)
+    return [_sketch(unit, t, Y, b, J, settings.k) for t, Y, b in zip(unit.targets, J.fan(omega), J.bases, strict=True)]
+
+
+def _sketch(unit: Unit, target: Target, Y: Array, base: Array, J: Jacobians, k: int) -> Sketch:
+    p = len(Y)
+    y = np.linalg.svd(Y.astype(np.float64) / np.sqrt(p), compute_uv=False) ** 2
+    total = float(y.sum())  # unbiased for the squared Frobenius norm
+    values: list[float] = []
+    for i in range(min(k, len(y), max(1, p // 4))):  # those further down are mostly noise
+        values.append(max(0.0, float(y[i]) - max(0.0, total - sum(values) - float(y[i])) / p))
+    sigma = np.sqrt(values)
+    return Sketch(
+        view=unit.view,
+        source=unit.source,
+        target=target,
+        sigma=tuple(map(float, sigma)),
+        error=tuple(map(float, sigma / np.sqrt(2 * p))),
+        frobenius=float(np.sqrt(total)),
+        site_norm=J.source_norm,
+        base_norm=float(np.linalg.norm(base)),
+    )
+
+
+# ---- in another process ----
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to be told, small enough to send: it maps the model's file itself."""
+
+    path: str
+    threads: int
+    settings: Settings
+    steering: tuple[tuple[SteeringVector, Canonical], ...]
+
+    def model(self) -> Model:
+        """Raises InvalidInput if the file there is not the model of the settings."""
+        model = _loaded(self.path, self.settings.dtype, self.threads)
+        if model.identity["weights"] != self.settings.model["weights"]:
+            raise InvalidInput(f"the model at {self.path!r} is not the one that this atlas is of: its weights differ")
+        for vector, positions in self.steering:
+            model = model.steered(vector, positions)
+        return model
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: str, dtype: str, threads: int) -> Model:
+    return load(path, dtype=dtype, threads=threads)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Units that one call of a worker computes, enough of them to make the call worth its while."""
+
+    kind: str  # "krylov" | "dense" | "sketch"
+    units: tuple[Unit, ...]
+
+
+def run_task(model: Model, settings: Settings, task: Task) -> list[Any]:
+    """By unit: (cells, vectors), or for sketches a list of them."""
+    if task.kind == "sketch":
+        return [compute_sketches(model, settings, unit) for unit in task.units]
+    return [compute(model, settings, unit, task.kind == "dense") for unit in task.units]
+
+
+def run_remote(job: Job, task: Task) -> list[Any]:
+    return run_task(job.model(), job.settings, task)

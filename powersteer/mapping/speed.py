@@ -1,0 +1,116 @@
+"""What this machine does in a second, measured before long work is planned, in about a second itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluate.batched import forward_rows, generate_rows
+from ..evaluate.metrics import divergence
+from ..evaluate.target_response import log_softmax
+from ..inputs.sites import Site
+from ..model.cost import estimate
+from ..model.model import Model
+
+__all__ = ["EffectCost", "effect_cost", "sweep_rate"]
+
+_SWEEP = 2e10  # operations of a measured sweep at most: about a tenth of a second
+_PREFILL = 5e10  # operations that the prompts of a measured continuation take at most
+_SECONDS = 0.3  # that a measured continuation goes on
+_ROWS = 8  # of the wider of two measured continuations
+_RATES: dict[Any, float] = {}  # of models measured in this process
+
+
+def sweep_rate(model: Model, n_tokens: int, lanes: int) -> float:
+    """Operations a second of a sweep of `lanes` vectors over so many tokens, measured in one block: it is the same in all.
+    Measured once for a model, its threads and these sizes."""
+    n = min(n_tokens, 256, model.n_ctx)
+    layer = next((i for i, of_layer in enumerate(model.spec.layers) if of_layer.experts), 0)
+    start, end = Site(layer, "resid_pre"), Site(layer, "resid_post")
+    flops = estimate(model.spec, [n], model.dtype.itemsize, start, end, n, 1).flops
+    lanes = max(1, min(lanes, int(_SWEEP / flops)))
+    key = model.identity["weights"], model.dtype, model.threads, n, lanes
+    if key not in _RATES:
+        J = model.jacobian(np.arange(n) % model.n_vocab, start, end, positions=None)
+        V = np.ones((lanes, model.d_model), J.dtype)
+        _RATES[key] = lanes * flops / _fastest(lambda: J @ V.T)
+    return _RATES[key]
+
+
+def _fastest(work: Callable[[], object], least: float = 0.05) -> float:
+    """Seconds of the fastest of a few runs after a first, which reads the weights from the disk."""
+    work()
+    times: list[float] = []
+    while len(times) < 2 or (sum(times) < least and len(times) < 1000):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class EffectCost:
+    """Seconds of the parts of `powersteer.effects`."""
+
+    token: float  # of a forward pass with logits
+    logits: float  # a row of them compared
+    step: float  # of decoding one row, a token
+    row: float  # more for every further row
+    new_tokens: float  # that a continuation has on average
+
+    def seconds(self, n_tokens: int, pushes: int) -> float:
+        """Of so many pushes of a prompt: along the base continuation, continued, and read by the base model."""
+        new = self.new_tokens
+        if not new:
+            return pushes * (n_tokens * self.token + self.logits)
+        passes = pushes * ((3 * n_tokens + 2 * new) * self.token + 2 * new * self.logits)
+        batches = math.ceil(pushes / 128)
+        return passes + new * (batches * (self.step - self.row) + pushes * self.row)
+
+
+def effect_cost(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> EffectCost:
+    """Measured on prompts, cut where the model is large; continuations that end early are seen where they are short."""
+    ids = [np.asarray(p, np.int32) for p in prompts]
+    flops = estimate(model.spec, [1], model.dtype.itemsize, Site(0, "resid_pre"), "logits", 1, 1).flops
+    most = max(2, int(_PREFILL / flops))
+    rows = max(1, min(_ROWS, most // 4))
+    some = [p[: max(1, most // rows)] for p in itertools.islice(itertools.cycle(ids), rows)]
+    token = _fastest(lambda: list(forward_rows(model, some, [None] * rows))) / sum(map(len, some))
+    logp = log_softmax(np.asarray(model(some[0]))[-4:])
+    logits = _fastest(lambda: divergence(logp, log_softmax(logp)), 0.01) / len(logp)
+    if not max_new_tokens:
+        return EffectCost(token, logits, 0.0, 0.0, 0.0)
+    one, _ = _decoding(model, some[:1], max_new_tokens)
+    wide, new = _decoding(model, some, max_new_tokens) if rows > 1 else (one, float(max_new_tokens))
+    row = (wide - one) / (rows - 1) if rows > 1 else token
+    return EffectCost(token, logits, one, max(row, 0.0), new)
+
+
+def _decoding(model: Model, prompts: Sequence[NDArray[Any]], new: int) -> tuple[float, float]:
+    """(seconds of a step, tokens of a continuation on average)"""
+
+    def run(n: int) -> tuple[float, list[int]]:
+        started = time.perf_counter()
+        said = generate_rows(model, prompts, [None] * len(prompts), n, [])
+        return time.perf_counter() - started, [_until_end(model, g.tokens) for g in said]
+
+    run(1)  # the first use
+    first, lengths = run(1)
+    second, _ = run(min(new, 3))
+    n = min(new, 3 + int(_SECONDS / max((second - first) / 2, 1e-6)))
+    last, lengths = run(n) if n > 3 else (second, lengths)
+    step = (last - first) / max(n - 1, 1)
+    return max(step, 0.0), float(np.mean([length if length < n else new for length in lengths]))
+
+
+def _until_end(model: Model, tokens: NDArray[Any]) -> int:
+    """Tokens up to the first that would end it."""
+    ends = [i + 1 for i, t in enumerate(tokens.tolist()) if t in model.end_tokens]
+    return ends[0] if ends else len(tokens)

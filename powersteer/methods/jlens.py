@@ -1,0 +1,205 @@
+"""Jacobian lenses: files of anthropics/jacobian-lens, read, computed and written.
+
+    J_l = mean over prompts, mean over positions p of sum over positions q of  d h_last[q] / d h_l[p]        (d, d)
+
+h_l: output of block l (resid_post); h_last: output of the last block, before the final norm; p and q: positions of the
+prompt without the first `skip_first` and the last. With n such positions in a prompt, this is the mean over q of the
+derivative for one vector added at all p, so it is a Jacobian of ours: source and target positions as above, "mean".
+
+A file is what torch.save makes of {"J": {l: (d, d) float16}, "n_prompts", "source_layers", "d_model"}. It does not say
+of which model it is; ours, like TransformerLens's, have a dictionary "metadata" beside, which other readers pass over.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._util.atomic import write_bytes
+from ..errors import InvalidInput, NotFound, shown
+from ..inputs.prompts import Prompts
+from ..linalg.svd import SVDResult, svd
+from ..model.jacobian import LinearMap, labelled
+from ..vectors.torch_hooks import import_torch
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+__all__ = ["JLens", "JLensMap"]
+
+Array = NDArray[Any]
+
+
+class JLensMap(LinearMap):
+    """J_l of a lens as a linear map (d, d) from resid_post of `layer`."""
+
+    def __init__(self, matrix: Array, layer: int, provenance: Mapping[str, Any]) -> None:
+        dtype = np.dtype(np.float64 if matrix.dtype.itemsize == 8 else np.float32)
+        self._matrix: Array = np.ascontiguousarray(matrix, dtype=dtype)
+        if not np.isfinite(self._matrix).all():
+            raise InvalidInput(f"the lens holds NaN or infinity at layer {layer}; fit it again")
+        self.shape, self.dtype, self.layer, self._provenance = matrix.shape, dtype, layer, provenance
+
+    def apply(self, V: Array) -> Array:
+        return np.asarray(V @ self._matrix.T)
+
+    def apply_t(self, U: Array) -> Array:
+        return np.asarray(U @ self._matrix)
+
+    def dense(self) -> Array:
+        return np.array(self._matrix)
+
+    def svd(self, k: int = 12, **options: Any) -> SVDResult:
+        """The k leading singular triplets; options of `powersteer.svd`. Their `vectors` stand at resid_post of the
+        layer and know what the file says about its model."""
+        return labelled(
+            svd(self, k, **options),
+            {"layer": self.layer, "site": "resid_post", "reduce": "mean", **self._provenance},
+        )
+
+    def __repr__(self) -> str:
+        return f"JLensMap(blocks.{self.layer}.hook_resid_post, shape {self.shape}, {self.dtype})"
+
+
+class JLens(Mapping[int, JLensMap]):
+    """A Jacobian lens: `lens[layer]` is its J, a linear map. Made by `JLens.load` and `JLens.fit`.
+
+    `n_prompts` it is the mean of, `d_model`, and `metadata` of the file (empty where there is none).
+    """
+
+    def __init__(
+        self, matrices: Mapping[int, Array], n_prompts: int, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        self._matrices = dict(sorted(matrices.items()))
+        self.n_prompts, self.metadata = n_prompts, dict(metadata or {})
+        self.d_model = len(next(iter(self._matrices.values())))
+
+    def __getitem__(self, layer: int) -> JLensMap:
+        if layer not in self._matrices:
+            raise InvalidInput(f"the lens has no layer {layer!r}; it has {list(self._matrices)}")
+        return JLensMap(self._matrices[layer], layer, self._provenance())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._matrices)
+
+    def __len__(self) -> int:
+        return len(self._matrices)
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self._matrices
+
+    def __repr__(self) -> str:
+        return f"JLens(layers {list(self)}, d_model {self.d_model}, mean of {self.n_prompts} prompts)"
+
+    def _provenance(self) -> dict[str, Any]:
+        keys = {"model": "model_name", "model_type": "model_type", "weights": "weights"}
+        found = {field: self.metadata.get(key) for field, key in keys.items()}
+        target = self.metadata.get("target_layer")
+        known = {field: value for field, value in found.items() if isinstance(value, str)}
+        return {**known, "target": (target, "resid_post")} if type(target) is int and target >= 0 else known
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> JLens:
+        """Read a lens file. Its pickle is read as data, never executed; matrices stay mapped from the file.
+
+        Raises MissingDependency without PyTorch, NotFound, and InvalidInput for a file that is no lens.
+        """
+        torch = import_torch("reading a J-lens file (a torch.save archive)")
+        if not Path(path).is_file():
+            raise NotFound(f"there is no file {str(path)!r}")
+        try:
+            content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # damaged archives raise whatever their part of the reader raises
+            why = str(error).partition("\n")[0][:200]
+            raise InvalidInput(f"cannot read {str(path)!r} as a J-lens file: {type(error).__name__}: {why}") from None
+        if isinstance(content, dict) and "jacobian_sum" in content:
+            raise InvalidInput(f"{str(path)!r} is a checkpoint of an unfinished fit, not a lens; finish it and save()")
+        matrices, n_prompts = _check(content, torch, str(path))
+        metadata = content.get("metadata")
+        return cls(matrices, n_prompts, metadata if isinstance(metadata, dict) else None)
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        prompts: Prompts,
+        layers: Sequence[int] | None = None,
+        skip_first: int = 16,
+        max_tokens: int = 128,
+    ) -> JLens:
+        """Compute the lens of a model on prompts, each cut after max_tokens; layers: all but the last if None.
+
+        The defaults are those of the original. It costs d_model products for every prompt and layer. Raises
+        InvalidInput for a prompt of fewer than skip_first + 2 tokens, which leaves no position.
+        """
+        tokens = model.tokens(prompts)
+        rows = [t[:max_tokens] for t in (tokens if isinstance(tokens, list) else [tokens])]
+        last = model.n_layers - 1
+        sources = list(range(last)) if layers is None else sorted(set(layers))
+        if not sources or not rows or skip_first < 0:
+            raise InvalidInput("a lens needs a layer before the last, a prompt, and skip_first >= 0")
+        for i, row in enumerate(rows):
+            if len(row) < skip_first + 2:
+                raise InvalidInput(f"prompt {i} has {len(row)} tokens; with skip_first={skip_first} a lens needs more")
+        here = slice(skip_first, -1)
+        sums = {layer: np.zeros((model.d_model, model.d_model)) for layer in sources}
+        for row in rows:
+            for layer, total in sums.items():
+                J = model.jacobian(
+                    row,
+                    (layer, "resid_post"),
+                    (last, "resid_post"),
+                    positions=here,
+                    source_positions=here,
+                    reduce="mean",
+                )
+                total += J.dense()
+        names = {"model_name": model.name, **{key: model.identity[key] for key in ("model_type", "weights")}}
+        settings = {"target_layer": last, "skip_first": skip_first, "max_tokens": max_tokens}
+        matrices = {layer: (total / len(rows)).astype(model.dtype) for layer, total in sums.items()}
+        return cls(matrices, len(rows), {**names, **settings})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file that anthropics/jacobian-lens and TransformerLens load: matrices in float16, as theirs. All or
+        nothing. Raises MissingDependency without PyTorch, InvalidInput for numbers beyond float16."""
+        torch = import_torch("writing a J-lens file (a torch.save archive)")
+        J = {}
+        for layer, matrix in self._matrices.items():
+            if not np.abs(matrix).max() <= np.finfo(np.float16).max:
+                raise InvalidInput(f"the lens at layer {layer} has entries beyond float16, which its files hold")
+            J[layer] = torch.from_numpy(matrix.astype(np.float16))
+        content = {"J": J, "n_prompts": self.n_prompts, "source_layers": list(J), "d_model": self.d_model}
+        buffer = io.BytesIO()
+        torch.save({**content, **({"metadata": self.metadata} if self.metadata else {})}, buffer)
+        write_bytes(path, buffer.getvalue())
+
+
+def _check(content: Any, torch: Any, path: str) -> tuple[dict[int, Array], int]:
+    """(J by layer, n_prompts) of what a lens file holds."""
+
+    def refuse(what: str) -> InvalidInput:
+        return InvalidInput(f"{path!r} is no J-lens file: {what}")
+
+    if not isinstance(content, dict) or not isinstance(content.get("J"), dict) or not content["J"]:
+        raise refuse("it has no dictionary 'J' of matrices by layer")
+    d, n_prompts = content.get("d_model"), content.get("n_prompts")
+    if type(d) is not int or type(n_prompts) is not int or n_prompts < 1:
+        raise refuse(f"d_model is {d!r} and n_prompts {n_prompts!r}; both must be positive integers")
+    listed = content.get("source_layers", list(content["J"]))
+    if not isinstance(listed, list) or sorted(map(str, listed)) != sorted(map(str, content["J"])):
+        raise refuse(f"its source_layers {shown(listed)} are not those of its matrices")
+    matrices = {}
+    for layer, J in content["J"].items():
+        if type(layer) is not int or layer < 0:
+            raise refuse(f"it has the layer {shown(layer)}")
+        if not isinstance(J, torch.Tensor) or tuple(J.shape) != (d, d) or not J.is_floating_point():
+            found = f"{tuple(J.shape)} of {J.dtype}" if isinstance(J, torch.Tensor) else type(J).__name__
+            raise refuse(f"J of layer {layer} is {found}; it must be ({d}, {d}) of floating point")
+        matrices[layer] = (J.float() if J.dtype == torch.bfloat16 else J).numpy()
+    return matrices, n_prompts

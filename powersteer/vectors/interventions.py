@@ -1,0 +1,89 @@
+"""Interventions: steering vectors and the positions they are added at, ready for the C core."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput, shown
+from ..inputs.positions import Canonical, Positions, canonical, describe, steering_ranges
+from ..inputs.sites import parse_site
+from ..loading.spec import Spec
+from .steering_vector import ProvenanceWarning, SteeringVector
+
+__all__ = ["Intervention", "Steering", "core_steering", "make_interventions"]
+
+Steering = SteeringVector | Sequence[SteeringVector]
+_EVERY_POSITION = np.array([[0, np.iinfo(np.int32).max]], dtype=np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    vector: SteeringVector
+    positions: Canonical
+    place: tuple[int, int]  # layer, site number of the core
+    array: NDArray[Any]  # (d,) in the core's scalar: what is added
+
+    def __str__(self) -> str:
+        return f"{self.vector.scale:.6g} × {self.vector.place} at {describe(self.positions)} ({self.vector.method})"
+
+
+def make_interventions(
+    vectors: Steering, positions: Positions, spec: Spec, real: np.dtype[Any], weights: str
+) -> tuple[Intervention, ...]:
+    """One intervention a vector. Raises InvalidInput for a vector that does not fit the model; warns with
+    ProvenanceWarning if it was made with another one."""
+    several = [vectors] if isinstance(vectors, SteeringVector) else vectors
+    if not isinstance(several, (list, tuple)) or not all(isinstance(v, SteeringVector) for v in several):
+        raise InvalidInput(
+            f"cannot steer with {shown(vectors)}: a SteeringVector or a list of them is needed; "
+            "SteeringVector.from_array(array, layer, site) makes one"
+        )
+    if not several:
+        raise InvalidInput("there is no vector to steer with: the list is empty")
+    for vector in several:
+        if vector.weights is not None and vector.weights != weights:
+            warnings.warn(
+                f"{vector!r} was made with another model ({vector.model or vector.weights}) and may mean nothing here; "
+                "dataclasses.replace(vec, weights=None) if you know that it does",
+                ProvenanceWarning,
+                stacklevel=4,
+            )
+    return tuple(_intervention(vector, canonical(positions), spec, real) for vector in several)
+
+
+def _intervention(vector: SteeringVector, positions: Canonical, spec: Spec, real: np.dtype[Any]) -> Intervention:
+    if len(vector) != spec.d_model:
+        raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {spec.d_model}")
+    site = parse_site(vector.place, n_layers=spec.n_layers, parallel=spec.parallel)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(vector.direction.astype(np.float64) * vector.scale, dtype=real)
+    if not np.isfinite(array).all():
+        raise InvalidInput(f"the vector's scale {vector.scale:.6g} is too large for {real}")
+    array.flags.writeable = False
+    return Intervention(vector, positions, (site.layer, site.index), array)
+
+
+def core_steering(
+    interventions: Iterable[Intervention], lengths: Sequence[int], totals: Sequence[int], row: int | None = None
+) -> list[tuple[int, int, NDArray[Any], int, NDArray[np.int32]]]:
+    """The core's list of (layer, site, vector, sequence or -1 for all, ranges).
+
+    lengths: tokens of each prompt; totals: tokens of each sequence with what will be generated. row: the one sequence
+    that is steered; None: every one.
+    """
+    steer = []
+    for item in interventions:
+        if item.positions is None:
+            steer.append((*item.place, item.array, -1 if row is None else row, _EVERY_POSITION))
+            continue
+        for i in range(len(lengths)) if row is None else (row,):
+            ranges = steering_ranges(item.positions, lengths[i], totals[i])
+            if len(ranges):
+                steer.append((*item.place, item.array, i, ranges))
+    return steer

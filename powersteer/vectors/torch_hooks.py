@@ -1,0 +1,372 @@
+"""A steering vector in a loaded transformers model, by PyTorch's forward hooks.
+
+Where transformers has no module for a site, the vector is added where the same sum is formed:
+
+    resid_pre             the block's input
+    attn_out, resid_mid   what attention, or the norm behind it, returns, over the residual multiplier
+    down_proj             what the MLP returns, before a norm behind it
+    mlp_out, resid_post   the block's output
+
+Positions are those of powersteer.positions, read from the arguments of each call of the model: a token's position is the
+number of tokens before it that the attention mask keeps, those in the key-value cache included. The prompt of a sequence
+is what its cache holds after the first call with that cache. Where mask, position_ids and cache leave a doubt, or
+contradict each other, the call raises InvalidInput and steers nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput, MissingDependency, UnsupportedModel
+from ..inputs.positions import Canonical, Positions, canonical, describe, includes, relative
+from ..inputs.sites import Site, parse_site
+
+if TYPE_CHECKING:
+    from ..loading.family import Facts, Family
+
+__all__ = ["Hook", "attach", "import_torch"]
+
+Array = NDArray[Any]
+Change = Callable[[Any], Any]  # of the activation (B, n, d) of one call
+
+
+def import_torch(purpose: str) -> Any:
+    """PyTorch, which only those who exchange tensors with it have. Raises MissingDependency."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependency(f"{purpose} needs PyTorch; pip install torch") from None
+    return torch
+
+
+class Hook:
+    """A vector attached to a transformers model, until `remove()` or the end of a `with` block.
+
+    `added`: how many positions it was added at so far, over all rows and calls; with positions=None paddings count.
+    """
+
+    def __init__(self, place: Site, positions: Canonical) -> None:
+        self.place, self.positions, self.added = place, positions, 0
+        self._handles: list[Any] = []
+        self._ran = False
+
+    def remove(self) -> None:
+        """Take the vector out again; once is enough, and more does no harm. Warns if the model ran meanwhile and
+        reached none of the positions."""
+        if self._detach() and self._ran and not self.added:
+            what = f"nothing was steered: the model ran, but never at positions {describe(self.positions)}"
+            warnings.warn(what, stacklevel=2)
+
+    def _detach(self) -> bool:
+        attached = bool(self._handles)
+        while self._handles:
+            self._handles.pop().remove()
+        return attached
+
+    def __enter__(self) -> Hook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.remove()
+        else:
+            self._detach()
+
+    def __repr__(self) -> str:
+        state = f"added at {self.added} positions so far" if self._handles else "removed"
+        return f"Hook({self.place} at {describe(self.positions)}, {state})"
+
+
+def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = None) -> Hook:
+    """Add `vector` (d,) at `place` in every forward pass of a transformers model, on its own device and in its dtype.
+
+    Raises UnsupportedModel for a model of another family or without the module that the site needs, InvalidInput for a
+    vector that does not fit. The hooks raise InvalidInput in the forward pass if the positions cannot be told.
+    """
+    from ..loading.family import value_of
+
+    torch = import_torch("hooking a transformers model")
+    family, facts = _read(hf_model)
+    parallel = bool(value_of(family.parallel, facts))
+    place, selected = parse_site(place, n_layers=facts.n_layers, parallel=parallel), canonical(positions)
+    if len(vector) != facts.d_model:
+        raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {facts.d_model}")
+    base, block = _base_and_block(hf_model, family, place.layer)
+    module, is_input, factor = _point(block, place.name, family, facts)
+    tensor = torch.as_tensor(vector / factor)
+    if not bool(tensor.to(hf_model.dtype).isfinite().all()):
+        raise InvalidInput(f"the vector, of length {np.linalg.norm(vector):.6g}, is too large for {hf_model.dtype}")
+    hook = Hook(place, selected)
+    calls = _Calls(selected)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # torch.compile does not see hooks that come after it; a static cache on a GPU compiles
+    eager = torch.compiler.disable  # positions are read anew in every call
+
+    @eager  # type: ignore[untyped-decorator]
+    def change(x: Any) -> Any:
+        here = tensor.to(x.dtype).to(x.device)
+        if selected is None:
+            hook.added += x[..., 0].numel()
+            return x + here
+        where = calls.where
+        if where is None or where.shape != x.shape[:-1]:
+            raise InvalidInput(
+                f"cannot tell the positions at {place}: its activations have shape {tuple(x.shape)} and the model was "
+                f"given {None if where is None else where.shape} tokens; call the whole model, or use positions=None"
+            )
+        hook.added, hook._ran = hook.added + int(where.sum()), True
+        return x + torch.as_tensor(where, device=x.device)[..., None] * here
+
+    if selected is not None:
+        if hf_model is not base:
+            hook._handles.append(hf_model.register_forward_pre_hook(eager(calls.outermost), with_kwargs=True))
+        hook._handles.append(base.register_forward_pre_hook(eager(calls.before), with_kwargs=True))
+        hook._handles.append(base.register_forward_hook(eager(calls.after)))
+    hook._handles.append(_register(module, is_input, change))
+    return hook
+
+
+def _read(hf_model: Any) -> tuple[Family, Facts]:
+    from ..loading.config import family_of, read_facts
+
+    if not hasattr(hf_model, "config") or not hasattr(hf_model, "named_modules"):
+        raise InvalidInput(f"a transformers model is needed, not {type(hf_model).__name__}")
+    where = f"the config of {type(hf_model).__name__}"
+    config = hf_model.config.to_dict()
+    for key in ("quantization_config", "compression_config"):  # of how weights are kept; activations are plain
+        config.pop(key, None)
+    family = family_of(config, where)
+    return family, read_facts(config, family, where)
+
+
+def _base_and_block(hf_model: Any, family: Family, layer: int) -> tuple[Any, Any]:
+    """The model without its head, and one of its blocks, by the names that its weights have."""
+    modules = dict(hf_model.named_modules())
+    path = family.layer.format(i=layer).rstrip(".")
+    for prefix in family.prefixes:
+        if prefix + path in modules:
+            return modules[prefix.rstrip(".")], modules[prefix + path]
+    raise UnsupportedModel(
+        f"{type(hf_model).__name__} has no module {family.prefixes[0] + path!r}; give the transformers model itself, "
+        "not what wraps it"
+    )
+
+
+def _point(block: Any, site: str, family: Family, facts: Facts) -> tuple[Any, bool, float]:
+    """(module, whether its input is meant, the site's value over the module's)"""
+    from ..loading.family import value_of
+
+    if site in ("resid_pre", "mlp_out", "resid_post"):
+        return block, site == "resid_pre", 1.0
+    if site == "down_proj":
+        # "mlp" is what transformers calls any family's mixture in memory
+        paths = ["mlp", *(linear.path.rpartition(".")[0] for linear in family.linears if "down" in linear.slots)]
+        if family.experts is not None:
+            paths.append(family.experts.router.rpartition(".")[0])
+        return _submodule(block, paths, site), False, 1.0
+    norms = [at.path for at in family.norms if at.slot == "post1" and value_of(at.when, facts)]
+    paths = norms or [linear.path.rpartition(".")[0] for linear in family.linears if "o" in linear.slots]
+    return _submodule(block, paths, site), False, float(family.resid_scale(facts))
+
+
+def _submodule(block: Any, paths: list[str], site: str) -> Any:
+    modules = dict(block.named_modules())
+    for path in paths:
+        if path in modules:
+            return modules[path]
+    raise UnsupportedModel(
+        f"{type(block).__name__} has no module {' or '.join(paths)!r}, where {site} would be hooked; use resid_post"
+    )
+
+
+def _register(module: Any, is_input: bool, change: Change) -> Any:
+    """The first of a tuple is the activation; which modules return tuples depends on the version of transformers."""
+
+    def first(values: Any) -> Any:
+        return (change(values[0]), *values[1:]) if isinstance(values, tuple) else change(values)
+
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return first(args), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+    if is_input:
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(lambda _, args, output: first(output))
+
+
+class _Prompt(NamedTuple):
+    lengths: Array  # (B,) tokens of every row
+    columns: int  # of the batch, padding included
+
+
+class _Calls:
+    """The positions to steer in every call of a model, read from the call's arguments."""
+
+    def __init__(self, positions: Canonical) -> None:
+        self.positions = positions
+        self._now = threading.local()  # torch's DataParallel calls the model from several threads at once
+        self._key = uuid.uuid4().hex  # of this hook's entry in a cache
+        self._texts: set[bytes] = set()  # hashes of the rows that were given without a cache
+
+    @property
+    def where(self) -> NDArray[np.bool_] | None:
+        """(B, n), of the call under way"""
+        return getattr(self._now, "where", None)
+
+    def outermost(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Assisted decoding asks for the logits of every candidate: its first call holds some behind the prompt."""
+        kept = kwargs.get("logits_to_keep", 1)
+        self._now.candidates = isinstance(kept, int) and kept > 1
+
+    def before(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._now.where = None
+        call = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        tokens: Any = call.get("input_ids")
+        tokens = call.get("inputs_embeds") if tokens is None else tokens
+        if tokens is None:
+            raise InvalidInput("cannot tell the positions: the model was given neither input_ids nor inputs_embeds")
+        batch, n = (int(size) for size in tokens.shape[:2])
+        cache = _cache_of(call.values())
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        at, totals = _columns(call, batch, n, seen, getattr(module.config, "sliding_window", None))
+        prompt = self._prompt(cache, seen, at, totals)
+        if cache is None and relative(self.positions) and not tokens.is_meta:
+            self._refuse_growth(tokens)
+        where = np.zeros((batch, n), dtype=bool)
+        for i in np.flatnonzero((at >= 0).any(1)):  # a row may be padding, where prompts are read in pieces
+            where[i] = includes(self.positions, at[i], int(prompt.lengths[i])) & (at[i] >= 0)
+        self._remember(cache, prompt)
+        self._now.where, self._now.prompt = where, prompt
+
+    def after(self, module: Any, args: Any, output: Any) -> None:
+        self._now.where = None
+        values = output.values() if isinstance(output, Mapping) else output
+        self._remember(_cache_of(values if isinstance(output, Mapping | tuple) else ()), self._now.prompt)
+
+    def _remember(self, cache: Any, prompt: _Prompt) -> None:
+        """In the cache itself, so that a copy of it has the same prompt."""
+        if cache is not None:
+            vars(cache).setdefault("_powersteer_prompts", {})[self._key] = prompt
+
+    def _prompt(self, cache: Any, seen: int, at: Array, totals: Array) -> _Prompt:
+        (batch, n), counted = at.shape, relative(self.positions)
+        now = _Prompt(totals, seen + n)
+        known = vars(cache).get("_powersteer_prompts", {}).get(self._key) if seen else None
+        candidates, self._now.candidates = getattr(self._now, "candidates", False), False
+        if known is None and cache is not None and candidates and counted:
+            self._refuse_end("candidates of assisted decoding may follow it in the same call")
+        if known is None or (len(known.lengths) != batch and not counted):
+            return now
+        if counted and (n > 1 or len(known.lengths) != batch or bool((totals < known.lengths).any())):
+            self._refuse_end(
+                f"a cache that held {len(known.lengths)} x {known.columns} tokens after its first call holds {seen} a "
+                f"row and is continued with {batch} x {n}"
+            )
+        if bool((totals - known.lengths > seen + n - known.columns).any()):
+            _refuse(batch, n, seen, "the padding of the prompt is no longer masked, or rows of the cache have moved")
+        return known if counted else now
+
+    def _refuse_growth(self, tokens: Any) -> None:
+        """Generation without a cache gives the whole text at every step, one token longer each time."""
+        import torch
+
+        rows = tokens.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+        size = rows.shape[1] // tokens.shape[1]  # bytes of a token
+        grown = all(_digest(row[:-size]) in self._texts for row in rows)
+        self._texts.update(map(_digest, rows))
+        if grown:
+            self._refuse_end("without a cache, these are the tokens of an earlier call and one more")
+
+    def _refuse_end(self, why: str) -> NoReturn:
+        raise InvalidInput(
+            f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from: {why}; use "
+            "positions that count from the start, generate plainly with a cache, or hook the model anew for each text"
+        )
+
+
+def _digest(row: Array) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
+def _cache_of(values: Iterable[Any]) -> Any:
+    """The key-value cache among arguments or outputs. Its name depends on the version of transformers, its methods do not.
+
+    Raises InvalidInput for a cache without a length: tuples of tensors, the pages of continuous batching.
+    """
+    found = {}
+    for value in values:
+        nested = isinstance(value, tuple | list) and any(isinstance(item, tuple | list) for item in value)
+        if callable(getattr(value, "get_seq_length", None)):
+            found[id(value)] = value
+        elif nested or (callable(getattr(value, "update", None)) and not isinstance(value, Mapping | set)):
+            raise InvalidInput(
+                f"cannot tell the positions: a {type(value).__name__} does not say how many tokens of each row it "
+                "holds; use a transformers Cache, or positions=None"
+            )
+    if len(found) > 1:
+        raise InvalidInput(f"cannot tell the positions: the model was given {len(found)} caches")
+    return next(iter(found.values()), None)
+
+
+def _columns(call: Mapping[str, Any], batch: int, n: int, seen: int, window: int | None) -> tuple[Array, Array]:
+    """(position of every token (B, n), -1 for padding; tokens of every row so far (B,)) of one call."""
+    mask, columns = call.get("attention_mask"), np.arange(seen, seen + n)
+    ids, start = (_integers(call.get(name), batch, n, seen) for name in ("position_ids", "cache_position"))
+    if start is not None and not np.array_equal(start, np.broadcast_to(columns, (batch, n))):
+        _refuse(batch, n, seen, "cache_position does not follow what the cache holds")
+    if isinstance(mask, Mapping):  # by kind of layer
+        window = None if "full_attention" in mask else window
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if mask is None or (getattr(mask, "ndim", 0) == 2 and tuple(mask.shape) == (batch, seen + n)):
+        kept = np.ones((batch, seen + n), dtype=bool) if mask is None else (mask != 0).cpu().numpy()
+        at = np.where(kept, kept.cumsum(1) - 1, -1)[:, seen:]
+        if ids is not None and not any(((ids == count) | (at < 0)).all() for count in (at, columns)):
+            _refuse(batch, n, seen, "position_ids do not count the tokens that the mask keeps")
+        return at, kept.sum(1)
+    if getattr(mask, "ndim", 0) != 4 or tuple(mask.shape[1:3]) != (1, n) or ids is None:
+        _refuse(batch, n, seen, f"the attention mask has shape {tuple(getattr(mask, 'shape', ()))}")
+    return _masked_columns(mask, ids, seen, window)
+
+
+def _masked_columns(mask: Any, ids: Array, seen: int, window: int | None) -> tuple[Array, Array]:
+    """Of a mask (B, 1, n, keys) that was made beforehand, as for a static cache: a token at position p attends to p + 1
+    tokens, or to as many as the sliding window has. Padding does not, whatever its position_ids."""
+    attended = (mask if mask.dtype.is_floating_point is False else mask == 0)[:, 0].sum(-1).cpu().numpy()
+    real = (attended == ids + 1) | (attended == np.minimum(ids + 1, window or ids + 1))
+    at = np.where(real, ids, -1)
+    totals = at.max(1) + 1
+    first = (totals - real.sum(1))[:, None]
+    gaps = at != np.where(real, first + real.cumsum(1) - 1, -1)
+    masked = np.isin(attended, (0, mask.shape[-1])).all(1)  # a row of padding attends to nothing, or to everything
+    if gaps.any() or not (real.any(1) | masked).all() or (first > seen).any():
+        _refuse(len(ids), ids.shape[1], seen, "position_ids do not count the tokens that the mask keeps")
+    return at, totals
+
+
+def _integers(tensor: Any, batch: int, n: int, seen: int) -> Array | None:
+    if tensor is None:
+        return None
+    if tuple(tensor.shape) not in ((n,), (1, n), (batch, n)):
+        _refuse(batch, n, seen, f"position_ids have shape {tuple(tensor.shape)}")
+    return np.broadcast_to(tensor.cpu().numpy(), (batch, n))
+
+
+def _refuse(batch: int, n: int, seen: int, why: str) -> NoReturn:
+    raise InvalidInput(
+        f"cannot tell the positions of {batch} x {n} tokens after {seen} in the cache: {why}; give the attention mask of "
+        f"all of them, ({batch}, {seen + n}), padded on the left, and leave position_ids to the model"
+    )
