@@ -25,7 +25,7 @@ def flag(name):
 
 def flags():
     """(compile, link) flags. No fast-math: sums keep their order. Contraction to fused multiply-add is allowed, and
-    -march is never given: kernels choose their instruction set at run time (csrc/base/instructions.h)."""
+    -march is never given: kernels choose their instruction set at run time (csrc/base/cpu.h)."""
     if sys.platform == "win32":
         return ["/O2", "/std:c11", "/experimental:c11atomics"], []
     compile_, link = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra"], ["-lm"]

@@ -62,11 +62,11 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
     if n_experts:
         spec |= {"n_experts": n_experts, "top_k": top_k, "d_expert": d_ff, "norm_topk": norm_topk}
     top = {"embed": matrix(n_vocab, d_model) if stored == "bfloat16" else matrix(n_vocab, d_model) * 2,
-           "head": matrix(n_vocab, d_model), "final_norm": norm_of(d_model)}
+           "lm_head": matrix(n_vocab, d_model), "final_norm": norm_of(d_model)}
     if learned_positions:
         top["pos_embed"] = matrix(n_ctx, d_model)
     if head_bias:
-        top["head_bias"] = vector(n_vocab)
+        top["lm_head_bias"] = vector(n_vocab)
     return reference.Twin(spec, layers, top)
 
 

@@ -190,7 +190,7 @@ def forward(twin, tokens, steer=()):
         d = visit(index, "down_proj", (mixture if "router" in layer else mlp)(m, layer, inner))
         b = visit(index, "mlp_out", s * normed(d, layer.get("post2")))
         x = visit(index, "resid_post", x + a + b if m["parallel"] else x + b)
-    logits = m["logit_scale"] * linear(normed(x, top.get("final_norm")), top["head"], top.get("head_bias"))
+    logits = m["logit_scale"] * linear(normed(x, top.get("final_norm")), top["lm_head"], top.get("lm_head_bias"))
     return softcap(m["logit_softcap"], logits), acts
 
 

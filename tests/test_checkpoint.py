@@ -100,7 +100,7 @@ def test_a_big_bfloat16_file_stays_mapped(tmp_path):
     spec = load_checkpoint(tmp_path).spec
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert spec.nbytes > 256_000_000 and spec.head is spec.embed and peak < 8 << 20
+    assert spec.nbytes > 256_000_000 and spec.lm_head is spec.embed and peak < 8 << 20
 
 
 # ---- shards, other formats, the hub ----------------------------------------------------------------------------------

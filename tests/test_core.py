@@ -81,7 +81,7 @@ def test_jacobian_of_any_table(table, lengths, mean, data):
 
 
 def test_many_targets_in_one_sweep():
-    """Each lane of a shared sweep gives what a sweep of its own gives."""
+    """Each column of a shared sweep gives what a sweep of its own gives."""
     for table in ({}, {"parallel": True, "norms": ("norm1",)}, {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0}):
         rng = np.random.default_rng(1)
         twin = random_model(n_layers=4, **table)
@@ -90,11 +90,11 @@ def test_many_targets_in_one_sweep():
         source, targets = (0, 4), [(1, 4), (3, 5), "next_token", (2, 1), (2, 4), (3, 3), "logits", (1, 5), (3, 0)]
         sources, positions = some_positions(rng, prompts), [some_positions(rng, prompts) for _ in targets]
         J = _core64.Jacobian(model, prompts, [], source, targets, sources, positions, False)
-        lanes = [(int(t), rng.normal(size=12), np.zeros(J.shape[t][0])) for _ in range(3) for t in rng.permutation(len(targets))]
-        J.apply_each(lanes)
-        back = [(t, np.zeros(12), u) for t, _, u in lanes]
+        columns = [(int(t), rng.normal(size=12), np.zeros(J.shape[t][0])) for _ in range(3) for t in rng.permutation(len(targets))]
+        J.apply_each(columns)
+        back = [(t, np.zeros(12), u) for t, _, u in columns]
         J.apply_t_each(back)
-        for (t, v, u), (_, w, _) in zip(lanes, back, strict=True):
+        for (t, v, u), (_, w, _) in zip(columns, back, strict=True):
             alone = _core64.Jacobian(model, prompts, [], source, targets[t], sources, positions[t], False)
             assert_close(u, alone.apply(v[None])[0], 1e-12)
             assert_close(w, alone.apply_t(u[None])[0], 1e-12)
@@ -116,7 +116,7 @@ def test_one_sweep_that_every_target_reads(mean):
             sources, positions = some_positions(rng, prompts), [some_positions(rng, prompts) for _ in targets]
             J = _core64.Jacobian(core_model(twin), prompts, [], source, targets, sources, positions, mean)
             V = rng.normal(size=(200, 12))  # more than one sweep carries
-            for t, U in enumerate(J.fan(V)):
+            for t, U in enumerate(J.apply_all(V)):
                 alone = _core64.Jacobian(core_model(twin), prompts, [], source, targets[t], sources, positions[t], mean)
                 assert_close(U, alone.apply(V), 1e-12)
 
@@ -206,7 +206,7 @@ def test_decoding_is_the_forward_pass():
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_of_equal_logits_the_lowest_id_is_chosen(temperature):
     twin = random_model(4, n_vocab=24)
-    twin.top["head"][12:] = twin.top["head"][:12]
+    twin.top["lm_head"][12:] = twin.top["lm_head"][:12]
     decoder = _core64.Decoder(core_model(twin), [ids(5, 2), ids(20)], ids(9, 9), [], temperature, 1, 1.0, np.zeros(2, np.uint64))
     for _ in range(5):
         assert np.array_equal(decoder.step(), decoder.logits().argmax(1))
@@ -335,13 +335,13 @@ BAD_CALLS = {
     "V": (lambda m: jacobian(m).apply(np.zeros((2, 11))), r"V must be a float64 array of shape \(n, 12\), got \(2, 11\)"),
     "V dtype": (lambda m: jacobian(m).apply(np.zeros((2, 12), np.float32)), "V must be a float64"),
     "V kind": (lambda m: jacobian(m).apply([1.0]), "got <class 'list'>"),
-    "fan V": (lambda m: jacobian(m).fan(np.zeros(12)), r"got \(12,\)"),
+    "apply_all V": (lambda m: jacobian(m).apply_all(np.zeros(12)), r"got \(12,\)"),
     "apply of several": (lambda m: jacobian(m, [(1, 4), (1, 5)], to=[[ids(0)]] * 2).apply(np.zeros((1, 12))), "apply_each"),
-    "no lanes": (lambda m: jacobian(m).apply_each(()), "lanes must be a list"),
-    "lane": (lambda m: jacobian(m).apply_each([[0]]), r"a lane must be a tuple \(target, v, u\)"),
-    "lane target": (lambda m: jacobian(m).apply_each([(1, np.zeros(12), np.zeros(12))]), "there is no target 1"),
+    "no columns": (lambda m: jacobian(m).apply_each(()), "columns must be a list"),
+    "column": (lambda m: jacobian(m).apply_each([[0]]), r"a column must be a tuple \(target, v, u\)"),
+    "column target": (lambda m: jacobian(m).apply_each([(1, np.zeros(12), np.zeros(12))]), "there is no target 1"),
     "logits of nothing": (lambda m: decoder(m).logits(), "comes after a step"),
-    "lane output": (lambda m: jacobian(m).apply_each([(0, np.zeros(12), read_only(12))]), "read-only"),
+    "column output": (lambda m: jacobian(m).apply_each([(0, np.zeros(12), read_only(12))]), "read-only"),
 }
 
 
@@ -378,7 +378,7 @@ def test_a_parallel_block_has_no_middle():
 
 def test_logits_that_are_not_finite():
     twin = random_model(9)
-    twin.top["head"][2, 3] = np.inf
+    twin.top["lm_head"][2, 3] = np.inf
     with pytest.raises(powersteer.NumericalError, match="the logits are not finite"):
         core_model(twin).forward([ids(1, 2)], [], [], "all")
 

@@ -81,8 +81,8 @@ class Everything:
     def apply_t(self):
         return self.J.T @ self.U, self.head.T @ np.ones(self.head.shape[0])
 
-    def fan(self):
-        return self.many.fan(self.W)
+    def apply_all(self):
+        return self.many.apply_all(self.W)
 
     def lanes(self):
         return [(r.S, r.Vh, r.U) for r in self.many.svd(2)]

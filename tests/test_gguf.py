@@ -161,7 +161,7 @@ def test_quantised_files_give_what_their_decoded_weights_give(arch, tmp_path):
     assert error(logits(model), wanted) < 1e-14
     assert model.spec.layers[0].q.dtype == np.float32
     if hf.config.tie_word_embeddings:
-        assert model.spec.head is model.spec.embed
+        assert model.spec.lm_head is model.spec.embed
 
 
 def test_steering_and_jacobian_work(files):

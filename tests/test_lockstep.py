@@ -81,7 +81,7 @@ def test_together_as_alone(positions):
     results = J.svd(k=5, tol=1e-8)
     again = model.jacobians(PROMPTS, 0, targets, positions=positions).svd(k=5, tol=1e-8)
     V = np.eye(model.d_model)[:3]
-    for target, base, matrix, fan, result, same in zip(targets, J.bases, J.dense(), J.fan(V), results, again, strict=True):
+    for target, base, matrix, fan, result, same in zip(targets, J.bases, J.dense(), J.apply_all(V), results, again, strict=True):
         at = slice(-1, None) if isinstance(target, str) else positions
         alone = model.jacobian(PROMPTS, 0, target, positions=at)
         want = alone.svd(k=5, method="dense")

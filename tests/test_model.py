@@ -443,9 +443,9 @@ def test_stop_tokens(model):
 def test_the_models_end_tokens_stop_by_default():
     """A vector at the last site that makes the end token win, where it would not."""
     model, twin = tiny()
-    twin.top["head"][EOS] *= 9
+    twin.top["lm_head"][EOS] *= 9
     prompt = next([BOS, i] for i in range(99) if model([BOS, i])[-1, EOS] < 0)
-    push = ps.SteeringVector.from_array(1e3 * twin.top["final_norm"][0] * twin.top["head"][EOS], 1, "resid_post")
+    push = ps.SteeringVector.from_array(1e3 * twin.top["final_norm"][0] * twin.top["lm_head"][EOS], 1, "resid_post")
     view = model.steered(push, positions="generated")
     out = view.generate(prompt, 12)
     assert out.finish_reason == "stop" and out.stop == EOS and out.tokens[-1] == EOS and len(out.tokens) == 2

@@ -35,8 +35,8 @@ def speaker(logits, threads=2):
     """A core model whose logits are these after any prompt."""
     real = logits.dtype.type
     twin = random_model(0, real=real, n_layers=1, n_vocab=len(logits), scale=0.0, head_bias=True, ropes=1)
-    twin.top["head"][:] = 0
-    twin.top["head_bias"] = logits
+    twin.top["lm_head"][:] = 0
+    twin.top["lm_head_bias"] = logits
     return CORES[real].Model(twin.spec, twin.layers, twin.top, threads)
 
 

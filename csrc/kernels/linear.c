@@ -1,8 +1,8 @@
 #include "kernels/linear.h"
 #include <string.h>
 #include "base/half.h"
-#include "kernels/skinny.h"
-#include "kernels/tile.h"
+#include "kernels/gemv.h"
+#include "kernels/gemm_packed.h"
 
 static ptrdiff_t row_offset(const weight *W, size_t o) {
     return (ptrdiff_t)(o / W->group) * W->group_stride + (ptrdiff_t)(o % W->group) * W->out_stride;
@@ -33,7 +33,7 @@ static char in_place_layout(const weight *W) {
     return 0;
 }
 
-size_t linear_scratch(const weight *W) { return W->data ? TILE_SCRATCH : 0; }
+size_t linear_scratch(const weight *W) { return W->data ? GEMM_SCRATCH : 0; }
 
 static const void *element(const weight *W, size_t o, size_t i) {
     static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
@@ -52,15 +52,15 @@ typedef struct {
     real *out, *scratch, beta;
     size_t scratch_stride;
     const weight *W;
-    char layout; /* linear_t: as the BLAS reads W, 0: as tile.h does */
+    char layout; /* linear_t: as the BLAS reads W, 0: as gemm_packed.h does */
 } product;
 
 enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
-enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of tile.h */
+enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of gemm_packed.h */
 
-static int is_skinny(const weight *W, size_t M) { return M <= SKINNY_ROWS && W->in_stride == 1 && W->group == W->n_out; }
+static int is_gemv(const weight *W, size_t M) { return M <= GEMV_MAX_ROWS && W->in_stride == 1 && W->group == W->n_out; }
 
-static void skinny_task(void *ctx, size_t task, int worker) {
+static void gemv_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
     const weight *W = p->W;
     size_t n0, n1;
@@ -69,7 +69,7 @@ static void skinny_task(void *ctx, size_t task, int worker) {
     n0 *= COLUMNS;
     n1 = smaller(n1 * COLUMNS, W->n_out);
     if (n1 > n0)
-        skinny(p->rt->kind, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
+        gemv(p->rt->kind, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
                p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
 }
 
@@ -92,7 +92,7 @@ static void linear_task(void *ctx, size_t task, int worker) {
     real *Y = p->out + m0 * p->ld_out;
     for (size_t a = n0, b; a < n1; a = b) {
         b = run_end(W, a, n1);
-        tile(p->rt->kind, &(tile_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
+        gemm_packed(p->rt->kind, &(gemm_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
                           .k_stride = W->in_stride, .n_stride = W->out_stride, .bias = p->bias ? p->bias + a : NULL,
                           .Y = Y + a, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
@@ -112,7 +112,7 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
     }
     for (size_t a = 0, b; a < W->n_out; a = b) {
         b = run_end(W, a, W->n_out);
-        tile(p->rt->kind, &(tile_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
+        gemm_packed(p->rt->kind, &(gemm_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
                           .data = element(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride,
                           .add = a || p->beta != 0, .Y = X, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
@@ -120,21 +120,21 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
 
 static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
 
-/* Rows up to which linear_t is faster by tile.h than by the BLAS; measured. */
-static size_t tile_rows(instructions kind) { return kind == AVX512 ? 192 : 0; }
+/* Rows up to which linear_t is faster by gemm_packed.h than by the BLAS; measured. */
+static size_t gemm_packed_max_rows(cpu_isa kind) { return kind == AVX512 ? 192 : 0; }
 
 /* Splits an (M, N) result over the threads. A part of m x n reads (and packs) m rows of the activations and n columns
- * of the weight: rows*N + cols*M in all; tile.h packs the weight alone, and turning or widening it is dearer. */
-static void run_grid(product *p, size_t N, pool_task task) {
-    size_t threads = (size_t)pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
-    if (operations(p) < POOL_WORTH) threads = 1;
+ * of the weight: rows*N + cols*M in all; gemm_packed.h packs the weight alone, and turning or widening it is dearer. */
+static void run_grid(product *p, size_t N, thread_pool_task task) {
+    size_t threads = (size_t)thread_pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
+    if (operations(p) < THREAD_POOL_WORTH) threads = 1;
     p->rows = 1, p->cols = smaller(threads, panels);
     for (size_t rows = 1; rows <= threads; rows++) {
         size_t cols = threads / rows, cost = rows * N * (p->layout ? 1 : 3) + cols * p->M;
         if (threads % rows || (rows > 1 && rows > p->M / 4) || cols > panels) continue; /* no slivers */
         if (!best || cost < best) best = cost, p->rows = rows, p->cols = cols;
     }
-    pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
+    thread_pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
 }
 
 /* Rows at a time, so that a product of any size stops within RUNTIME_SLICE operations. */
@@ -143,11 +143,11 @@ static size_t rows_at_a_time(const product *p) {
     return rows < 256 ? 256 : rows < (double)p->M ? (size_t)rows : p->M;
 }
 
-static void run_by_rows(product *p, size_t N, pool_task task) {
+static void run_by_rows(product *p, size_t N, thread_pool_task task) {
     size_t all = p->M, step = rows_at_a_time(p);
     for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
         p->M = all - m < step ? all - m : step;
-        p->layout = task == linear_t_task && p->M > tile_rows(p->rt->kind) ? in_place_layout(p->W) : 0;
+        p->layout = task == linear_t_task && p->M > gemm_packed_max_rows(p->rt->kind) ? in_place_layout(p->W) : 0;
         run_grid(p, N, task);
         p->in += p->M * p->ld_in;
         p->out += p->M * p->ld_out;
@@ -158,9 +158,9 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
             real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
-    if (is_skinny(W, M)) {
-        p.cols = operations(&p) < POOL_WORTH ? 1 : CHUNKS * (size_t)pool_threads(rt->pool);
-        pool_run(rt->pool, p.cols, operations(&p), skinny_task, &p);
+    if (is_gemv(W, M)) {
+        p.cols = operations(&p) < THREAD_POOL_WORTH ? 1 : CHUNKS * (size_t)thread_pool_threads(rt->pool);
+        thread_pool_run(rt->pool, p.cols, operations(&p), gemv_task, &p);
     } else {
         run_by_rows(&p, W->n_out, linear_task);
     }

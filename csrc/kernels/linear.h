@@ -1,13 +1,13 @@
 /* Products with a weight as it is stored: float32, float64, float16 or bfloat16, any strides. No second copy of the model
  * exists.
  *
- * linear, which the forward pass is made of, sums in one order (tile.h) whatever the number of rows and threads, so that a
- * row's result has the same bits alone and among others. It uses skinny.h for few rows and tile.h for many. linear_t, the
+ * linear, which the forward pass is made of, sums in one order (gemm_packed.h) whatever the number of rows and threads, so that a
+ * row's result has the same bits alone and among others. It uses gemv.h for few rows and gemm_packed.h for many. linear_t, the
  * transpose, goes through the BLAS where that is faster, and promises no such thing. */
 #ifndef PS_LINEAR_H
 #define PS_LINEAR_H
 #include "kernels/runtime.h"
-#include "ops/spec.h"
+#include "kernels/weight.h"
 
 /* Reals of scratch a worker that linear and linear_t need for W; 0 if it is absent. */
 size_t linear_scratch(const weight *W);

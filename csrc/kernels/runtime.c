@@ -6,7 +6,7 @@ int runtime_stopped(const runtime *rt) {
 }
 
 typedef struct {
-    pool_task task;
+    thread_pool_task task;
     void *ctx;
     size_t first;
 } slice;
@@ -16,12 +16,12 @@ static void slice_task(void *ctx, size_t i, int worker) {
     s->task(s->ctx, s->first + i, worker);
 }
 
-void runtime_run(const runtime *rt, size_t n, double operations, pool_task task, void *ctx) {
+void runtime_run(const runtime *rt, size_t n, double operations, thread_pool_task task, void *ctx) {
     size_t slices = 1 + (size_t)(operations / RUNTIME_SLICE);
     for (size_t i = 0; i < slices && !runtime_stopped(rt); i++) {
         size_t begin, end;
         part(n, slices, i, &begin, &end);
         slice s = {task, ctx, begin};
-        if (end > begin) pool_run(rt->pool, end - begin, operations / (double)slices, slice_task, &s);
+        if (end > begin) thread_pool_run(rt->pool, end - begin, operations / (double)slices, slice_task, &s);
     }
 }

@@ -3,13 +3,13 @@
 #ifndef PS_RUNTIME_H
 #define PS_RUNTIME_H
 #include "kernels/blas.h"
-#include "base/instructions.h"
-#include "base/parallel.h"
+#include "base/cpu.h"
+#include "base/thread_pool.h"
 
 typedef struct {
     const blas *blas;
-    pool *pool;
-    instructions kind;
+    thread_pool *pool;
+    cpu_isa kind;
     /* Non-zero: stop. Called on the caller's thread between operations; once it has said stop it goes on saying so.
      * A product that finds it so is left undone, and whoever can return an error next asks again. */
     ps_code (*poll)(void *ctx, ps_status *st);
@@ -23,8 +23,8 @@ static inline ps_code runtime_poll(const runtime *rt, ps_status *st) {
 /* Whether to leave the rest undone, for those who cannot return an error. */
 int runtime_stopped(const runtime *rt);
 
-/* pool_run, with a look at the poll every RUNTIME_SLICE operations, some tenths of a second. */
+/* thread_pool_run, with a look at the poll every RUNTIME_SLICE operations, some tenths of a second. */
 static const double RUNTIME_SLICE = 1e10;
-void runtime_run(const runtime *rt, size_t n, double operations, pool_task task, void *ctx);
+void runtime_run(const runtime *rt, size_t n, double operations, thread_pool_task task, void *ctx);
 
 #endif

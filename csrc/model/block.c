@@ -1,8 +1,8 @@
 #include "model/block.h"
 #include <string.h>
 #include "kernels/linear.h"
-#include "ops/rows.h"
-#include "base/vec.h"
+#include "ops/rowwise.h"
+#include "base/reduce.h"
 
 int block_shares_norm(const spec *m, size_t layer) { return m->parallel && !m->layer[layer].norm2.present; }
 
@@ -54,7 +54,7 @@ ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size
 
 void sweep_scratch_free(sweep_scratch *s) { arena_free(&s->memory); }
 
-/* ---- the parts as rows.h wants them ---- */
+/* ---- the parts as rowwise.h wants them ---- */
 
 static norm_rows norm_of(const spec *m, const norm *w, real *xhat, real *r, const size_t *map, size_t n_t, size_t n,
                          double scale) {
@@ -94,7 +94,7 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
     const real *in = x;
     if (y->norm1.present) {
         norm_rows a = norm_of(m, &y->norm1, t->xhat1, t->r1, NULL, 1, n, 1);
-        rows_norm_forward(rt, &a, x, s->normed);
+        rowwise_norm_forward(rt, &a, x, s->normed);
         in = s->normed;
     }
     linear(rt, n, in, C, &y->q, y->q_bias, t->q, W, s->panel, s->panel_stride);
@@ -103,13 +103,13 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
     if (m->qk_norm != QK_NORM_NONE) {
         norm_rows aq = head_norm_of(m, &y->q_norm, m->n_heads, t->xhat_q, t->r_q, NULL, 1, n);
         norm_rows ak = head_norm_of(m, &y->k_norm, m->n_kv_heads, t->xhat_k, t->r_k, NULL, 1, n);
-        rows_norm_forward(rt, &aq, t->q, t->q);
-        rows_norm_forward(rt, &ak, t->k, t->k);
+        rowwise_norm_forward(rt, &aq, t->q, t->q);
+        rowwise_norm_forward(rt, &ak, t->k, t->k);
     }
     if (y->rope >= 0) {
         rope_rows rq = rope_of(m, b, layer, m->n_heads, NULL, 1, n), rk = rope_of(m, b, layer, m->n_kv_heads, NULL, 1, n);
-        rows_rope(rt, &rq, 0, t->q);
-        rows_rope(rt, &rk, 0, t->k);
+        rowwise_rope(rt, &rq, 0, t->q);
+        rowwise_rope(rt, &rk, 0, t->k);
     }
     if (c) cache_write(c, layer, b, t->k, t->v);
     for (size_t i = 0; i < b->n_seq; i++) {
@@ -123,9 +123,9 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
     linear(rt, n, s->heads, W, &y->o, y->o_bias, s->attn, C, s->panel, s->panel_stride);
     if (y->post1.present) {
         norm_rows p = norm_of(m, &y->post1, t->xhat_a, t->r_a, NULL, 1, n, m->resid_scale);
-        rows_norm_forward(rt, &p, s->attn, s->attn);
+        rowwise_norm_forward(rt, &p, s->attn, s->attn);
     } else {
-        rows_scale(rt, n * C, (real)m->resid_scale, s->attn);
+        rowwise_scale(rt, n * C, (real)m->resid_scale, s->attn);
     }
 }
 
@@ -136,7 +136,7 @@ static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, siz
     const real *in = block_shares_norm(m, layer) && y->norm1.present ? s->normed : x;
     if (y->norm2.present) {
         norm_rows a = norm_of(m, &y->norm2, t->xhat2, t->r2, NULL, 1, n, 1);
-        rows_norm_forward(rt, &a, x, s->normed);
+        rowwise_norm_forward(rt, &a, x, s->normed);
         in = s->normed;
     }
     if (y->router.data) {
@@ -147,37 +147,37 @@ static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, siz
     }
     if (m->gated) linear(rt, n, in, C, &y->gate, y->gate_bias, t->slope, F, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->up, y->up_bias, t->lift, F, s->panel, s->panel_stride);
-    rows_mlp_forward(rt, m->act, n, F, m->gated ? t->slope : NULL, t->lift, s->hidden);
+    rowwise_mlp_forward(rt, m->act, n, F, m->gated ? t->slope : NULL, t->lift, s->hidden);
     linear(rt, n, s->hidden, F, &y->down, y->down_bias, s->mlp, C, s->panel, s->panel_stride);
 }
 
 ps_code block_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
-                      block_scratch *s, const visits *v, real *x, ps_status *st) {
+                      block_scratch *s, const hooks *v, real *x, ps_status *st) {
     const layer_spec *y = &m->layer[layer];
     size_t n = b->n_rows, C = m->d_model;
-    visit_site(v, layer, SITE_RESID_PRE, b, C, x);
+    run_hooks(v, layer, SITE_RESID_PRE, b, C, x);
     attn_forward(rt, m, layer, b, c, t, s, x);
-    visit_site(v, layer, SITE_ATTN_OUT, b, C, s->attn);
+    run_hooks(v, layer, SITE_ATTN_OUT, b, C, s->attn);
     if (!m->parallel) {
-        rows_add(rt, n * C, s->attn, x);
-        visit_site(v, layer, SITE_RESID_MID, b, C, x);
+        rowwise_add(rt, n * C, s->attn, x);
+        run_hooks(v, layer, SITE_RESID_MID, b, C, x);
     }
     if (runtime_poll(rt, st)) return st->code;
     mlp_forward_rows(rt, m, layer, n, t, s, x);
-    visit_site(v, layer, SITE_DOWN_PROJ, b, C, s->mlp);
+    run_hooks(v, layer, SITE_DOWN_PROJ, b, C, s->mlp);
     if (y->post2.present) {
         norm_rows p = norm_of(m, &y->post2, t->xhat_m, t->r_m, NULL, 1, n, m->resid_scale);
-        rows_norm_forward(rt, &p, s->mlp, s->mlp);
+        rowwise_norm_forward(rt, &p, s->mlp, s->mlp);
     } else {
-        rows_scale(rt, n * C, (real)m->resid_scale, s->mlp);
+        rowwise_scale(rt, n * C, (real)m->resid_scale, s->mlp);
     }
-    visit_site(v, layer, SITE_MLP_OUT, b, C, s->mlp);
-    if (m->parallel) rows_add(rt, n * C, s->attn, x);
-    rows_add(rt, n * C, s->mlp, x);
-    visit_site(v, layer, SITE_RESID_POST, b, C, x);
+    run_hooks(v, layer, SITE_MLP_OUT, b, C, s->mlp);
+    if (m->parallel) rowwise_add(rt, n * C, s->attn, x);
+    rowwise_add(rt, n * C, s->mlp, x);
+    run_hooks(v, layer, SITE_RESID_POST, b, C, x);
     if (runtime_poll(rt, st)) return st->code;
     for (size_t r = 0; r < n; r++)
-        if (!vec_finite(C, x + r * C))
+        if (!reduce_finite(C, x + r * C))
             return ps_fail(st, PS_ERR_NONFINITE, "the output of layer %zu at position %d is not finite: NaN or infinity in "
                            "the weights or the steering vector, or activations beyond the range of this dtype", layer, b->pos[r]);
     return PS_OK;
@@ -204,7 +204,7 @@ static attention taped_attention(const block_call *c) {
     }
     const real *q = c->t->q;
     if (c->q->n != b->n_rows) {
-        rows_gather(1, b->n_rows, c->q->n, c->q->row, W, c->t->q, c->s->taped_q);
+        rowwise_gather(1, b->n_rows, c->q->n, c->q->row, W, c->t->q, c->s->taped_q);
         q = c->s->taped_q;
     }
     return attention_of(c->m, c->layer, b->n_seq, c->s->seq, q, c->q->pos, c->s->head_scratch, c->s->head_stride);
@@ -214,9 +214,9 @@ static attention taped_attention(const block_call *c) {
 static void post_rows(const block_call *c, const norm *w, real *xhat, real *r, real *x, int transposed) {
     if (w->present) {
         norm_rows p = norm_of(c->m, w, xhat, r, c->q->row, c->n_t, c->q->n, c->m->resid_scale);
-        (transposed ? rows_norm_vjp : rows_norm_jvp)(c->rt, &p, x, x);
+        (transposed ? rowwise_norm_vjp : rowwise_norm_jvp)(c->rt, &p, x, x);
     } else {
-        rows_scale(c->rt, c->n_t * c->q->n * c->m->d_model, (real)c->m->resid_scale, x);
+        rowwise_scale(c->rt, c->n_t * c->q->n * c->m->d_model, (real)c->m->resid_scale, x);
     }
 }
 
@@ -229,7 +229,7 @@ void block_post_mlp_vjp(const block_call *c) {
 }
 
 /* qk-norm and rotation of dq (n_t, Q, W) and dk (n_t, n, WKV); the transpose takes them in the other order */
-static void turn_heads(const block_call *c, int transposed) {
+static void transform_heads(const block_call *c, int transposed) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t n = c->b->n_rows;
@@ -238,13 +238,13 @@ static void turn_heads(const block_call *c, int transposed) {
         if (rotate && y->rope >= 0) {
             rope_rows rq = rope_of(c->m, c->b, c->layer, c->m->n_heads, c->q->row, c->n_t, c->q->n);
             rope_rows rk = rope_of(c->m, c->b, c->layer, c->m->n_kv_heads, NULL, c->n_t, n);
-            rows_rope(c->rt, &rq, transposed, s->dq);
-            rows_rope(c->rt, &rk, transposed, s->dk);
+            rowwise_rope(c->rt, &rq, transposed, s->dq);
+            rowwise_rope(c->rt, &rk, transposed, s->dk);
         } else if (!rotate && c->m->qk_norm != QK_NORM_NONE) {
             norm_rows aq = head_norm_of(c->m, &y->q_norm, c->m->n_heads, c->t->xhat_q, c->t->r_q, c->q->row, c->n_t, c->q->n);
             norm_rows ak = head_norm_of(c->m, &y->k_norm, c->m->n_kv_heads, c->t->xhat_k, c->t->r_k, NULL, c->n_t, n);
-            (transposed ? rows_norm_vjp : rows_norm_jvp)(c->rt, &aq, s->dq, s->dq);
-            (transposed ? rows_norm_vjp : rows_norm_jvp)(c->rt, &ak, s->dk, s->dk);
+            (transposed ? rowwise_norm_vjp : rowwise_norm_jvp)(c->rt, &aq, s->dq, s->dq);
+            (transposed ? rowwise_norm_vjp : rowwise_norm_jvp)(c->rt, &ak, s->dk, s->dk);
         }
     }
 }
@@ -256,17 +256,17 @@ void block_attn_jvp(const block_call *c) {
     const real *in = s->stream;
     if (y->norm1.present) {
         norm_rows a = norm_of(c->m, &y->norm1, c->t->xhat1, c->t->r1, NULL, c->n_t, n, 1);
-        rows_norm_jvp(c->rt, &a, s->stream, s->normed);
+        rowwise_norm_jvp(c->rt, &a, s->stream, s->normed);
         in = s->normed;
     }
     lin(c, c->n_t * n, in, &y->k, s->dk);
     lin(c, c->n_t * n, in, &y->v, s->dv);
     if (Q != n) { /* keys and values of every row, queries of the rows that are wanted */
-        rows_gather(c->n_t, n, Q, c->q->row, C, in, s->attn);
+        rowwise_gather(c->n_t, n, Q, c->q->row, C, in, s->attn);
         in = s->attn;
     }
     lin(c, c->n_t * Q, in, &y->q, s->dq);
-    turn_heads(c, 0);
+    transform_heads(c, 0);
     attention a = taped_attention(c);
     attention_jvp(c->rt, &a, c->n_t, Q, n, s->dq, s->dk, s->dv, s->heads);
     lin(c, c->n_t * Q, s->heads, &y->o, s->attn);
@@ -286,10 +286,10 @@ void block_mlp_jvp(const block_call *c) {
     const real *in = s->stream;
     if (y->norm2.present) {
         norm_rows a = norm_of(c->m, &y->norm2, c->t->xhat2, c->t->r2, c->q->row, c->n_t, Q, 1);
-        rows_norm_jvp(c->rt, &a, s->stream, s->normed);
+        rowwise_norm_jvp(c->rt, &a, s->stream, s->normed);
         in = s->normed;
     } else if (block_shares_norm(c->m, c->layer) && y->norm1.present) {
-        rows_gather(c->n_t, c->b->n_rows, Q, c->q->row, c->m->d_model, s->normed, s->normed);
+        rowwise_gather(c->n_t, c->b->n_rows, Q, c->q->row, c->m->d_model, s->normed, s->normed);
         in = s->normed;
     }
     if (y->router.data) {
@@ -299,7 +299,7 @@ void block_mlp_jvp(const block_call *c) {
     }
     if (c->m->gated) lin(c, rows, in, &y->gate, s->gate);
     lin(c, rows, in, &y->up, s->up);
-    rows_mlp_jvp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
+    rowwise_mlp_jvp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
     lin(c, rows, s->up, &y->down, s->mlp);
 }
 
@@ -314,16 +314,16 @@ void block_mlp_vjp(const block_call *c) {
         moe_vjp(&e, s->mlp, s->normed);
     } else {
         lin_t(c, rows, s->mlp, &y->down, 0, s->up);
-        rows_mlp_vjp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
+        rowwise_mlp_vjp(c->rt, c->n_t, Q, c->q->row, F, c->m->gated ? c->t->slope : NULL, c->t->lift, s->gate, s->up);
         lin_t(c, rows, s->up, &y->up, 0, s->normed);
         if (c->m->gated) lin_t(c, rows, s->gate, &y->gate, 1, s->normed);
     }
     if (block_shares_norm(c->m, c->layer)) return;
     if (y->norm2.present) {
         norm_rows a = norm_of(c->m, &y->norm2, c->t->xhat2, c->t->r2, c->q->row, c->n_t, Q, 1);
-        rows_norm_vjp(c->rt, &a, s->normed, s->normed);
+        rowwise_norm_vjp(c->rt, &a, s->normed, s->normed);
     }
-    rows_add(c->rt, rows * C, s->normed, s->stream);
+    rowwise_add(c->rt, rows * C, s->normed, s->stream);
 }
 
 void block_attn_vjp(const block_call *c, int add_normed) {
@@ -334,20 +334,20 @@ void block_attn_vjp(const block_call *c, int add_normed) {
     lin_t(c, c->n_t * Q, s->attn, &y->o, 0, s->heads);
     attention a = taped_attention(c);
     attention_vjp(c->rt, &a, c->n_t, Q, n, s->heads, s->dq, s->dk, s->dv);
-    turn_heads(c, 1);
-    if (add_normed) rows_expand(c->n_t, n, Q, c->q->row, C, s->normed);
+    transform_heads(c, 1);
+    if (add_normed) rowwise_expand(c->n_t, n, Q, c->q->row, C, s->normed);
     lin_t(c, c->n_t * n, s->dk, &y->k, add_normed, s->normed);
     lin_t(c, c->n_t * n, s->dv, &y->v, 1, s->normed);
     if (Q == n) {
         lin_t(c, c->n_t * Q, s->dq, &y->q, 1, s->normed);
     } else {
         lin_t(c, c->n_t * Q, s->dq, &y->q, 0, s->attn);
-        rows_scatter_add(c->n_t, n, Q, c->q->row, C, s->attn, s->normed);
+        rowwise_scatter_add(c->n_t, n, Q, c->q->row, C, s->attn, s->normed);
     }
     if (y->norm1.present) {
         norm_rows a1 = norm_of(c->m, &y->norm1, c->t->xhat1, c->t->r1, NULL, c->n_t, n, 1);
-        rows_norm_vjp(c->rt, &a1, s->normed, s->normed);
+        rowwise_norm_vjp(c->rt, &a1, s->normed, s->normed);
     }
-    rows_expand(c->n_t, n, Q, c->q->row, C, s->stream);
-    rows_add(c->rt, c->n_t * n * C, s->normed, s->stream);
+    rowwise_expand(c->n_t, n, Q, c->q->row, C, s->stream);
+    rowwise_add(c->rt, c->n_t * n * C, s->normed, s->stream);
 }

@@ -8,7 +8,7 @@
 #include "model/batch.h"
 #include "model/cache.h"
 #include "kernels/runtime.h"
-#include "model/steer.h"
+#include "model/hooks.h"
 #include "model/tape.h"
 
 /* Buffers of a forward pass over n rows. */
@@ -28,7 +28,7 @@ void block_scratch_free(block_scratch *s);
 
 /* x (n, C): resid_pre in, resid_post out. c NULL: the batch holds whole sequences. t is overwritten. */
 ps_code block_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
-                      block_scratch *s, const visits *v, real *x, ps_status *st);
+                      block_scratch *s, const hooks *v, real *x, ps_status *st);
 
 /* Buffers of a sweep of up to n_t tangents over n rows. */
 typedef struct {

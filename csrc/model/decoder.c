@@ -35,7 +35,7 @@ static ps_code choose(decoder *d, const runtime *rt, const batch *b, real *x, ps
     real *logits;
     arena_slice table[] = {SLICE(logits, b->n_seq, V)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
-    if (!head_forward(rt, d->m, b->n_seq, x, &(head_tape){0}, logits, st)
+    if (!lm_head_forward(rt, d->m, b->n_seq, x, &(lm_head_tape){0}, logits, st)
         && !sample_rows(rt, &d->how, b->n_seq, V, logits, b->id, d->streams, d->next, st))
         for (size_t i = 0; i < b->n_seq; i++) memcpy(d->logits + (size_t)b->id[i] * V, logits + i * V, V * sizeof(real));
     arena_free(&memory);
@@ -51,7 +51,7 @@ static int rotation_changes(const spec *m, size_t from, size_t to) {
 
 /* Sequences id[0..n) take tokens[i][0..length[i]). */
 static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, const int *const *tokens, const size_t *length,
-                    const size_t *start, const visits *v, ps_status *st) {
+                    const size_t *start, const hooks *v, ps_status *st) {
     batch b = {0};
     arena memory = {0};
     real *x;
@@ -63,7 +63,7 @@ static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, cons
     if (batch_make(&b, d->m, n, tokens, length, start, id, st)) goto done;
     arena_slice table[] = {SLICE(x, b.n_rows, d->m->d_model)};
     if (arena_make(&memory, table, COUNT(table), st)) goto done;
-    forward_plan plan = {.visits = v, .cache = &d->cache, .n_layers = d->m->n_layers, .first_taped = d->m->n_layers};
+    forward_plan plan = {.hooks = v, .cache = &d->cache, .n_layers = d->m->n_layers, .first_taped = d->m->n_layers};
     if (forward_stream(rt, d->m, &b, &plan, x, st) || choose(d, rt, &b, x, st)) goto done;
     for (size_t i = 0; i < n; i++) d->cache.length[id[i]] = start[i] + length[i];
 done:
@@ -85,7 +85,7 @@ static ps_code feeding_make(feeding *f, size_t n, ps_status *st) {
     return arena_make(&f->memory, table, COUNT(table), st);
 }
 
-ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, const size_t *length, const visits *v,
+ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, const size_t *length, const hooks *v,
                       ps_status *st) {
     feeding f;
     if (feeding_make(&f, d->n_seq, st)) return st->code;
@@ -100,7 +100,7 @@ ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, c
     return st->code;
 }
 
-ps_code decoder_step(decoder *d, const runtime *rt, const visits *v, ps_status *st) {
+ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *st) {
     feeding f;
     size_t n = 0;
     if (feeding_make(&f, d->n_seq, st)) return st->code;

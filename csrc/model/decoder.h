@@ -26,10 +26,10 @@ ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capa
 void decoder_free(decoder *d); /* accepts a zeroed one */
 
 /* Runs tokens[s][0..length[s]) (the prompts) through the cache and chooses the first tokens. */
-ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, const size_t *length, const visits *v,
+ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, const size_t *length, const hooks *v,
                       ps_status *st);
 /* Feeds the tokens chosen last and chooses the next. Sequences that are stopped are left out; PS_ERR_VALUE if one has
  * reached its capacity. The tokens are in d->next. */
-ps_code decoder_step(decoder *d, const runtime *rt, const visits *v, ps_status *st);
+ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *st);
 
 #endif

@@ -1,8 +1,8 @@
 #include "model/forward.h"
 #include <string.h>
 #include "kernels/linear.h"
-#include "ops/rows.h"
-#include "base/vec.h"
+#include "ops/rowwise.h"
+#include "base/reduce.h"
 
 static void embed(const spec *m, const batch *b, real *x, real *row) {
     size_t C = m->d_model;
@@ -19,13 +19,13 @@ static void embed(const spec *m, const batch *b, real *x, real *row) {
 ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const forward_plan *plan, real *x, ps_status *st) {
     block_scratch s = {0};
     tape once = {0}; /* of the layers that are not taped, one after the other */
-    if (block_scratch_make(&s, m, b, pool_threads(rt->pool), st)) goto done;
+    if (block_scratch_make(&s, m, b, thread_pool_threads(rt->pool), st)) goto done;
     if (plan->first_taped > 0 && tape_make(&once, m, m->n_layers, b->n_rows, st)) goto done;
     embed(m, b, x, s.normed);
     for (size_t l = 0; l < plan->n_layers; l++) {
         tape *t = l < plan->first_taped ? &once : &plan->tapes[l - plan->first_taped];
         if (t != &once && tape_make(t, m, l, b->n_rows, st)) goto done;
-        if (block_forward(rt, m, l, b, plan->cache, t, &s, plan->visits, x, st)) goto done;
+        if (block_forward(rt, m, l, b, plan->cache, t, &s, plan->hooks, x, st)) goto done;
     }
 done:
     tape_free(&once);
@@ -57,19 +57,19 @@ static void cap_row(void *ctx, size_t i, int worker) {
     }
 }
 
-ps_code head_forward(const runtime *rt, const spec *m, size_t n, real *x, const head_tape *t, real *logits, ps_status *st) {
+ps_code lm_head_forward(const runtime *rt, const spec *m, size_t n, real *x, const lm_head_tape *t, real *logits, ps_status *st) {
     arena memory = {0};
     real *xhat, *r, *panel;
-    size_t C = m->d_model, stride = linear_scratch(&m->head);
-    arena_slice table[] = {SLICE(xhat, n, C), SLICE(r, n), SLICE(panel, (size_t)pool_threads(rt->pool), stride)};
+    size_t C = m->d_model, stride = linear_scratch(&m->lm_head);
+    arena_slice table[] = {SLICE(xhat, n, C), SLICE(r, n), SLICE(panel, (size_t)thread_pool_threads(rt->pool), stride)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
     if (m->final_norm.present) {
         norm_rows a = {.kind = m->norm, .eps = m->norm_eps, .width = C, .groups = 1, .gain = m->final_norm.gain,
                        .bias = m->final_norm.bias, .xhat = t->xhat ? t->xhat : xhat, .r = t->r ? t->r : r,
                        .n_t = 1, .n = n, .scale = 1};
-        rows_norm_forward(rt, &a, x, x);
+        rowwise_norm_forward(rt, &a, x, x);
     }
-    linear(rt, n, x, C, &m->head, m->head_bias, logits, m->n_vocab, panel, stride);
+    linear(rt, n, x, C, &m->lm_head, m->lm_head_bias, logits, m->n_vocab, panel, stride);
     arena_free(&memory);
     if (m->logit_scale != 1 || m->logit_softcap > 0 || t->slope) {
         cap_task_ctx c = {m, t->slope, logits};
@@ -77,7 +77,7 @@ ps_code head_forward(const runtime *rt, const spec *m, size_t n, real *x, const 
     }
     if (runtime_poll(rt, st)) return st->code;
     for (size_t i = 0; i < n; i++)
-        if (!vec_finite(m->n_vocab, logits + i * m->n_vocab))
+        if (!reduce_finite(m->n_vocab, logits + i * m->n_vocab))
             return ps_fail(st, PS_ERR_NONFINITE, "the logits are not finite: NaN or infinity in the head's weights, or "
                            "activations beyond the range of this dtype");
     return PS_OK;

@@ -4,7 +4,7 @@
 #include "model/block.h"
 
 typedef struct {
-    const visits *visits;
+    const hooks *hooks;
     cache *cache;        /* NULL: the batch holds whole sequences from position 0 */
     size_t n_layers;     /* run layers 0..n_layers-1 */
     size_t first_taped;  /* layers from this one on are taped; >= n_layers: none */
@@ -18,9 +18,9 @@ ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const f
 typedef struct {
     real *xhat, *r; /* (n, C), (n) of the final norm */
     real *slope;    /* (n, n_vocab) d logits / d (head product): logit_scale, times the soft-cap's slope */
-} head_tape;
+} lm_head_tape;
 
 /* x (n, C) -> logits (n, n_vocab) = cap(logit_scale (head norm(x) + bias)). x is destroyed. */
-ps_code head_forward(const runtime *rt, const spec *m, size_t n, real *x, const head_tape *t, real *logits, ps_status *st);
+ps_code lm_head_forward(const runtime *rt, const spec *m, size_t n, real *x, const lm_head_tape *t, real *logits, ps_status *st);
 
 #endif

@@ -2,22 +2,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include "kernels/linear.h"
-#include "ops/rows.h"
-#include "base/vec.h"
+#include "ops/rowwise.h"
+#include "base/reduce.h"
 
 enum { SWEEP_ROWS = 1024 };
 
 /* ---- recording ---- */
 
 /* base of a logits or next-token target, from the stream (n_rows, C); work (n_rows, C) */
-static ps_code head_record(const jacobian *j, const runtime *rt, target *t, const real *stream, real *work, ps_status *st) {
+static ps_code lm_head_record(const jacobian *j, const runtime *rt, target *t, const real *stream, real *work, ps_status *st) {
     size_t n = t->at.n, V = t->width;
-    rows_gather(1, j->b.n_rows, n, t->at.row, j->m->d_model, stream, work);
-    if (head_forward(rt, j->m, n, work, &t->head, t->base, st)) return st->code;
+    rowwise_gather(1, j->b.n_rows, n, t->at.row, j->m->d_model, stream, work);
+    if (lm_head_forward(rt, j->m, n, work, &t->head, t->base, st)) return st->code;
     for (size_t i = 0; t->kind == TARGET_NEXT_TOKEN && i < n; i++) { /* softmax */
-        real *p = t->base + i * V, top = vec_max(V, p);
+        real *p = t->base + i * V, top = reduce_max(V, p);
         for (size_t k = 0; k < V; k++) p[k] = FN(exp)(p[k] - top);
-        real total = 1 / vec_sum(V, p);
+        real total = 1 / reduce_sum(V, p);
         for (size_t k = 0; k < V; k++) p[k] *= total;
     }
     return PS_OK;
@@ -33,7 +33,7 @@ static real mean_norm(const subset *at, size_t C, const real *x) {
     return (real)(total / (double)at->n);
 }
 
-static ps_code record(jacobian *j, const runtime *rt, const visits *steer, ps_status *st) {
+static ps_code record(jacobian *j, const runtime *rt, const hooks *steer, ps_status *st) {
     const spec *m = j->m;
     size_t n = j->b.n_rows, C = m->d_model;
     arena memory = {0};
@@ -42,17 +42,17 @@ static ps_code record(jacobian *j, const runtime *rt, const visits *steer, ps_st
     arena_slice table[] = {SLICE(x, n, C), SLICE(work, n, C), SLICE(seen, j->n_targets + 1, n, C),
                            SLICE(captures, j->n_targets + 1)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
-    visits v = {steer->steer, steer->n_steer, captures, j->n_targets + 1};
+    hooks v = {steer->steer, steer->n_steer, captures, j->n_targets + 1};
     captures[0] = (capture){j->source_layer, j->source_site, seen};
     for (size_t i = 0; i < j->n_targets; i++) /* a head's is its stream */
         captures[i + 1] = (capture){j->targets[i].layer, j->targets[i].site, seen + (i + 1) * n * C};
-    forward_plan plan = {.visits = &v, .n_layers = j->last_layer + 1, .first_taped = j->first_taped, .tapes = j->tapes};
+    forward_plan plan = {.hooks = &v, .n_layers = j->last_layer + 1, .first_taped = j->first_taped, .tapes = j->tapes};
     if (forward_stream(rt, m, &j->b, &plan, x, st)) goto done;
     j->source_norm = mean_norm(&j->source, C, seen);
     for (size_t i = 0; i < j->n_targets; i++) {
         target *t = &j->targets[i];
-        if (t->kind == TARGET_SITE) rows_gather(1, n, t->at.n, t->at.row, C, captures[i + 1].out, t->base);
-        else if (head_record(j, rt, t, captures[i + 1].out, work, st)) goto done;
+        if (t->kind == TARGET_SITE) rowwise_gather(1, n, t->at.n, t->at.row, C, captures[i + 1].out, t->base);
+        else if (lm_head_record(j, rt, t, captures[i + 1].out, work, st)) goto done;
     }
 done:
     arena_free(&memory);
@@ -76,7 +76,7 @@ static ps_code target_make(target *t, const jacobian *j, const target_plan *plan
 }
 
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
-                      const size_t *length, const visits *steer, const jacobian_plan *plan, ps_status *st) {
+                      const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st) {
     j->m = m;
     j->source_layer = plan->source_layer;
     j->source_site = plan->source_site;
@@ -130,40 +130,40 @@ size_t jacobian_block(const jacobian *j, size_t n) {
 
 /* ---- the two ends of a sweep ---- */
 
-/* x (n, rows of q, C) = each lane's v at the source rows, 0 elsewhere. q holds every row, or those of the target. */
-static void inject_source(const jacobian *j, const subset *q, size_t n, const lane *lanes, real *x) {
+/* x (n, rows of q, C) = each column's v at the source rows, 0 elsewhere. q holds every row, or those of the target. */
+static void inject_source(const jacobian *j, const subset *q, size_t n, const column *columns, real *x) {
     size_t C = j->m->d_model;
     memset(x, 0, n * q->n * C * sizeof(real));
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0, s = 0; i < q->n; i++) {
             while (s < j->source.n && j->source.row[s] < q->row[i]) s++;
             if (s < j->source.n && j->source.row[s] == q->row[i])
-                memcpy(x + (t * q->n + i) * C, lanes[t].v, C * sizeof(real));
+                memcpy(x + (t * q->n + i) * C, columns[t].v, C * sizeof(real));
         }
 }
 
-/* each lane's v = sum over the source rows of x (n, rows of q, C) */
-static void extract_source(const jacobian *j, const subset *q, size_t n, const real *x, const lane *lanes) {
+/* each column's v = sum over the source rows of x (n, rows of q, C) */
+static void extract_source(const jacobian *j, const subset *q, size_t n, const real *x, const column *columns) {
     size_t C = j->m->d_model;
     for (size_t t = 0; t < n; t++) {
-        memset(lanes[t].v, 0, C * sizeof(real));
+        memset(columns[t].v, 0, C * sizeof(real));
         for (size_t i = 0, s = 0; i < q->n; i++) {
             while (s < j->source.n && j->source.row[s] < q->row[i]) s++;
             if (s < j->source.n && j->source.row[s] == q->row[i])
-                for (size_t c = 0; c < C; c++) lanes[t].v[c] += x[(t * q->n + i) * C + c];
+                for (size_t c = 0; c < C; c++) columns[t].v[c] += x[(t * q->n + i) * C + c];
         }
     }
 }
 
 /* x (n, n_x, width), of which the target's rows are row[], or all where row is NULL -> u */
 static void reduce_rows(const jacobian *j, const target *to, size_t n, const real *x, size_t n_x, const size_t *row,
-                        const lane *lanes) {
+                        const column *columns) {
     size_t w = to->width;
     for (size_t t = 0; t < n; t++) {
         const real *from = x + t * n_x * w;
         for (size_t s = 0; s < j->b.n_seq; s++) {
             size_t begin = to->at.row0[s], end = to->at.row0[s + 1];
-            real *u = lanes[t].u + (to->mean ? s : begin) * w, share = 1 / (real)(end - begin);
+            real *u = columns[t].u + (to->mean ? s : begin) * w, share = 1 / (real)(end - begin);
             if (to->mean) memset(u, 0, w * sizeof(real));
             for (size_t i = begin; i < end; i++) {
                 const real *xi = from + (row ? row[i] : i) * w;
@@ -175,20 +175,20 @@ static void reduce_rows(const jacobian *j, const target *to, size_t n, const rea
 }
 
 /* x (n, target rows, width) -> u */
-static void reduce_target(const jacobian *j, const target *to, size_t n, const real *x, const lane *lanes) {
-    reduce_rows(j, to, n, x, to->at.n, NULL, lanes);
+static void reduce_target(const jacobian *j, const target *to, size_t n, const real *x, const column *columns) {
+    reduce_rows(j, to, n, x, to->at.n, NULL, columns);
 }
 
 /* the transpose: u -> x (n, target rows, width) */
-static void spread_target(const jacobian *j, const target *to, size_t n, const lane *lanes, real *x) {
+static void spread_target(const jacobian *j, const target *to, size_t n, const column *columns, real *x) {
     size_t w = to->width, Q = to->at.n;
     for (size_t t = 0; t < n; t++) {
         if (!to->mean) {
-            memcpy(x + t * Q * w, lanes[t].u, Q * w * sizeof(real));
+            memcpy(x + t * Q * w, columns[t].u, Q * w * sizeof(real));
             continue;
         }
         for (size_t s = 0; s < j->b.n_seq; s++) {
-            const real *u = lanes[t].u + s * w;
+            const real *u = columns[t].u + s * w;
             real share = 1 / (real)(to->at.row0[s + 1] - to->at.row0[s]);
             for (size_t i = to->at.row0[s]; i < to->at.row0[s + 1]; i++)
                 for (size_t c = 0; c < w; c++) x[(t * Q + i) * w + c] = share * u[c];
@@ -210,7 +210,7 @@ typedef struct {
 } head_rows;
 
 /* z = head product's tangent -> dlogits = slope z -> Fisher: sqrt p o (dlogits - p.dlogits) */
-static void head_jvp_row(void *ctx, size_t i, int worker) {
+static void lm_head_jvp_row(void *ctx, size_t i, int worker) {
     const head_rows *h = ctx;
     size_t V = h->to->width, row = i % h->to->at.n;
     const real *slope = h->to->head.slope + row * V, *p = h->to->base + row * V;
@@ -218,12 +218,12 @@ static void head_jvp_row(void *ctx, size_t i, int worker) {
     (void)worker;
     for (size_t k = 0; k < V; k++) z[k] *= slope[k];
     if (h->to->kind != TARGET_NEXT_TOKEN) return;
-    real mean = vec_dot(V, p, z);
+    real mean = reduce_dot(V, p, z);
     for (size_t k = 0; k < V; k++) z[k] = FN(sqrt)(p[k]) * (z[k] - mean);
 }
 
 /* u -> w = sqrt p o u -> w - p sum w -> times slope */
-static void head_vjp_row(void *ctx, size_t i, int worker) {
+static void lm_head_vjp_row(void *ctx, size_t i, int worker) {
     const head_rows *h = ctx;
     size_t V = h->to->width, row = i % h->to->at.n;
     const real *slope = h->to->head.slope + row * V, *p = h->to->base + row * V;
@@ -231,7 +231,7 @@ static void head_vjp_row(void *ctx, size_t i, int worker) {
     (void)worker;
     if (h->to->kind == TARGET_NEXT_TOKEN) {
         for (size_t k = 0; k < V; k++) z[k] *= FN(sqrt)(p[k]);
-        real total = vec_sum(V, z);
+        real total = reduce_sum(V, z);
         for (size_t k = 0; k < V; k++) z[k] -= p[k] * total;
     }
     for (size_t k = 0; k < V; k++) z[k] *= slope[k];
@@ -245,45 +245,45 @@ typedef struct {
 } head_scratch;
 
 static ps_code head_scratch_make(head_scratch *h, const jacobian *j, const target *to, const runtime *rt, size_t n, ps_status *st) {
-    *h = (head_scratch){.stride = linear_scratch(&j->m->head)};
+    *h = (head_scratch){.stride = linear_scratch(&j->m->lm_head)};
     arena_slice table[] = {SLICE(h->z, n, to->at.n, to->width),
-                           SLICE(h->panel, (size_t)pool_threads(rt->pool), h->stride)};
+                           SLICE(h->panel, (size_t)thread_pool_threads(rt->pool), h->stride)};
     return arena_make(&h->memory, table, COUNT(table), st);
 }
 
 /* stream (n, target rows, C) -> u */
-static ps_code head_jvp(const jacobian *j, const target *to, const runtime *rt, size_t n, real *x, const lane *lanes, ps_status *st) {
+static ps_code lm_head_jvp(const jacobian *j, const target *to, const runtime *rt, size_t n, real *x, const column *columns, ps_status *st) {
     head_scratch h;
     size_t rows = n * to->at.n;
     if (head_scratch_make(&h, j, to, rt, n, st)) return st->code;
     norm_rows a = final_norm_of(j, to, n);
-    if (j->m->final_norm.present) rows_norm_jvp(rt, &a, x, x);
-    linear(rt, rows, x, j->m->d_model, &j->m->head, NULL, h.z, to->width, h.panel, h.stride);
+    if (j->m->final_norm.present) rowwise_norm_jvp(rt, &a, x, x);
+    linear(rt, rows, x, j->m->d_model, &j->m->lm_head, NULL, h.z, to->width, h.panel, h.stride);
     head_rows r = {to, h.z};
-    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, head_jvp_row, &r);
-    reduce_target(j, to, n, h.z, lanes);
+    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, lm_head_jvp_row, &r);
+    reduce_target(j, to, n, h.z, columns);
     arena_free(&h.memory);
     return PS_OK;
 }
 
 /* u -> stream (n, target rows, C) */
-static ps_code head_vjp(const jacobian *j, const target *to, const runtime *rt, size_t n, const lane *lanes, real *x, ps_status *st) {
+static ps_code lm_head_vjp(const jacobian *j, const target *to, const runtime *rt, size_t n, const column *columns, real *x, ps_status *st) {
     head_scratch h;
     size_t rows = n * to->at.n;
     if (head_scratch_make(&h, j, to, rt, n, st)) return st->code;
-    spread_target(j, to, n, lanes, h.z);
+    spread_target(j, to, n, columns, h.z);
     head_rows r = {to, h.z};
-    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, head_vjp_row, &r);
-    linear_t(rt, rows, h.z, to->width, &j->m->head, 0, x, j->m->d_model, h.panel, h.stride);
+    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, lm_head_vjp_row, &r);
+    linear_t(rt, rows, h.z, to->width, &j->m->lm_head, 0, x, j->m->d_model, h.panel, h.stride);
     norm_rows a = final_norm_of(j, to, n);
-    if (j->m->final_norm.present) rows_norm_vjp(rt, &a, x, x);
+    if (j->m->final_norm.present) rowwise_norm_vjp(rt, &a, x, x);
     arena_free(&h.memory);
     return PS_OK;
 }
 
 /* ---- sweeps ---- */
 
-/* A group of lanes in one layer: those whose target lies in it (to), or those that go through it (to NULL).
+/* A group of columns in one layer: those whose target lies in it (to), or those that go through it (to NULL).
  *
  * The stations of a block in the order of computation, at each of which the source may enter and the target leave:
  *
@@ -297,10 +297,10 @@ typedef struct {
     const target *to;
     const subset *q;  /* output rows: the target's, or all */
     size_t n, l;
-    lane *lanes;      /* (n) */
-    sweep_scratch *s; /* of these lanes */
+    column *columns;      /* (n) */
+    sweep_scratch *s; /* of these columns */
     int live;
-    const lane *fan;  /* (n_targets, n) of a forward sweep that every target reads on its way, else NULL */
+    const column *every;  /* (n_targets, n) of a forward sweep that every target reads on its way, else NULL */
 } group;
 
 static int source_at(const group *g, site at) { return g->l == g->j->source_layer && g->j->source_site == at; }
@@ -308,7 +308,7 @@ static int target_at(const group *g, site at) { /* the head lies beyond every st
     return g->to && g->to->kind == TARGET_SITE && g->to->site == at;
 }
 
-/* The lanes i.. of the scratch. Only what outlives a layer has a place of its own: the stream. */
+/* The columns i.. of the scratch. Only what outlives a layer has a place of its own: the stream. */
 static sweep_scratch scratch_from(const sweep_scratch *s, const jacobian *j, size_t i) {
     sweep_scratch part = *s;
     part.stream += i * j->b.n_rows * j->m->d_model;
@@ -328,13 +328,13 @@ static void zero_branches(const group *g, const subset *q) {
     memset(g->s->mlp, 0, size);
 }
 
-/* The targets at this station of a fan read x (n, rows, C), which goes on. */
-static void fan_out(const group *g, site at, const real *x) {
+/* Every target at this station reads x (n, rows, C), which goes on. */
+static void write_targets(const group *g, site at, const real *x) {
     const jacobian *j = g->j;
     for (size_t i = 0; i < j->n_targets; i++) {
         const target *to = &j->targets[i];
         if (to->kind == TARGET_SITE && to->layer == g->l && to->site == at)
-            reduce_rows(j, to, g->n, x, j->b.n_rows, to->at.row, g->fan + i * g->n);
+            reduce_rows(j, to, g->n, x, j->b.n_rows, to->at.row, g->every + i * g->n);
     }
 }
 
@@ -342,10 +342,10 @@ static void fan_out(const group *g, site at, const real *x) {
 static int pass_forward(group *g, site at, const subset *q, real *x) {
     if (source_at(g, at)) {
         zero_branches(g, q);
-        inject_source(g->j, q, g->n, g->lanes, x);
+        inject_source(g->j, q, g->n, g->columns, x);
         g->live = 1;
     }
-    if (g->fan && g->live) fan_out(g, at, x);
+    if (g->every && g->live) write_targets(g, at, x);
     return target_at(g, at);
 }
 
@@ -356,18 +356,18 @@ static const real *block_forward_sweep(group *g) {
     sweep_scratch *s = g->s;
     int parallel = j->m->parallel, out = pass_forward(g, SITE_RESID_PRE, &j->all, s->stream), whole = g->live;
     if (whole && !out) block_attn_jvp(&c);
-    if (whole) rows_gather(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream, s->stream);
+    if (whole) rowwise_gather(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream, s->stream);
     if (out) return s->stream;
     size_t size = g->n * g->q->n * j->m->d_model;
     if (pass_forward(g, SITE_ATTN_OUT, g->q, s->attn)) return s->attn;
-    if (g->live && !parallel) rows_add(g->rt, size, s->attn, s->stream);
+    if (g->live && !parallel) rowwise_add(g->rt, size, s->attn, s->stream);
     if (pass_forward(g, SITE_RESID_MID, g->q, s->stream)) return s->stream;
     if (whole || (g->live && !parallel)) block_mlp_jvp(&c);
     if (pass_forward(g, SITE_DOWN_PROJ, g->q, s->mlp)) return s->mlp;
     if (g->live) block_post_mlp_jvp(&c);
     if (pass_forward(g, SITE_MLP_OUT, g->q, s->mlp)) return s->mlp;
-    if (g->live) rows_add(g->rt, size, s->mlp, s->stream);
-    if (g->live && parallel) rows_add(g->rt, size, s->attn, s->stream);
+    if (g->live) rowwise_add(g->rt, size, s->mlp, s->stream);
+    if (g->live && parallel) rowwise_add(g->rt, size, s->attn, s->stream);
     return pass_forward(g, SITE_RESID_POST, g->q, s->stream) ? s->stream : NULL;
 }
 
@@ -375,7 +375,7 @@ static const real *block_forward_sweep(group *g) {
 static int pass_backward(group *g, site at, real *x) {
     if (target_at(g, at)) {
         zero_branches(g, g->q);
-        spread_target(g->j, g->to, g->n, g->lanes, x);
+        spread_target(g->j, g->to, g->n, g->columns, x);
         g->live = 1;
     }
     return source_at(g, at);
@@ -404,55 +404,55 @@ static const real *block_backward_sweep(group *g, const subset **rows) {
     *rows = &j->all;
     if (target_at(g, SITE_RESID_PRE)) { /* enters at the target rows; every row counts from here on */
         pass_backward(g, SITE_RESID_PRE, s->stream);
-        rows_expand(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream);
+        rowwise_expand(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream);
     }
     return source_at(g, SITE_RESID_PRE) ? s->stream : NULL;
 }
 
-/* Deepest layer first, then by target: the lanes that a layer carries are the first so many, and a target's lanes are
- * neighbours. Stable, by insertion: there are few lanes, and often they come sorted. */
-static void sort_lanes(const jacobian *j, size_t n, lane *lanes) {
+/* Deepest layer first, then by target: the columns that a layer carries are the first so many, and a target's columns are
+ * neighbours. Stable, by insertion: there are few columns, and often they come sorted. */
+static void sort_columns(const jacobian *j, size_t n, column *columns) {
     for (size_t i = 1; i < n; i++) {
-        lane x = lanes[i];
+        column x = columns[i];
         size_t k = i, deep = j->targets[x.target].layer;
         for (; k; k--) {
-            size_t other = j->targets[lanes[k - 1].target].layer;
-            if (other > deep || (other == deep && lanes[k - 1].target <= x.target)) break;
-            lanes[k] = lanes[k - 1];
+            size_t other = j->targets[columns[k - 1].target].layer;
+            if (other > deep || (other == deep && columns[k - 1].target <= x.target)) break;
+            columns[k] = columns[k - 1];
         }
-        lanes[k] = x;
+        columns[k] = x;
     }
 }
 
-/* The lanes from i on that share lane i's target. */
-static size_t same_target(const lane *lanes, size_t i, size_t n) {
+/* The columns from i on that share column i's target. */
+static size_t same_target(const column *columns, size_t i, size_t n) {
     size_t end = i + 1;
-    while (end < n && lanes[end].target == lanes[i].target) end++;
+    while (end < n && columns[end].target == columns[i].target) end++;
     return end;
 }
 
-static size_t deeper_than(const jacobian *j, const lane *lanes, size_t n, size_t layer) {
+static size_t deeper_than(const jacobian *j, const column *columns, size_t n, size_t layer) {
     size_t i = 0;
-    while (i < n && j->targets[lanes[i].target].layer > layer) i++;
+    while (i < n && j->targets[columns[i].target].layer > layer) i++;
     return i;
 }
 
-ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st) {
-    sort_lanes(j, n, lanes);
+ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st) {
+    sort_columns(j, n, columns);
     for (size_t l = j->source_layer, left = n; left; l++) {
-        size_t through = deeper_than(j, lanes, left, l);
+        size_t through = deeper_than(j, columns, left, l);
         for (size_t i = through, end; i < left; i = end) { /* the groups that end in this layer */
-            end = same_target(lanes, i, left);
+            end = same_target(columns, i, left);
             sweep_scratch part = scratch_from(s, j, i);
-            const target *to = &j->targets[lanes[i].target];
-            group g = {j, rt, to, &to->at, end - i, l, lanes + i, &part, l > j->source_layer, NULL};
+            const target *to = &j->targets[columns[i].target];
+            group g = {j, rt, to, &to->at, end - i, l, columns + i, &part, l > j->source_layer, NULL};
             const real *out = block_forward_sweep(&g);
-            if (to->kind == TARGET_SITE) reduce_target(j, to, g.n, out, g.lanes);
-            else if (head_jvp(j, to, rt, g.n, part.stream, g.lanes, st)) return st->code;
+            if (to->kind == TARGET_SITE) reduce_target(j, to, g.n, out, g.columns);
+            else if (lm_head_jvp(j, to, rt, g.n, part.stream, g.columns, st)) return st->code;
             if (runtime_poll(rt, st)) return st->code;
         }
         if (through) {
-            group g = {j, rt, NULL, &j->all, through, l, lanes, s, l > j->source_layer, NULL};
+            group g = {j, rt, NULL, &j->all, through, l, columns, s, l > j->source_layer, NULL};
             block_forward_sweep(&g);
         }
         left = through;
@@ -461,40 +461,40 @@ ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, s
     return PS_OK;
 }
 
-ps_code jacobian_fan(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st) {
+ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st) {
     for (size_t l = j->source_layer; n && l <= j->last_layer; l++) {
-        group g = {j, rt, NULL, &j->all, n, l, lanes, s, l > j->source_layer, lanes};
+        group g = {j, rt, NULL, &j->all, n, l, columns, s, l > j->source_layer, columns};
         block_forward_sweep(&g);
         if (runtime_poll(rt, st)) return st->code;
     }
     for (size_t i = 0; n && i < j->n_targets; i++) {
         const target *to = &j->targets[i];
         if (to->kind == TARGET_SITE) continue;
-        rows_gather(n, j->b.n_rows, to->at.n, to->at.row, j->m->d_model, s->stream, s->attn);
-        if (head_jvp(j, to, rt, n, s->attn, lanes + i * n, st)) return st->code;
+        rowwise_gather(n, j->b.n_rows, to->at.n, to->at.row, j->m->d_model, s->stream, s->attn);
+        if (lm_head_jvp(j, to, rt, n, s->attn, columns + i * n, st)) return st->code;
     }
     return PS_OK;
 }
 
-ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st) {
-    sort_lanes(j, n, lanes);
+ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st) {
+    sort_columns(j, n, columns);
     const subset *rows;
     if (!n) return PS_OK;
-    for (size_t l = j->targets[lanes[0].target].layer, on = 0;; l--) {
+    for (size_t l = j->targets[columns[0].target].layer, on = 0;; l--) {
         size_t through = on;
         if (through) {
-            group g = {j, rt, NULL, &j->all, through, l, lanes, s, 1, NULL};
+            group g = {j, rt, NULL, &j->all, through, l, columns, s, 1, NULL};
             const real *out = block_backward_sweep(&g, &rows);
-            if (out) extract_source(j, rows, g.n, out, g.lanes);
+            if (out) extract_source(j, rows, g.n, out, g.columns);
         }
-        for (size_t end; on < n && j->targets[lanes[on].target].layer == l; on = end) { /* those that start here */
-            end = same_target(lanes, on, n);
+        for (size_t end; on < n && j->targets[columns[on].target].layer == l; on = end) { /* those that start here */
+            end = same_target(columns, on, n);
             sweep_scratch part = scratch_from(s, j, on);
-            const target *to = &j->targets[lanes[on].target];
-            group g = {j, rt, to, &to->at, end - on, l, lanes + on, &part, to->kind != TARGET_SITE, NULL};
-            if (g.live && head_vjp(j, to, rt, g.n, g.lanes, part.stream, st)) return st->code;
+            const target *to = &j->targets[columns[on].target];
+            group g = {j, rt, to, &to->at, end - on, l, columns + on, &part, to->kind != TARGET_SITE, NULL};
+            if (g.live && lm_head_vjp(j, to, rt, g.n, g.columns, part.stream, st)) return st->code;
             const real *out = block_backward_sweep(&g, &rows);
-            if (out) extract_source(j, rows, g.n, out, g.lanes);
+            if (out) extract_source(j, rows, g.n, out, g.columns);
             if (runtime_poll(rt, st)) return st->code;
         }
         if (runtime_poll(rt, st) || l == j->source_layer) return st->code;

@@ -6,7 +6,7 @@
  *   next token: J = D (dlogits - 1 p'dlogits), D = diag(sqrt p)            width n_vocab
  * Several prompts are packed sequences: rows are stacked, or averaged over each prompt's target rows (mean).
  *
- * The forward pass is taped once, for all targets. A sweep visits only the layers between source and target, and of the
+ * The forward pass is taped once, for all targets. A sweep hooks only the layers between source and target, and of the
  * last block only what the target rows need (its keys and values at all rows). Vectors for different targets go in one
  * sweep: forward, each is carried until its target is passed; backward, it is picked up there. */
 #ifndef PS_JACOBIAN_H
@@ -24,7 +24,7 @@ typedef struct {
     size_t width;       /* C or n_vocab */
     size_t rows;        /* of J */
     real *base;         /* (at.n, width) the target at v = 0: activation, logits, or probabilities */
-    head_tape head;     /* kind != SITE */
+    lm_head_tape head;     /* kind != SITE */
     arena memory;
 } target;
 
@@ -63,7 +63,7 @@ typedef struct {
 
 /* The caller has checked that the source comes before every target. j must be zeroed; free it also after an error. */
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
-                      const size_t *length, const visits *steer, const jacobian_plan *plan, ps_status *st);
+                      const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st);
 void jacobian_free(jacobian *j); /* accepts a zeroed one */
 size_t jacobian_bytes(const jacobian *j);
 
@@ -71,15 +71,15 @@ size_t jacobian_bytes(const jacobian *j);
 typedef struct {
     size_t target; /* index */
     real *v, *u;
-} lane;
+} column;
 
-/* u = J v (or v = J'u) for n <= s->n_t lanes, in any order: they are sorted here, deepest target first. */
-ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st);
-ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st);
+/* u = J v (or v = J'u) for n <= s->n_t columns, in any order: they are sorted here, deepest target first. */
+ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
+ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
 
 /* One sweep that every target reads on its way: u_i = J_i v for n <= s->n_t vectors v and all targets i.
- * lanes (n_targets, n), those of target i from i n on; the v of target 0's are read. */
-ps_code jacobian_fan(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, lane *lanes, ps_status *st);
+ * columns (n_targets, n), those of target i from i n on; the v of target 0's are read. */
+ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
 
 /* How many vectors a sweep carries at a time: enough rows to fill a product, few enough to bound its scratch. */
 size_t jacobian_block(const jacobian *j, size_t n);

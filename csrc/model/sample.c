@@ -1,7 +1,7 @@
 #include "model/sample.h"
 #include "base/arena.h"
-#include "kernels/exponential.h"
-#include "base/vec.h"
+#include "kernels/vexp.h"
+#include "base/reduce.h"
 
 enum {
     PART = 16384, /* tokens of a row that are one task */
@@ -15,7 +15,7 @@ static const double REACH = 32; /* what weighs less than exp(-REACH) needs no re
 
 /* How tokens are weighed: exp((logit - top) * rate), or 1 each. */
 typedef struct {
-    instructions kind; /* that compute it */
+    cpu_isa kind; /* that compute it */
     int equal;
     real top, rate;
 } scale;
@@ -85,7 +85,7 @@ KERNELS(avx512, TARGET_AVX512)
 #define avx512 plain
 #endif
 
-static const kernels *kernels_of(instructions kind) {
+static const kernels *kernels_of(cpu_isa kind) {
     static const kernels *const kinds[] = {&plain, &avx2, &avx512};
     return kinds[kind];
 }
@@ -101,7 +101,7 @@ static void tally(const scale *by, size_t n, const real *logit, real top, real r
         size_t m = n - start < BLOCK ? n - start : BLOCK;
         uint16_t *bin = bins ? bins + start : here;
         k->place(by, m, logit + start, top, range, bin, weight);
-        exponential(by->kind, m, weight, weight);
+        vexp(by->kind, m, weight, weight);
         for (size_t i = 0; i < m; i++) sums[i & 3][bin[i]] += (double)weight[i];
     }
     for (int b = 0; b < BINS; b++) out[b] = (sums[0][b] + sums[1][b]) + (sums[2][b] + sums[3][b]);
@@ -217,7 +217,7 @@ static beginning reach(const choice *c, double goal, token_list *l) {
     for (size_t i = 0; i < l->n && (i == 0 || e.weight < goal); i++) {
         if (i == 0 || l->logit[i] != l->logit[i - 1]) {
             real x = (l->logit[i] - c->by.top) * c->by.rate;
-            if (!c->by.equal) exponential(c->by.kind, 1, &x, &weight);
+            if (!c->by.equal) vexp(c->by.kind, 1, &x, &weight);
             if (weight <= 0 && i > 0) break; /* rounding asks for more than there is */
         }
         e = (beginning){l->logit[i], l->id[i], e.weight + (double)weight};
@@ -299,7 +299,7 @@ static void greedy(const call *c, size_t n) {
 
 ps_code sample_rows(const runtime *rt, const sampling *how, size_t n, size_t n_vocab, const real *logits, const int *id,
                     rng *streams, int *next, ps_status *st) {
-    size_t n_parts = (n_vocab + PART - 1) / PART, T = (size_t)pool_threads(rt->pool);
+    size_t n_parts = (n_vocab + PART - 1) / PART, T = (size_t)thread_pool_threads(rt->pool);
     int random = how->temperature > 0, by_rank = random && how->top_k && how->top_k < n_vocab;
     size_t sampled = random ? n : 0, V = random ? n_vocab : 0, ranked = by_rank ? n_vocab : 0;
     call c = {.how = how, .n_vocab = n_vocab, .n_parts = n_parts, .logits = logits, .id = id, .streams = streams, .next = next,
@@ -311,18 +311,18 @@ ps_code sample_rows(const runtime *rt, const sampling *how, size_t n, size_t n_v
                            SLICE(c.some_logit, T, V), SLICE(c.some_id, T, V)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
     double all = (double)n * (double)n_vocab;
-    pool_run(rt->pool, n * n_parts, all, part_extremes, &c);
+    thread_pool_run(rt->pool, n * n_parts, all, part_extremes, &c);
     for (size_t row = 0; row < n; row++) {
         real low = c.part_low[row * n_parts];
-        c.top[row] = vec_max(n_parts, c.part_top + row * n_parts);
+        c.top[row] = reduce_max(n_parts, c.part_top + row * n_parts);
         for (size_t p = 1; p < n_parts; p++) low = fmin(low, c.part_low[row * n_parts + p]);
         c.range[row] = c.top[row] - low;
         if (!by_rank && REACH * how->temperature < (double)c.range[row]) c.range[row] = (real)(REACH * how->temperature);
     }
     if (!random) greedy(&c, n);
     else {
-        pool_run(rt->pool, n * n_parts, 20 * all, part_tally, &c);
-        pool_run(rt->pool, n, 2 * all, finish_row, &c);
+        thread_pool_run(rt->pool, n * n_parts, 20 * all, part_tally, &c);
+        thread_pool_run(rt->pool, n, 2 * all, finish_row, &c);
     }
     arena_free(&memory);
     return PS_OK;

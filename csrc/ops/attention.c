@@ -1,7 +1,7 @@
 #include "ops/attention.h"
 #include <string.h>
-#include "kernels/exponential.h"
-#include "base/vec.h"
+#include "kernels/vexp.h"
+#include "base/reduce.h"
 
 enum { BLOCK = 32 }; /* query rows a block */
 
@@ -49,29 +49,29 @@ static void probabilities(const runtime *rt, const attention *a, const attention
             }
         for (size_t j = 0; j < lo; j++) P[j] = 0;
         for (size_t j = hi; j < b->nk; j++) P[j] = 0;
-        real top = vec_max(hi - lo, P + lo);
+        real top = reduce_max(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] -= top;
-        exponential(rt->kind, hi - lo, P + lo, P + lo);
-        real total = 1 / vec_sum(hi - lo, P + lo);
+        vexp(rt->kind, hi - lo, P + lo, P + lo);
+        real total = 1 / reduce_sum(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] *= total;
     }
 }
 
 /* dS = cap o dX in place, then dP = P o (dS - rowsum(P o dS)): the derivative of softmax(cap(X)), which is its own
- * transpose once the order of the two factors is turned: see `turned`. */
-static void softmax_derivative(const attention *a, const block *b, int turned) {
+ * transpose once the order of the two factors is transposed: see `transposed`. */
+static void softmax_derivative(const attention *a, const block *b, int transposed) {
     for (size_t i = 0; i < b->n; i++) {
         real *dS = b->dS + i * b->nk, *P = b->P + i * b->nk;
         int pos = a->pos[b->i0 + i];
         size_t lo = first_key(a, pos) - b->j0, hi = (size_t)pos + 1 - b->j0;
         const real *cap = a->softcap > 0 ? b->cap + i * b->nk : NULL;
-        if (cap && !turned)
+        if (cap && !transposed)
             for (size_t j = lo; j < hi; j++) dS[j] *= cap[j];
-        real mean = vec_dot(hi - lo, P + lo, dS + lo);
+        real mean = reduce_dot(hi - lo, P + lo, dS + lo);
         for (size_t j = 0; j < lo; j++) dS[j] = 0;
         for (size_t j = lo; j < hi; j++) dS[j] = P[j] * (dS[j] - mean);
         for (size_t j = hi; j < b->nk; j++) dS[j] = 0;
-        if (cap && turned)
+        if (cap && transposed)
             for (size_t j = lo; j < hi; j++) dS[j] *= cap[j];
     }
 }
@@ -196,7 +196,7 @@ static void vjp_task(void *ctx, size_t task, int worker) {
 void attention_vjp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
                    const real *go, real *gq, real *gk, real *gv) {
     call c = {.rt = rt, .a = a, .n_t = n_t, .n_q = n_q, .n_rows = n_rows, .go = go, .gq = gq, .gk = gk, .gv = gv};
-    size_t units = a->n_seq * a->n_kv_heads, threads = (size_t)pool_threads(rt->pool);
+    size_t units = a->n_seq * a->n_kv_heads, threads = (size_t)thread_pool_threads(rt->pool);
     c.chunks = (threads + units - 1) / units;
     if (c.chunks > n_t) c.chunks = n_t;
     runtime_run(rt, c.chunks * units, operations(a, 4 * (double)n_t), vjp_task, &c);

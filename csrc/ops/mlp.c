@@ -1,5 +1,5 @@
 #include "ops/mlp.h"
-#include "kernels/exponential.h"
+#include "kernels/vexp.h"
 
 static const double SQRT_HALF = 0.70710678118654752440, INV_SQRT_2PI = 0.39894228040143267794;
 static const double SQRT_2_OVER_PI = 0.79788456080286535588, GELU_CUBIC = 0.044715;
@@ -41,12 +41,12 @@ static inline real activate(act_kind act, real x, real e, real *slope) {
     return 0;
 }
 
-static inline __attribute__((always_inline)) void strip(instructions kind, act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
+static inline __attribute__((always_inline)) void strip(cpu_isa kind, act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
     const real *x = g_slope ? g_slope : u_lift;
     real e[STRIP] = {0};
     if (act != ACT_RELU && act != ACT_RELU2) {
         for (size_t i = 0; i < n; i++) e[i] = exponent(act, x[i]);
-        exponential(kind, n, e, e);
+        vexp(kind, n, e, e);
     }
     for (size_t i = 0; i < n; i++) {
         real slope, u = u_lift[i];
@@ -61,7 +61,7 @@ static inline __attribute__((always_inline)) void strip(instructions kind, act_k
     }
 }
 
-void mlp_forward(instructions kind, act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
+void mlp_forward(cpu_isa kind, act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
     for (size_t i = 0; i < F; i += STRIP) {
         size_t n = F - i < STRIP ? F - i : STRIP;
         real *g = g_slope ? g_slope + i : NULL;

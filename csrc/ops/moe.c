@@ -1,8 +1,8 @@
 #include "ops/moe.h"
 #include <string.h>
 #include "kernels/linear.h"
-#include "ops/rows.h"
-#include "base/vec.h"
+#include "ops/rowwise.h"
+#include "base/reduce.h"
 
 ps_code moe_tape_make(moe_tape *t, const spec *m, size_t n, ps_status *st) {
     size_t E = m->n_experts, A;
@@ -50,9 +50,9 @@ static void lin_t(const moe_call *c, size_t rows, const real *Y, const weight *W
 
 static void route_row(const spec *m, real *p, size_t *chosen, real *share) {
     size_t E = m->n_experts, K = m->top_k;
-    real top = vec_max(E, p), kept = 0;
+    real top = reduce_max(E, p), kept = 0;
     for (size_t e = 0; e < E; e++) p[e] = FN(exp)(p[e] - top);
-    real total = vec_sum(E, p);
+    real total = reduce_sum(E, p);
     for (size_t e = 0; e < E; e++) p[e] /= total;
     for (size_t k = 0; k < K; k++) {
         size_t best = E;
@@ -95,10 +95,10 @@ void moe_forward(const moe_call *c, const real *x, real *y) {
         const expert *w = &c->y->experts[e];
         size_t a0 = t->first[e], n = t->first[e + 1] - a0;
         if (!n) continue;
-        rows_gather(1, c->n, n, t->row + a0, C, x, s.x);
+        rowwise_gather(1, c->n, n, t->row + a0, C, x, s.x);
         if (m->gated) lin(c, n, s.x, &w->gate, t->slope + a0 * FE);
         lin(c, n, s.x, &w->up, t->lift + a0 * FE);
-        rows_mlp_forward(c->rt, m->act, n, FE, m->gated ? t->slope + a0 * FE : NULL, t->lift + a0 * FE, s.up);
+        rowwise_mlp_forward(c->rt, m->act, n, FE, m->gated ? t->slope + a0 * FE : NULL, t->lift + a0 * FE, s.up);
         lin(c, n, s.up, &w->down, t->y + a0 * C);
         for (size_t a = a0; a < a0 + n; a++) {
             real share = t->share[t->row[a] * K + t->slot[a]];
@@ -130,7 +130,7 @@ static void shares_jvp(const spec *m, const real *p, const size_t *chosen, const
     real mean = 0;
     if (m->norm_topk)
         for (size_t k = 0; k < m->top_k; k++) mean += share[k] * dr[chosen[k]];
-    else mean = vec_dot(m->n_experts, p, dr);
+    else mean = reduce_dot(m->n_experts, p, dr);
     for (size_t k = 0; k < m->top_k; k++) dw[k] = share[k] * (dr[chosen[k]] - mean);
 }
 
@@ -159,10 +159,10 @@ void moe_jvp(const moe_call *c, const real *dx, real *dy) {
         size_t *a = c->index, *at = a + c->n;
         size_t n = assignments(c, e, a, at);
         if (!n) continue;
-        rows_gather(c->n_t, c->n, n, at, C, dx, s.x);
+        rowwise_gather(c->n_t, c->n, n, at, C, dx, s.x);
         if (m->gated) lin(c, c->n_t * n, s.x, &w->gate, s.gate);
         lin(c, c->n_t * n, s.x, &w->up, s.up);
-        rows_mlp_jvp(c->rt, c->n_t, n, a, FE, m->gated ? t->slope : NULL, t->lift, s.gate, s.up);
+        rowwise_mlp_jvp(c->rt, c->n_t, n, a, FE, m->gated ? t->slope : NULL, t->lift, s.gate, s.up);
         lin(c, c->n_t * n, s.up, &w->down, s.out);
         for (size_t i = 0; i < c->n_t * n; i++) {
             size_t to = i / n * c->n + at[i % n], k = a[i % n];
@@ -186,14 +186,14 @@ void moe_vjp(const moe_call *c, const real *gy, real *gx) {
         for (size_t i = 0; i < c->n_t * n; i++) {
             size_t from = i / n * c->n + at[i % n], k = a[i % n];
             real share = t->share[t->row[k] * K + t->slot[k]];
-            s.dshare[from * K + t->slot[k]] = vec_dot(C, gy + from * C, t->y + k * C);
+            s.dshare[from * K + t->slot[k]] = reduce_dot(C, gy + from * C, t->y + k * C);
             for (size_t j = 0; j < C; j++) s.out[i * C + j] = share * gy[from * C + j];
         }
         lin_t(c, c->n_t * n, s.out, &w->down, 0, s.up);
-        rows_mlp_vjp(c->rt, c->n_t, n, a, FE, m->gated ? t->slope : NULL, t->lift, s.gate, s.up);
+        rowwise_mlp_vjp(c->rt, c->n_t, n, a, FE, m->gated ? t->slope : NULL, t->lift, s.gate, s.up);
         lin_t(c, c->n_t * n, s.up, &w->up, 0, s.x);
         if (m->gated) lin_t(c, c->n_t * n, s.gate, &w->gate, 1, s.x);
-        rows_scatter_add(c->n_t, c->n, n, at, C, s.x, gx);
+        rowwise_scatter_add(c->n_t, c->n, n, at, C, s.x, gx);
     }
     for (size_t i = 0; i < c->n_t * c->n; i++) {
         size_t row = c->map[i % c->n];

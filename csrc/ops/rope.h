@@ -9,7 +9,7 @@
  * angle is rounded to float32 as transformers rounds it. */
 void rope_angles(const rope_table *t, size_t rope_dim, int pos, size_t length, real *cosine, real *sine);
 /* Turns n_heads heads of HS components in place; inverse != 0 turns back. Both carry the table's scale. */
-void rope_turn(rope_style style, size_t rope_dim, size_t n_heads, size_t HS, const real *cosine, const real *sine,
+void rope_apply(rope_style style, size_t rope_dim, size_t n_heads, size_t HS, const real *cosine, const real *sine,
                int inverse, real *x);
 
 #endif

@@ -15,7 +15,7 @@
  * one MLP, the mixture of moe.h. */
 #ifndef PS_SPEC_H
 #define PS_SPEC_H
-#include "base/real.h"
+#include "kernels/weight.h"
 
 typedef enum { NORM_RMS, NORM_LAYER } norm_kind;             /* x/sqrt(mean x^2 + eps) | (x - mean)/sqrt(var + eps) */
 typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL } qk_norm_kind; /* over each head | over all heads at once */
@@ -23,18 +23,6 @@ typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2 } act_kind
 typedef enum { ROPE_HALF, ROPE_INTERLEAVED } rope_style;     /* pairs (i, i + dim/2) | (2i, 2i + 1) */
 
 typedef enum { SITE_RESID_PRE, SITE_ATTN_OUT, SITE_RESID_MID, SITE_DOWN_PROJ, SITE_MLP_OUT, SITE_RESID_POST, N_SITES } site;
-
-/* A borrowed matrix as stored: element (o, i), o < n_out, i < n_in, lies at
- * data[(o / group) * group_stride + (o % group) * out_stride + i * in_stride], strides in elements.
- * A plain (out, in) matrix has group = n_out. Groups say "the q rows of an interleaved qkv matrix". */
-typedef enum { W_F32, W_F64, W_F16, W_BF16 } wtype;
-typedef struct {
-    const void *data; /* NULL: absent */
-    wtype type;
-    size_t n_out, n_in;
-    size_t group;
-    ptrdiff_t group_stride, out_stride, in_stride;
-} weight;
 
 typedef struct {
     int present;
@@ -84,8 +72,8 @@ typedef struct {
     weight embed;     /* (n_vocab, C) */
     weight pos_embed; /* (n_ctx, C), added by absolute position; absent: none */
     norm final_norm;
-    weight head; /* (n_vocab, C) */
-    const real *head_bias;
+    weight lm_head; /* (n_vocab, C) */
+    const real *lm_head_bias;
     const layer_spec *layer; /* (L) */
 } spec;
 

@@ -4,7 +4,7 @@
 #define PS_CONVERT_H
 #include "python/module.h"
 #include "model/batch.h"
-#include "model/steer.h"
+#include "model/hooks.h"
 
 #define PY_ARRAY_UNIQUE_SYMBOL PS_ARRAY_API
 #ifndef PS_IMPORTS_ARRAY

@@ -81,7 +81,7 @@ static PyObject *decoder_step_py(decoder_object *self, PyObject *unused) {
     if (!is_idle(self)) return NULL;
     PyObject *out = PyArray_SimpleNew(1, dims, NPY_INT32);
     if (!out) return NULL;
-    visits v = {.steer = self->steer.items, .n_steer = self->steer.n};
+    hooks v = {.steer = self->steer.items, .n_steer = self->steer.n};
     core_call call;
     self->busy = 1;
     core_begin(&call, self->model->module, self->model->pool);

@@ -114,7 +114,7 @@ static PyObject *jacobian_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!targets || !to || !self || !module) goto done;
     self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model));
     if (!self->model || read_request(&r, &self->model->spec, prompts, steer, source, targets, from, to, mean)) goto done;
-    visits v = {.steer = r.steer.items, .n_steer = r.steer.n};
+    hooks v = {.steer = r.steer.items, .n_steer = r.steer.n};
     core_call call;
     core_begin(&call, module, self->model->pool);
     bad = jacobian_make(&self->j, &call.rt, &self->model->spec, r.tokens.n, r.tokens.data, r.tokens.length, &v, &r.plan, &st) != PS_OK;
@@ -135,7 +135,7 @@ static ps_code take_scratch(jacobian_object *self, size_t n, sweep_scratch *s, p
         self->spare = (sweep_scratch){0};
         return PS_OK;
     }
-    return sweep_scratch_make(s, &self->model->spec, &self->j.b, n, pool_threads(self->model->pool), st);
+    return sweep_scratch_make(s, &self->model->spec, &self->j.b, n, thread_pool_threads(self->model->pool), st);
 }
 
 static void return_scratch(jacobian_object *self, sweep_scratch *s) {
@@ -147,8 +147,8 @@ static void return_scratch(jacobian_object *self, sweep_scratch *s) {
     sweep_scratch_free(s);
 }
 
-/* Runs all lanes, as many at a time as a sweep carries. Returns 0 or sets an exception. */
-static int run(jacobian_object *self, size_t n, lane *lanes, int transposed) {
+/* Runs all columns, as many at a time as a sweep carries. Returns 0 or sets an exception. */
+static int run(jacobian_object *self, size_t n, column *columns, int transposed) {
     size_t block = jacobian_block(&self->j, n ? n : 1);
     ps_status st = {0};
     sweep_scratch s = {0};
@@ -156,7 +156,7 @@ static int run(jacobian_object *self, size_t n, lane *lanes, int transposed) {
     core_call call;
     core_begin(&call, self->model->module, self->model->pool);
     for (size_t i = 0; i < n && !st.code; i += block)
-        (transposed ? jacobian_apply_t : jacobian_apply)(&self->j, &call.rt, &s, n - i < block ? n - i : block, lanes + i, &st);
+        (transposed ? jacobian_apply_t : jacobian_apply)(&self->j, &call.rt, &s, n - i < block ? n - i : block, columns + i, &st);
     core_end(&call);
     return_scratch(self, &s);
     return st.code ? raise_status(&st), -1 : 0;
@@ -171,15 +171,15 @@ static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed)
     size_t n = (size_t)PyArray_DIM(in, 0);
     npy_intp dims[] = {(npy_intp)n, (npy_intp)(transposed ? cols : rows)};
     PyArrayObject *out = (PyArrayObject *)PyArray_SimpleNew(2, dims, NPY_REAL);
-    lane *lanes = PyMem_New(lane, n ? n : 1);
-    if (!lanes) PyErr_NoMemory();
-    int bad = !out || !lanes;
+    column *columns = PyMem_New(column, n ? n : 1);
+    if (!columns) PyErr_NoMemory();
+    int bad = !out || !columns;
     if (!bad) {
         real *v = PyArray_DATA(transposed ? out : in), *u = PyArray_DATA(transposed ? in : out);
-        for (size_t i = 0; i < n; i++) lanes[i] = (lane){0, v + i * cols, u + i * rows};
-        bad = run(self, n, lanes, transposed);
+        for (size_t i = 0; i < n; i++) columns[i] = (column){0, v + i * cols, u + i * rows};
+        bad = run(self, n, columns, transposed);
     }
-    PyMem_Free(lanes);
+    PyMem_Free(columns);
     Py_DECREF(in);
     if (bad) Py_CLEAR(out);
     return (PyObject *)out;
@@ -188,14 +188,14 @@ static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed)
 static PyObject *jacobian_apply_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 0); }
 static PyObject *jacobian_apply_t_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 1); }
 
-/* Several targets. lanes: list of (target index, v (d,), u (rows of the target,)); one side is read, the other written. */
-static PyObject *run_lanes(jacobian_object *self, PyObject *list, int transposed) {
-    if (!PyList_Check(list)) return invalid("lanes must be a list of (target, v, u)"), NULL;
+/* Several targets. columns: list of (target index, v (d,), u (rows of the target,)); one side is read, the other written. */
+static PyObject *run_columns(jacobian_object *self, PyObject *list, int transposed) {
+    if (!PyList_Check(list)) return invalid("columns must be a list of (target, v, u)"), NULL;
     size_t n = (size_t)PyList_GET_SIZE(list);
     PyObject *keep = PyList_New(0);
-    lane *lanes = PyMem_New(lane, n ? n : 1);
-    if (!lanes) PyErr_NoMemory();
-    int bad = !lanes || !keep;
+    column *columns = PyMem_New(column, n ? n : 1);
+    if (!columns) PyErr_NoMemory();
+    int bad = !columns || !keep;
     for (size_t i = 0; !bad && i < n; i++) {
         PyObject *one = PyList_GET_ITEM(list, (Py_ssize_t)i), *v, *u;
         Py_ssize_t t;
@@ -204,35 +204,35 @@ static PyObject *run_lanes(jacobian_object *self, PyObject *list, int transposed
         if (!bad && (t < 0 || (size_t)t >= self->j.n_targets)) bad = invalid("there is no target %zd", t);
         bad = bad || get_vector(v, "v", self->j.m->d_model, &pv, keep)
            || get_vector(u, "u", self->j.targets[t].rows, &pu, keep);
-        if (!bad && !PyArray_ISWRITEABLE((PyArrayObject *)(transposed ? v : u))) bad = invalid("the output of a lane is read-only");
-        if (!bad) lanes[i] = (lane){(size_t)t, (real *)pv, (real *)pu};
+        if (!bad && !PyArray_ISWRITEABLE((PyArrayObject *)(transposed ? v : u))) bad = invalid("the output of a column is read-only");
+        if (!bad) columns[i] = (column){(size_t)t, (real *)pv, (real *)pu};
     }
-    bad = bad || run(self, n, lanes, transposed);
-    PyMem_Free(lanes);
+    bad = bad || run(self, n, columns, transposed);
+    PyMem_Free(columns);
     Py_XDECREF(keep);
     if (bad) {
-        if (!PyErr_Occurred()) invalid("a lane must be a tuple (target, v, u)");
+        if (!PyErr_Occurred()) invalid("a column must be a tuple (target, v, u)");
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_lanes(self, arg, 0); }
-static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_lanes(self, arg, 1); }
+static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 0); }
+static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 1); }
 
 /* V (n, d) -> a list of (n, m), one a target */
-static PyObject *jacobian_fan_py(jacobian_object *self, PyObject *arg) {
+static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
     size_t n_targets = self->j.n_targets, d = self->j.m->d_model;
     PyArrayObject *in = get_rows(arg, "V", d);
     if (!in) return NULL;
     size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(&self->j, n ? n : 1);
     PyObject *out = PyList_New((Py_ssize_t)n_targets);
-    lane *lanes = PyMem_New(lane, n_targets * block);
+    column *columns = PyMem_New(column, n_targets * block);
     real **u = PyMem_New(real *, n_targets), *v = PyArray_DATA(in);
     ps_status st = {0};
     sweep_scratch s = {0};
-    if (!lanes || !u) PyErr_NoMemory();
-    int bad = !out || !lanes || !u;
+    if (!columns || !u) PyErr_NoMemory();
+    int bad = !out || !columns || !u;
     for (size_t i = 0; !bad && i < n_targets; i++) {
         npy_intp dims[] = {(npy_intp)n, (npy_intp)self->j.targets[i].rows};
         PyArrayObject *one = (PyArrayObject *)PyArray_SimpleNew(2, dims, NPY_REAL);
@@ -247,15 +247,15 @@ static PyObject *jacobian_fan_py(jacobian_object *self, PyObject *arg) {
             size_t now = n - t < block ? n - t : block;
             for (size_t i = 0; i < n_targets * now; i++) {
                 size_t to = i / now, row = t + i % now;
-                lanes[i] = (lane){to, v + row * d, u[to] + row * self->j.targets[to].rows};
+                columns[i] = (column){to, v + row * d, u[to] + row * self->j.targets[to].rows};
             }
-            jacobian_fan(&self->j, &call.rt, &s, now, lanes, &st);
+            jacobian_apply_all(&self->j, &call.rt, &s, now, columns, &st);
         }
         core_end(&call);
         return_scratch(self, &s);
         if (st.code) raise_status(&st), bad = 1;
     }
-    PyMem_Free(lanes);
+    PyMem_Free(columns);
     PyMem_Free(u);
     Py_DECREF(in);
     if (bad) Py_CLEAR(out);
@@ -317,7 +317,7 @@ static PyMethodDef jacobian_methods[] = {
     {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O, "apply_t(U (n, m)) -> (n, d): J' on every row of U"},
     {"apply_each", (PyCFunction)jacobian_apply_each, METH_O, "apply_each([(target, v, u), ...]): u = J v, in one sweep"},
     {"apply_t_each", (PyCFunction)jacobian_apply_t_each, METH_O, "apply_t_each([(target, v, u), ...]): v = J' u, in one sweep"},
-    {"fan", (PyCFunction)jacobian_fan_py, METH_O, "fan(V (n, d)) -> [(n, m), ...]: J of every target on every row of V, in one sweep"},
+    {"apply_all", (PyCFunction)jacobian_apply_all_py, METH_O, "apply_all(V (n, d)) -> [(n, m), ...]: J of every target on every row of V, in one sweep"},
     {0},
 };
 static PyGetSetDef jacobian_getset[] = {

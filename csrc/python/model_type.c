@@ -14,7 +14,7 @@ static const char *const layer_keys[] = {
     "down", "q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias",
     "router", "experts", NULL};
 static const char *const expert_keys[] = {"gate", "up", "down", NULL};
-static const char *const top_keys[] = {"embed", "pos_embed", "head", "final_norm", "head_bias", NULL};
+static const char *const top_keys[] = {"embed", "pos_embed", "lm_head", "final_norm", "lm_head_bias", NULL};
 
 /* The strings in the order of the enums of spec.h. */
 static const char *const norm_kinds[] = {"rms", "layer", NULL};
@@ -172,10 +172,10 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
 static int parse_top(spec *m, PyObject *top, PyObject *keep) {
     if (known_keys(top, "top", top_keys)) return -1;
     return get_weight(item(top, "embed"), "embed", m->n_vocab, m->d_model, 1, &m->embed, keep)
-        || get_weight(item(top, "head"), "head", m->n_vocab, m->d_model, 1, &m->head, keep)
+        || get_weight(item(top, "lm_head"), "lm_head", m->n_vocab, m->d_model, 1, &m->lm_head, keep)
         || get_weight(item(top, "pos_embed"), "pos_embed", m->n_ctx, m->d_model, 0, &m->pos_embed, keep)
         || get_norm(top, "final_norm", m->d_model, &m->final_norm, keep)
-        || get_vector(item(top, "head_bias"), "head_bias", m->n_vocab, &m->head_bias, keep) ? -1 : 0;
+        || get_vector(item(top, "lm_head_bias"), "lm_head_bias", m->n_vocab, &m->lm_head_bias, keep) ? -1 : 0;
 }
 
 static int parse_model(model_object *self, PyObject *scalars, PyObject *layers, PyObject *top) {
@@ -208,7 +208,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->module = Py_XNewRef(module);
     self->keep = PyList_New(0);
     if (!module || !self->keep || !module_blas(module) || parse_model(self, scalars, layers, top)) goto failed;
-    if (pool_create(&self->pool, threads, &st)) {
+    if (thread_pool_create(&self->pool, threads, &st)) {
         raise_status(&st);
         goto failed;
     }
@@ -220,7 +220,7 @@ failed:
 
 static void model_dealloc(model_object *self) {
     PyTypeObject *type = Py_TYPE(self);
-    pool_free(self->pool);
+    thread_pool_free(self->pool);
     PyMem_Free(self->layers);
     PyMem_Free(self->ropes);
     PyMem_Free(self->experts);
@@ -310,8 +310,8 @@ static ps_code forward_rows(model_object *self, forward_call *f, char rows, ps_s
     real *x, *logits = f->logits ? PyArray_DATA((PyArrayObject *)f->logits) : NULL;
     arena_slice table[] = {SLICE(x, f->b.n_rows, m->d_model)};
     if (arena_make(&f->memory, table, COUNT(table), st)) return st->code;
-    visits v = {f->steer.items, f->steer.n, f->captures, (size_t)f->n_sites};
-    forward_plan plan = {.visits = &v, .n_layers = m->n_layers, .first_taped = m->n_layers};
+    hooks v = {f->steer.items, f->steer.n, f->captures, (size_t)f->n_sites};
+    forward_plan plan = {.hooks = &v, .n_layers = m->n_layers, .first_taped = m->n_layers};
     core_call call;
     core_begin(&call, self->module, self->pool);
     if (!forward_stream(&call.rt, m, &f->b, &plan, x, st) && logits) {
@@ -319,7 +319,7 @@ static ps_code forward_rows(model_object *self, forward_call *f, char rows, ps_s
         if (rows == 'l')
             for (n = 0; n < f->b.n_seq; n++)
                 memmove(x + n * m->d_model, x + (f->b.row0[n + 1] - 1) * m->d_model, m->d_model * sizeof(real));
-        head_forward(&call.rt, m, n, x, &(head_tape){0}, logits, st);
+        lm_head_forward(&call.rt, m, n, x, &(lm_head_tape){0}, logits, st);
     }
     core_end(&call);
     return st->code;
@@ -367,7 +367,7 @@ done:
 
 static PyObject *model_threads(model_object *self, void *closure) {
     (void)closure;
-    return PyLong_FromLong(pool_threads(self->pool));
+    return PyLong_FromLong(thread_pool_threads(self->pool));
 }
 
 static PyMethodDef model_methods[] = {

@@ -8,7 +8,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *module; /* keeps the library loaded */
     PyObject *keep;   /* list of the arrays that the spec points into */
-    pool *pool;
+    thread_pool *pool;
     spec spec;
     layer_spec *layers;
     rope_table *ropes;

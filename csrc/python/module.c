@@ -56,7 +56,7 @@ static ps_code poll_signals(void *ctx, ps_status *st) {
     return c->stopped ? ps_fail(st, PS_ERR_INTERRUPTED, "interrupted") : PS_OK;
 }
 
-void core_begin(core_call *c, PyObject *module, pool *p) {
+void core_begin(core_call *c, PyObject *module, thread_pool *p) {
     const module_state *s = module_state_of(module);
     c->rt = (runtime){s->blas, p, s->kind, poll_signals, c};
     c->last = now();
@@ -93,10 +93,10 @@ static PyObject *py_blas_info(PyObject *module, PyObject *unused) {
 static PyObject *py_instruction_sets(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
-    Py_ssize_t n = (Py_ssize_t)instructions_best() + 1;
+    Py_ssize_t n = (Py_ssize_t)cpu_best() + 1;
     PyObject *names = PyTuple_New(n);
     for (Py_ssize_t i = 0; names && i < n; i++) {
-        PyObject *name = PyUnicode_FromString(instructions_name((instructions)i));
+        PyObject *name = PyUnicode_FromString(cpu_name((cpu_isa)i));
         if (!name) Py_CLEAR(names);
         else PyTuple_SET_ITEM(names, i, name);
     }
@@ -105,12 +105,12 @@ static PyObject *py_instruction_sets(PyObject *module, PyObject *unused) {
 
 static PyObject *py_instruction_set(PyObject *module, PyObject *unused) {
     (void)unused;
-    return PyUnicode_FromString(instructions_name(module_state_of(module)->kind));
+    return PyUnicode_FromString(cpu_name(module_state_of(module)->kind));
 }
 
 static PyObject *py_use_instructions(PyObject *module, PyObject *arg) {
-    for (instructions kind = PLAIN; PyUnicode_Check(arg) && kind <= instructions_best(); kind++)
-        if (!PyUnicode_CompareWithASCIIString(arg, instructions_name(kind))) {
+    for (cpu_isa kind = PLAIN; PyUnicode_Check(arg) && kind <= cpu_best(); kind++)
+        if (!PyUnicode_CompareWithASCIIString(arg, cpu_name(kind))) {
             module_state_of(module)->kind = kind;
             Py_RETURN_NONE;
         }

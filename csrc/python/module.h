@@ -7,7 +7,7 @@
 
 typedef struct {
     blas *blas;
-    instructions kind;
+    cpu_isa kind;
     PyObject *blas_path;
     PyTypeObject *model_type, *jacobian_type, *decoder_type;
 } module_state;
@@ -27,7 +27,7 @@ typedef struct {
     int stopped; /* an exception is set; the call is winding up */
 } core_call;
 
-void core_begin(core_call *c, PyObject *module, pool *p); /* releases the GIL; c must not move until core_end */
+void core_begin(core_call *c, PyObject *module, thread_pool *p); /* releases the GIL; c must not move until core_end */
 void core_end(core_call *c);                           /* takes it again */
 
 int add_model_type(PyObject *module);

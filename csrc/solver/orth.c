@@ -5,13 +5,13 @@ static const double DROP = 16;
 enum { PASSES = 4 };
 
 double norm2(size_t n, const real *x) {
-    enum { LANES = 8 };
-    double acc[LANES] = {0}, sum = 0, largest = 0;
+    enum { WIDTH = 8 };
+    double acc[WIDTH] = {0}, sum = 0, largest = 0;
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) acc[j] += (double)x[i + j] * (double)x[i + j];
+    for (; i + WIDTH <= n; i += WIDTH)
+        for (int j = 0; j < WIDTH; j++) acc[j] += (double)x[i + j] * (double)x[i + j];
     for (int j = 0; i < n; i++, j++) acc[j] += (double)x[i] * (double)x[i];
-    for (int j = 0; j < LANES; j++) sum += acc[j];
+    for (int j = 0; j < WIDTH; j++) sum += acc[j];
     if (sum > 1e-280 && sum < 1e280) return sqrt(sum);
     /* zero, not finite, or (double only) out of the range of squares: once more, relative to the largest */
     for (i = 0; i < n; i++) {

@@ -12,13 +12,13 @@
  * Step. The first `block` vectors X of the pool move to V. AX, made orthogonal to U, gives the new U and the columns of
  * B; A'U_new, made orthogonal to V and W, gives the new W and the rows of R. The SVD of B gives Ritz triplets u = U'p,
  * v = V'q; |AV'q - sigma U'p| and |AtU'p - sigma V'q| over sigma_1 are their certificate, at no further application.
- * When the pool holds more than a block, it is turned so that its first vectors carry most of the residuals R'p of the
+ * When the pool holds more than a block, it is transposed so that its first vectors carry most of the residuals R'p of the
  * triplets that are not yet certified: of two sequences only the one that is needed goes on.
  * An empty pool means an invariant subspace: it is refilled at random from the complement of V, which ends, if it must,
  * with V spanning everything and B exact. Where U falls short of k (rank below k) it is filled at random too, so that
  * triplets with sigma = 0 are certified like all others.
  *
- * Restart. When V is full, the leading Ritz triplets are kept: V, U, AV and AtU are turned by q and p, B becomes
+ * Restart. When V is full, the leading Ritz triplets are kept: V, U, AV and AtU are transposed by q and p, B becomes
  * diagonal, R turns with U, and both relations go on holding.
  *
  * Probe. Equal singular values beyond the block size have no image in a Krylov space, and any may be missed by bad luck.

@@ -126,8 +126,8 @@ def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: 
         embed=embed,
         pos_embed=pos_embed,
         final_norm=final_norm,
-        head=head,
-        head_bias=head_bias,
+        lm_head=head,
+        lm_head_bias=head_bias,
         **({name: getattr(f, name) for name in ("n_experts", "top_k", "d_expert", "norm_topk")} if f.n_experts else {}),
     )
 

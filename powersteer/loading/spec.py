@@ -99,9 +99,9 @@ class Spec:
     layers: tuple[Layer, ...]
     embed: Array  # (n_vocab, C)
     final_norm: Norm
-    head: Array  # (n_vocab, C)
+    lm_head: Array  # (n_vocab, C)
     pos_embed: Array | None = None  # (n_ctx, C)
-    head_bias: Array | None = None  # (n_vocab)
+    lm_head_bias: Array | None = None  # (n_vocab)
     n_experts: int = 0  # E; 0: no layer has a mixture
     top_k: int = 0  # experts a token takes
     d_expert: int = 0  # FE
@@ -143,11 +143,11 @@ class Spec:
         mixture = {name: getattr(self, name) for name in _MIXTURE} if self.n_experts else {}
         spec = {**scalars, **mixture, "rope": list(self.rope)}
         layers = [_core_layer(layer, real) for layer in self.layers]
-        top: dict[str, Any] = {"embed": self.embed, "head": self.head, "final_norm": _core_norm(self.final_norm, real)}
+        top: dict[str, Any] = {"embed": self.embed, "lm_head": self.lm_head, "final_norm": _core_norm(self.final_norm, real)}
         if self.pos_embed is not None:
             top["pos_embed"] = self.pos_embed
-        if self.head_bias is not None:
-            top["head_bias"] = _core_vector(self.head_bias, real)
+        if self.lm_head_bias is not None:
+            top["lm_head_bias"] = _core_vector(self.lm_head_bias, real)
         return spec, layers, top
 
 

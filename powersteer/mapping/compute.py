@@ -72,7 +72,7 @@ def compute_sketches(model: Model, settings: Settings, unit: Unit) -> list[Sketc
     p, d = settings.sketch, model.d_model
     rng = np.random.Generator(np.random.Philox(key=[settings.seed, unit.source]))
     omega = rng.standard_normal((p, d)).astype(J.dtype)
-    return [_sketch(unit, t, Y, b, J, settings.k) for t, Y, b in zip(unit.targets, J.fan(omega), J.bases, strict=True)]
+    return [_sketch(unit, t, Y, b, J, settings.k) for t, Y, b in zip(unit.targets, J.apply_all(omega), J.bases, strict=True)]
 
 
 def _sketch(unit: Unit, target: Target, Y: Array, base: Array, J: Jacobians, k: int) -> Sketch:

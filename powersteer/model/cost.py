@@ -56,7 +56,7 @@ def estimate(
     W, WKV = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     worker = threads * (_attention(spec, max(lengths)) + max(_panel(m, itemsize) for y in spec.layers for m in _matrices(y)))
     block = n * (3 * C + W + spec.d_ff + _moe(spec)) + worker
-    head_panel = threads * _panel(spec.head, itemsize)
+    head_panel = threads * _panel(spec.lm_head, itemsize)
     if source is None or target is None:
         block += n * _widest(spec, spec.layers, itemsize)
         forward = n * (C + V) + max(block, n * (C + 1) + head_panel)

@@ -287,7 +287,7 @@ class Jacobians:
     """The Jacobians from one source to several targets, on one tape: `Model.jacobians`.
 
     `svd(k)` gives a result a target; all of them advance together, each with a vector of its own in every sweep.
-    `fan(V)` multiplies all of them by the same vectors in one sweep, and `dense()` gives their matrices so.
+    `apply_all(V)` multiplies all of them by the same vectors in one sweep, and `dense()` gives their matrices so.
     """
 
     def __init__(self, core: Any, dtype: np.dtype[Any], subjects: Sequence[Subject]) -> None:
@@ -312,13 +312,13 @@ class Jacobians:
         """Memory that the linearisation holds."""
         return int(self._core.nbytes)
 
-    def fan(self, V: Array) -> list[Array]:
+    def apply_all(self, V: Array) -> list[Array]:
         """J on every row of V (n, d), for every target: a list of (n, m)."""
-        return list(self._core.fan(np.ascontiguousarray(V, dtype=self.dtype)))
+        return list(self._core.apply_all(np.ascontiguousarray(V, dtype=self.dtype)))
 
     def dense(self) -> list[Array]:
         """Every matrix (m, d), by d columns swept once for all targets."""
-        return [U.T for U in self.fan(np.eye(self.shapes[0][1], dtype=self.dtype))]
+        return [U.T for U in self.apply_all(np.eye(self.shapes[0][1], dtype=self.dtype))]
 
     def svd(self, k: int = 12, tol: float = 1e-3, seed: int = 0, max_applications: int | None = None) -> list[SVDResult]:
         """The k leading triplets for every target (all, where there are fewer), by Krylov iteration with one vector at

@@ -34,7 +34,7 @@ __all__ = ["Model", "from_transformers", "load", "model_from_checkpoint"]
 Array = NDArray[Any]
 
 _CORES = {np.dtype(np.float32): _core32, np.dtype(np.float64): _core64}
-_MOST_THREADS = 4096  # csrc/base/parallel.c
+_MOST_THREADS = 4096  # csrc/base/thread_pool.c
 _LAST_TWO = slice(-2, None)  # the default of a layer target; recognised by identity
 
 

@@ -1,9 +1,9 @@
 /* Instruction sets that a kernel is compiled for beside the plain one, chosen at run time: functions of TARGET_AVX2 and
  * TARGET_AVX512, listed in the order of `instructions`. HAS_TARGETS: 0 where there is only the plain one. */
-#ifndef PS_INSTRUCTIONS_H
-#define PS_INSTRUCTIONS_H
+#ifndef PS_CPU_H
+#define PS_CPU_H
 
-typedef enum { PLAIN, AVX2, AVX512 } instructions;
+typedef enum { PLAIN, AVX2, AVX512 } cpu_isa;
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAS_TARGETS 1
@@ -13,7 +13,7 @@ typedef enum { PLAIN, AVX2, AVX512 } instructions;
 #define HAS_TARGETS 0
 #endif
 
-instructions instructions_best(void);               /* the last that the machine has */
-const char *instructions_name(instructions kind); /* as POWERSTEER_CPU spells it */
+cpu_isa cpu_best(void);               /* the last that the machine has */
+const char *cpu_name(cpu_isa kind); /* as POWERSTEER_CPU spells it */
 
 #endif

@@ -1,4 +1,4 @@
-#include "kernels/exponential.h"
+#include "kernels/vexp.h"
 #include <string.h>
 
 #ifdef PS_DOUBLE
@@ -38,7 +38,7 @@ TARGET_AVX512 static void avx512(size_t n, const real *x, real *y) { BODY }
 #define avx512 plain
 #endif
 
-void exponential(instructions kind, size_t n, const real *x, real *y) {
+void vexp(cpu_isa kind, size_t n, const real *x, real *y) {
     static void (*const kinds[])(size_t, const real *, real *) = {plain, avx2, avx512};
     kinds[kind](n, x, y);
 }

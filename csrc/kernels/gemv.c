@@ -1,5 +1,5 @@
-#include "kernels/skinny.h"
-#include "kernels/tile.h"
+#include "kernels/gemv.h"
+#include "kernels/gemm_packed.h"
 
 /* Bytes that are asked for before they are needed, of this row or, as rows mostly follow each other, of the next: the
  * machine's own prefetching stops at every page. Asking beyond the weight is harmless. */
@@ -14,7 +14,7 @@ enum { AHEAD = 1024 };
 #define KIND plain
 #define TARGET
 #define VECTOR 16
-#include "kernels/skinny_kernel.h"
+#include "kernels/gemv_kernel.h"
 #undef KIND
 #undef TARGET
 #undef VECTOR
@@ -23,7 +23,7 @@ enum { AHEAD = 1024 };
 #define KIND avx2
 #define TARGET TARGET_AVX2
 #define VECTOR 32
-#include "kernels/skinny_kernel.h"
+#include "kernels/gemv_kernel.h"
 #undef KIND
 #undef TARGET
 #undef VECTOR
@@ -31,13 +31,13 @@ enum { AHEAD = 1024 };
 #define KIND avx512
 #define TARGET TARGET_AVX512
 #define VECTOR 64
-#include "kernels/skinny_kernel.h"
+#include "kernels/gemv_kernel.h"
 #else
-#define skinny_avx2 skinny_plain
-#define skinny_avx512 skinny_plain
+#define gemv_avx2 gemv_plain
+#define gemv_avx512 gemv_plain
 #endif
 
-void skinny(instructions kind, SIGNATURE) {
-    static void (*const kinds[])(SIGNATURE) = {skinny_plain, skinny_avx2, skinny_avx512};
+void gemv(cpu_isa kind, SIGNATURE) {
+    static void (*const kinds[])(SIGNATURE) = {gemv_plain, gemv_avx2, gemv_avx512};
     kinds[kind](type, data, stride, n, K, M, X, ldx, bias, Y, ldy);
 }

@@ -1,6 +1,6 @@
-#include "base/instructions.h"
+#include "base/cpu.h"
 
-instructions instructions_best(void) {
+cpu_isa cpu_best(void) {
 #if HAS_TARGETS
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return AVX512;
@@ -9,7 +9,7 @@ instructions instructions_best(void) {
     return PLAIN;
 }
 
-const char *instructions_name(instructions kind) {
+const char *cpu_name(cpu_isa kind) {
     static const char *const names[] = {[PLAIN] = "portable", [AVX2] = "avx2", [AVX512] = "avx512"};
     return names[kind];
 }

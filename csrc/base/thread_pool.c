@@ -1,4 +1,4 @@
-#include "base/parallel.h"
+#include "base/thread_pool.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -10,12 +10,12 @@
  * waking costs tens of microseconds on either side. */
 static const long SPIN_NANOSECONDS = 200 * 1000;
 
-struct pool {
+struct thread_pool {
     int n_threads;          /* the caller's included */
     int n_workers;          /* started ones, <= n_threads - 1 */
     pthread_t *workers;     /* (n_threads - 1) */
     _Atomic long owner;     /* pid whose threads these are; 0: not started; -1: being started */
-    atomic_flag busy;       /* a caller is inside pool_run with the workers */
+    atomic_flag busy;       /* a caller is inside thread_pool_run with the workers */
     pthread_mutex_t lock;   /* guards the two conditions */
     pthread_cond_t start, done;
     atomic_uint generation; /* counts runs: workers wake when it moves */
@@ -25,12 +25,12 @@ struct pool {
     atomic_int running;     /* workers that have not finished this run */
     atomic_size_t next;     /* next task to hand out */
     size_t n;
-    pool_task task;
+    thread_pool_task task;
     void *ctx;
 };
 
 typedef struct {
-    pool *p;
+    thread_pool *p;
     int worker;
     unsigned seen;
 } worker_arg;
@@ -49,7 +49,7 @@ static inline void relax(void) {
 #endif
 }
 
-static void drain(pool *p, int worker) {
+static void drain(thread_pool *p, int worker) {
     for (;;) {
         size_t i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
         if (i >= p->n) return;
@@ -58,7 +58,7 @@ static void drain(pool *p, int worker) {
 }
 
 /* Looks at `news` for a while; whether it came. */
-static int spin(int (*news)(pool *, unsigned), pool *p, unsigned seen) {
+static int spin(int (*news)(thread_pool *, unsigned), thread_pool *p, unsigned seen) {
     struct timespec from, now;
     clock_gettime(CLOCK_MONOTONIC, &from);
     do {
@@ -73,7 +73,7 @@ static int spin(int (*news)(pool *, unsigned), pool *p, unsigned seen) {
 
 /* Sleeps until there is news. `sleepers` is raised before the last look, and who has news looks at it after telling: in
  * sequential consistency one of the two sees the other. */
-static void sleep_until(int (*news)(pool *, unsigned), pool *p, unsigned seen, pthread_cond_t *condition, atomic_int *sleepers) {
+static void sleep_until(int (*news)(thread_pool *, unsigned), thread_pool *p, unsigned seen, pthread_cond_t *condition, atomic_int *sleepers) {
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(sleepers, 1);
     while (!news(p, seen)) pthread_cond_wait(condition, &p->lock);
@@ -81,23 +81,23 @@ static void sleep_until(int (*news)(pool *, unsigned), pool *p, unsigned seen, p
     pthread_mutex_unlock(&p->lock);
 }
 
-static void wake(pool *p, pthread_cond_t *condition, atomic_int *sleepers) {
+static void wake(thread_pool *p, pthread_cond_t *condition, atomic_int *sleepers) {
     if (!atomic_load(sleepers)) return;
     pthread_mutex_lock(&p->lock); /* who has raised `sleepers` waits by now */
     pthread_mutex_unlock(&p->lock);
     pthread_cond_broadcast(condition); /* unlocked, so that nobody wakes up to wait for the lock */
 }
 
-static int is_started(pool *p, unsigned seen) { return atomic_load(&p->generation) != seen || atomic_load(&p->stop); }
+static int is_started(thread_pool *p, unsigned seen) { return atomic_load(&p->generation) != seen || atomic_load(&p->stop); }
 
-static int is_done(pool *p, unsigned seen) {
+static int is_done(thread_pool *p, unsigned seen) {
     (void)seen;
     return !atomic_load(&p->running);
 }
 
 static void *worker_main(void *arg) {
     worker_arg w = *(worker_arg *)arg;
-    pool *p = w.p;
+    thread_pool *p = w.p;
     ps_free(arg);
     for (;;) {
         if (!spin(is_started, p, w.seen)) sleep_until(is_started, p, w.seen, &p->start, &p->asleep);
@@ -109,7 +109,7 @@ static void *worker_main(void *arg) {
 }
 
 /* Starts the workers in this process. Fewer than asked for is not an error: the caller does the rest. */
-static void start_workers(pool *p) {
+static void start_workers(thread_pool *p) {
     pthread_mutex_init(&p->lock, NULL); /* after fork() the old ones may be held by threads that no longer exist */
     pthread_cond_init(&p->start, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -134,7 +134,7 @@ static void start_workers(pool *p) {
 }
 
 /* Takes the workers for this caller; 0 if another caller has them. */
-static int acquire(pool *p) {
+static int acquire(thread_pool *p) {
     long owner = atomic_load(&p->owner), self = (long)getpid();
     if (owner != self) {
         if (owner == -1 || !atomic_compare_exchange_strong(&p->owner, &owner, -1)) return 0;
@@ -145,9 +145,9 @@ static int acquire(pool *p) {
     return !atomic_flag_test_and_set(&p->busy);
 }
 
-ps_code pool_create(pool **out, int threads, ps_status *st) {
+ps_code thread_pool_create(thread_pool **out, int threads, ps_status *st) {
     if (threads < 1 || threads > 4096) return ps_fail(st, PS_ERR_VALUE, "threads must be between 1 and 4096, got %d", threads);
-    pool *p = ps_calloc(1, sizeof *p);
+    thread_pool *p = ps_calloc(1, sizeof *p);
     pthread_t *workers = ps_calloc((size_t)threads, sizeof *workers);
     if (!p || !workers) {
         ps_free(p);
@@ -161,7 +161,7 @@ ps_code pool_create(pool **out, int threads, ps_status *st) {
     return PS_OK;
 }
 
-void pool_free(pool *p) {
+void thread_pool_free(thread_pool *p) {
     if (!p) return;
     if (atomic_load(&p->owner) == (long)getpid()) { /* in a forked child there is nobody to join */
         atomic_store(&p->stop, 1);
@@ -175,10 +175,10 @@ void pool_free(pool *p) {
     ps_free(p);
 }
 
-int pool_threads(const pool *p) { return p->n_threads; }
+int thread_pool_threads(const thread_pool *p) { return p->n_threads; }
 
-void pool_run(pool *p, size_t n, double operations, pool_task task, void *ctx) {
-    if (p->n_threads == 1 || n <= 1 || operations < POOL_WORTH || !acquire(p)) {
+void thread_pool_run(thread_pool *p, size_t n, double operations, thread_pool_task task, void *ctx) {
+    if (p->n_threads == 1 || n <= 1 || operations < THREAD_POOL_WORTH || !acquire(p)) {
         for (size_t i = 0; i < n; i++) task(ctx, i, 0);
         return;
     }

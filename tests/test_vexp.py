@@ -21,7 +21,7 @@ def by(core, instructions, x):
 
 
 def kinds(core):
-    return range(core.lib.instructions_best() + 1)
+    return range(core.lib.cpu_best() + 1)
 
 
 def ulps(got, x):

@@ -3,7 +3,7 @@
  * to be inlined into one that names its instruction set, which is TARGET. */
 #include <string.h>
 #include "base/half.h"
-#include "ops/spec.h"
+#include "kernels/weight.h"
 
 #ifndef ALWAYS
 #if defined(__clang__)
@@ -11,42 +11,42 @@
 #else
 #define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, (OF(indices)){__VA_ARGS__})
 #endif
-#define LANES_ ((int)OF(LANE))
+#define WIDTH_ ((int)OF(WIDTH))
 #define ALWAYS inline __attribute__((always_inline))
 #define LOAD(name, type, p) \
     type name;              \
     memcpy(&name, p, sizeof name)
 #endif
 
-enum { OF(LANE) = VECTOR / sizeof(real) };
-typedef real OF(wide) __attribute__((vector_size(VECTOR)));
+enum { OF(WIDTH) = VECTOR / sizeof(real) };
+typedef real OF(simd) __attribute__((vector_size(VECTOR)));
 typedef float OF(floats) __attribute__((vector_size(VECTOR / sizeof(real) * sizeof(float))));
 typedef uint32_t OF(words) __attribute__((vector_size(VECTOR / sizeof(real) * sizeof(uint32_t))));
 typedef int32_t OF(masks) __attribute__((vector_size(VECTOR / sizeof(real) * sizeof(int32_t))));
 typedef uint16_t OF(halves) __attribute__((vector_size(VECTOR / sizeof(real) * sizeof(uint16_t))));
 
-TARGET static ALWAYS void OF(wide_f32)(const void *p, size_t i, OF(wide) *out) {
+TARGET static ALWAYS void OF(simd_f32)(const void *p, size_t i, OF(simd) *out) {
     LOAD(x, OF(floats), (const float *)p + i);
-    *out = __builtin_convertvector(x, OF(wide));
+    *out = __builtin_convertvector(x, OF(simd));
 }
-TARGET static ALWAYS void OF(wide_f64)(const void *p, size_t i, OF(wide) *out) {
-    for (size_t j = 0; j < OF(LANE); j++) (*out)[j] = (real)((const double *)p)[i + j];
+TARGET static ALWAYS void OF(simd_f64)(const void *p, size_t i, OF(simd) *out) {
+    for (size_t j = 0; j < OF(WIDTH); j++) (*out)[j] = (real)((const double *)p)[i + j];
 }
-TARGET static ALWAYS void OF(wide_bf16)(const void *p, size_t i, OF(wide) *out) {
+TARGET static ALWAYS void OF(simd_bf16)(const void *p, size_t i, OF(simd) *out) {
     LOAD(h, OF(halves), (const uint16_t *)p + i);
     OF(words) w = __builtin_convertvector(h, OF(words)) << 16;
-    *out = __builtin_convertvector((OF(floats))w, OF(wide));
+    *out = __builtin_convertvector((OF(floats))w, OF(simd));
 }
 /* float16 in the upper half of each word, the lower one 0: half.h, on vectors */
-TARGET static ALWAYS OF(wide) OF(f16_of)(OF(words) w) {
+TARGET static ALWAYS OF(simd) OF(f16_of)(OF(words) w) {
     OF(words) sign = w & 0x80000000u, twice = w + w;
     OF(floats) normal = (OF(floats))((twice >> 4) + (0xE0u << 23)) * 0x1.0p-112f;
     OF(floats) small = (OF(floats))((twice >> 17) | (126u << 23)) - 0.5f;
     OF(words) mask = (OF(words))(OF(masks))(twice < (1u << 27));
     OF(words) bits = ((OF(words))small & mask) | ((OF(words))normal & ~mask) | sign;
-    return __builtin_convertvector((OF(floats))bits, OF(wide));
+    return __builtin_convertvector((OF(floats))bits, OF(simd));
 }
-TARGET static ALWAYS void OF(wide_f16)(const void *p, size_t i, OF(wide) *out) {
+TARGET static ALWAYS void OF(simd_f16)(const void *p, size_t i, OF(simd) *out) {
     LOAD(h, OF(halves), (const uint16_t *)p + i);
     *out = OF(f16_of)(__builtin_convertvector(h, OF(words)) << 16);
 }
@@ -58,10 +58,10 @@ typedef int32_t OF(indices) __attribute__((vector_size(VECTOR)));
 #endif
 
 /* A LANE x LANE block, transposed in registers: step s exchanges the off-diagonal blocks of size s. */
-TARGET static ALWAYS void OF(exchange)(OF(wide) *a, OF(wide) *b, int s) {
-    OF(wide) x = *a, y = *b;
-#define LOW(j, s) ((j) & (s) ? LANES_ + (j) - (s) : (j))
-#define HIGH(j, s) ((j) & (s) ? LANES_ + (j) : (j) + (s))
+TARGET static ALWAYS void OF(exchange)(OF(simd) *a, OF(simd) *b, int s) {
+    OF(simd) x = *a, y = *b;
+#define LOW(j, s) ((j) & (s) ? WIDTH_ + (j) - (s) : (j))
+#define HIGH(j, s) ((j) & (s) ? WIDTH_ + (j) : (j) + (s))
 #if VECTOR / REAL_SIZE == 16
 #define EACH(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), f(8, s), f(9, s), f(10, s), \
                    f(11, s), f(12, s), f(13, s), f(14, s), f(15, s)
@@ -95,17 +95,17 @@ TARGET static ALWAYS void OF(exchange)(OF(wide) *a, OF(wide) *b, int s) {
 #undef STEP
 }
 
-TARGET static ALWAYS void OF(transpose)(OF(wide) *rows) {
+TARGET static ALWAYS void OF(transpose)(OF(simd) *rows) {
 #pragma GCC unroll 4
-    for (int s = 1; s < LANES_; s *= 2)
+    for (int s = 1; s < WIDTH_; s *= 2)
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES_; i++)
+        for (int i = 0; i < WIDTH_; i++)
             if (!(i & s)) OF(exchange)(&rows[i], &rows[i + s], s);
 }
 
 /* element i of a weight of any type, converted */
-#ifndef PS_WIDE_ONE
-#define PS_WIDE_ONE
+#ifndef PS_SIMD_ONE
+#define PS_SIMD_ONE
 static inline real one_f32(const void *p, ptrdiff_t i) { return (real)((const float *)p)[i]; }
 static inline real one_f64(const void *p, ptrdiff_t i) { return (real)((const double *)p)[i]; }
 static inline real one_f16(const void *p, ptrdiff_t i) { return (real)half_to_float(((const uint16_t *)p)[i]); }

@@ -1,8 +1,8 @@
 /* Passes over rows, shared out to the threads: the norms, rotations and nonlinearities of one layer applied to many
  * rows at once. Tangents come as (n_t, n, width): n_t tangents of n rows, row i of each belonging to row map[i] of the
  * taped batch (map NULL: i itself). */
-#ifndef PS_ROWS_H
-#define PS_ROWS_H
+#ifndef PS_ROWWISE_H
+#define PS_ROWWISE_H
 #include "kernels/runtime.h"
 #include "ops/spec.h"
 
@@ -17,9 +17,9 @@ typedef struct {
     real scale;            /* y is multiplied by it */
 } norm_rows;
 
-void rows_norm_forward(const runtime *rt, const norm_rows *a, const real *x, real *y); /* y may be x; n_t = 1 */
-void rows_norm_jvp(const runtime *rt, const norm_rows *a, const real *dx, real *dy);   /* dy may be dx */
-void rows_norm_vjp(const runtime *rt, const norm_rows *a, const real *gy, real *gx);   /* gx may be gy */
+void rowwise_norm_forward(const runtime *rt, const norm_rows *a, const real *x, real *y); /* y may be x; n_t = 1 */
+void rowwise_norm_jvp(const runtime *rt, const norm_rows *a, const real *dx, real *dy);   /* dy may be dx */
+void rowwise_norm_vjp(const runtime *rt, const norm_rows *a, const real *gy, real *gx);   /* gx may be gy */
 
 typedef struct {
     rope_style style;
@@ -29,22 +29,22 @@ typedef struct {
     size_t n_t, n;
 } rope_rows;
 
-void rows_rope(const runtime *rt, const rope_rows *a, int inverse, real *x);
+void rowwise_rope(const runtime *rt, const rope_rows *a, int inverse, real *x);
 
-void rows_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h);
-void rows_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
+void rowwise_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h);
+void rowwise_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
                   const real *lift, const real *dg, real *du);          /* dh over du */
-void rows_mlp_vjp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
+void rowwise_mlp_vjp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
                   const real *lift, real *gg, real *gu);                /* gh in gu */
 
-void rows_add(const runtime *rt, size_t n, const real *x, real *y);     /* y += x, n numbers */
-void rows_scale(const runtime *rt, size_t n, real factor, real *x);
+void rowwise_add(const runtime *rt, size_t n, const real *x, real *y);     /* y += x, n numbers */
+void rowwise_scale(const runtime *rt, size_t n, real factor, real *x);
 
 /* From (n_t, n_all, width) the rows row[0..n) of each tangent, (n_t, n, width); out may be in. */
-void rows_gather(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out);
+void rowwise_gather(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out);
 /* The transpose: zero elsewhere. In place: x holds (n_t, n, width) and becomes (n_t, n_all, width). */
-void rows_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, real *x);
+void rowwise_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, real *x);
 /* out (n_t, n_all, width) += in (n_t, n, width) at row[] */
-void rows_scatter_add(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out);
+void rowwise_scatter_add(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out);
 
 #endif

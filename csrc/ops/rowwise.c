@@ -1,4 +1,4 @@
-#include "ops/rows.h"
+#include "ops/rowwise.h"
 #include <string.h>
 #include "ops/mlp.h"
 #include "ops/norm.h"
@@ -22,9 +22,9 @@ static void pass_task(void *ctx, size_t task, int worker) {
 
 static void each_row(const runtime *rt, size_t n, size_t width, void (*row)(const void *, size_t, const real *, real *),
                      const void *op, const real *in, real *out) {
-    pass p = {n, (size_t)pool_threads(rt->pool), row, op, in, out};
+    pass p = {n, (size_t)thread_pool_threads(rt->pool), row, op, in, out};
     double operations = 10.0 * (double)n * (double)width; /* a few a number, and memory */
-    if (operations < POOL_WORTH) p.parts = 1;
+    if (operations < THREAD_POOL_WORTH) p.parts = 1;
     p.parts *= 1 + (size_t)(operations / RUNTIME_SLICE);
     runtime_run(rt, p.parts, operations, pass_task, &p);
 }
@@ -65,13 +65,13 @@ static void norm_vjp_row(const void *op, size_t i, const real *gy, real *gx) {
     scale_row(a, gx + i * all);
 }
 
-void rows_norm_forward(const runtime *rt, const norm_rows *a, const real *x, real *y) {
+void rowwise_norm_forward(const runtime *rt, const norm_rows *a, const real *x, real *y) {
     each_row(rt, a->n, a->width * a->groups, norm_forward_row, a, x, y);
 }
-void rows_norm_jvp(const runtime *rt, const norm_rows *a, const real *dx, real *dy) {
+void rowwise_norm_jvp(const runtime *rt, const norm_rows *a, const real *dx, real *dy) {
     each_row(rt, a->n_t * a->n, a->width * a->groups, norm_jvp_row, a, dx, dy);
 }
-void rows_norm_vjp(const runtime *rt, const norm_rows *a, const real *gy, real *gx) {
+void rowwise_norm_vjp(const runtime *rt, const norm_rows *a, const real *gy, real *gx) {
     each_row(rt, a->n_t * a->n, a->width * a->groups, norm_vjp_row, a, gy, gx);
 }
 
@@ -85,17 +85,17 @@ static void rope_row(const void *op, size_t i, const real *in, real *x) {
     const rope_rows *a = o->a;
     size_t t = taped_row(a->map, a->n, i), half = a->rope_dim / 2;
     (void)in;
-    rope_turn(a->style, a->rope_dim, a->n_heads, a->head_dim, a->cosine + t * half, a->sine + t * half, o->inverse,
+    rope_apply(a->style, a->rope_dim, a->n_heads, a->head_dim, a->cosine + t * half, a->sine + t * half, o->inverse,
               x + i * a->n_heads * a->head_dim);
 }
 
-void rows_rope(const runtime *rt, const rope_rows *a, int inverse, real *x) {
+void rowwise_rope(const runtime *rt, const rope_rows *a, int inverse, real *x) {
     rope_op op = {a, inverse};
     each_row(rt, a->n_t * a->n, a->n_heads * a->head_dim, rope_row, &op, NULL, x);
 }
 
 typedef struct {
-    instructions kind;
+    cpu_isa kind;
     act_kind act;
     size_t F, n;
     const size_t *map;
@@ -124,16 +124,16 @@ static void mlp_vjp_row(const void *op, size_t i, const real *in, real *gu) {
     mlp_vjp(F, at(o->slope, t * F), o->lift + t * F, gu + i * F, at_row(o->gate, i * F), gu + i * F);
 }
 
-void rows_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h) {
+void rowwise_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h) {
     mlp_op op = {.kind = rt->kind, .act = act, .F = F, .n = n, .slope_out = slope, .lift_out = lift};
     each_row(rt, n, F, mlp_forward_row, &op, NULL, h);
 }
-void rows_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
+void rowwise_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
                   const real *lift, const real *dg, real *du) {
     mlp_op op = {.F = F, .n = n, .map = map, .slope = slope, .lift = lift};
     each_row(rt, n_t * n, F, mlp_jvp_row, &op, dg, du);
 }
-void rows_mlp_vjp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
+void rowwise_mlp_vjp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
                   const real *lift, real *gg, real *gu) {
     mlp_op op = {.F = F, .n = n, .map = map, .slope = slope, .lift = lift, .gate = gg};
     each_row(rt, n_t * n, F, mlp_vjp_row, &op, NULL, gu);
@@ -157,24 +157,24 @@ static void factor_row(const void *op, size_t i, const real *in, real *x) {
     for (size_t j = i * STRIP; j < o->n && j < (i + 1) * STRIP; j++) x[j] *= o->factor;
 }
 
-void rows_add(const runtime *rt, size_t n, const real *x, real *y) {
+void rowwise_add(const runtime *rt, size_t n, const real *x, real *y) {
     flat_op op = {n, 1};
     each_row(rt, (n + STRIP - 1) / STRIP, STRIP, add_row, &op, x, y);
 }
 
-void rows_scale(const runtime *rt, size_t n, real factor, real *x) {
+void rowwise_scale(const runtime *rt, size_t n, real factor, real *x) {
     flat_op op = {n, factor};
     if (factor != 1) each_row(rt, (n + STRIP - 1) / STRIP, STRIP, factor_row, &op, NULL, x);
 }
 
-void rows_gather(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out) {
+void rowwise_gather(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out) {
     if (n == n_all && in == out) return; /* every row, in order */
     for (size_t t = 0; t < n_t; t++)
         for (size_t i = 0; i < n; i++) /* ascending: in place, nothing is overwritten before it is read */
             memmove(out + (t * n + i) * width, in + (t * n_all + row[i]) * width, width * sizeof(real));
 }
 
-void rows_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, real *x) {
+void rowwise_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, real *x) {
     if (n == n_all) return;
     for (size_t t = n_t; t-- > 0;)
         for (size_t r = n_all, i = n; r-- > 0;) { /* descending, for the same reason */
@@ -184,7 +184,7 @@ void rows_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t w
         }
 }
 
-void rows_scatter_add(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out) {
+void rowwise_scatter_add(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out) {
     for (size_t t = 0; t < n_t; t++)
         for (size_t i = 0; i < n; i++) {
             const real *x = in + (t * n + i) * width;

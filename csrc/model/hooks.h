@@ -1,6 +1,6 @@
 /* What happens at a site as the forward pass goes by: vectors are added, then the activation is copied out. */
-#ifndef PS_STEER_H
-#define PS_STEER_H
+#ifndef PS_HOOKS_H
+#define PS_HOOKS_H
 #include "model/batch.h"
 
 typedef struct {
@@ -23,9 +23,9 @@ typedef struct {
     size_t n_steer;
     const capture *captures;
     size_t n_captures;
-} visits;
+} hooks;
 
 /* x (n_rows, C): the activation at the site */
-void visit_site(const visits *v, size_t layer, site at, const batch *b, size_t C, real *x);
+void run_hooks(const hooks *v, size_t layer, site at, const batch *b, size_t C, real *x);
 
 #endif

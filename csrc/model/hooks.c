@@ -1,4 +1,4 @@
-#include "model/steer.h"
+#include "model/hooks.h"
 #include <string.h>
 
 static int touches(const intervention *s, int id, int pos) {
@@ -8,7 +8,7 @@ static int touches(const intervention *s, int id, int pos) {
     return 0;
 }
 
-void visit_site(const visits *v, size_t layer, site at, const batch *b, size_t C, real *x) {
+void run_hooks(const hooks *v, size_t layer, site at, const batch *b, size_t C, real *x) {
     for (size_t i = 0; i < v->n_steer; i++) {
         const intervention *s = &v->steer[i];
         if (s->layer != layer || s->site != at) continue;

@@ -68,7 +68,7 @@ def test_products(core, data):
     want = X[:, :K].astype(np.float64) @ exact.reshape(K, N) + (before[:, :N] if add else 0 if bias is None else bias)
     bound = np.abs(X[:, :K]).astype(np.float64) @ np.abs(exact.reshape(K, N)) + np.abs(want) + 1
     scratch = np.empty(SCRATCH, core.dtype)
-    for instructions in range(core.lib.instructions_best() + 1):
+    for instructions in range(core.lib.cpu_best() + 1):
         Y = before.copy()
         call = Call(M, N, K, X.ctypes.data, X.shape[1], kind, B.ctypes.data, B.strides[0] // B.itemsize, B.strides[1] // B.itemsize,
                     None if bias is None else bias.ctypes.data, add, Y.ctypes.data, Y.shape[1])  # fmt: skip

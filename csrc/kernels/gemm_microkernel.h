@@ -1,0 +1,144 @@
+/* The body of gemm_packed.c for one instruction set: VECTOR bytes a vector, tiles of MR rows x NV vectors, TARGET. */
+#include "kernels/simd.h"
+
+enum { OF(NR) = NV * VECTOR / sizeof(real) }; /* columns of a panel */
+
+/* Y(r, PANEL) = [Y +] X(r, K) P(K, PANEL) + bias. r is a constant after inlining, the sums stay in registers. */
+TARGET static ALWAYS void OF(microkernel)(const size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y,
+                                      size_t ldy) {
+    OF(simd) sum[MR][NV];
+    for (size_t i = 0; i < r; i++)
+        for (size_t v = 0; v < NV; v++) sum[i][v] = (OF(simd)){0};
+    for (size_t i = 0; i < r; i++) { /* ready when the sums are */
+        __builtin_prefetch(Y + i * ldy, 1);
+        __builtin_prefetch(Y + i * ldy + OF(NR) - 1, 1);
+    }
+    for (size_t k = 0; k < K; k++) {
+        OF(simd) w[NV];
+        for (size_t v = 0; v < NV; v++) memcpy(&w[v], P + k * OF(NR) + v * OF(WIDTH), VECTOR);
+        for (size_t i = 0; i < r; i++) {
+            OF(simd) x = X[i * LDX + k] - (OF(simd)){0};
+            for (size_t v = 0; v < NV; v++) sum[i][v] += x * w[v];
+        }
+    }
+    for (size_t v = 0; v < NV; v++) {
+        OF(simd) b = {0};
+        if (bias) memcpy(&b, bias + v * OF(WIDTH), VECTOR);
+        for (size_t i = 0; i < r; i++) {
+            real *y = Y + i * ldy + v * OF(WIDTH);
+            if (add) memcpy(&b, y, VECTOR);
+            sum[i][v] += b;
+            memcpy(y, &sum[i][v], VECTOR);
+        }
+    }
+}
+
+TARGET static void OF(microkernel_rows)(size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y,
+                                    size_t ldy) {
+#define CASE(n) \
+    case n: OF(microkernel)(n, K, X, P, bias, add, Y, ldy); return;
+    switch (r) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if MR > 6
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+#endif
+    }
+#undef CASE
+}
+
+typedef void OF(loader)(const void *, size_t, OF(simd) *);
+
+/* One panel's columns n0..n0+n of the rows k0..k0+K of B -> P(K, PANEL), zeros in the missing columns. */
+TARGET static ALWAYS void OF(pack_any)(const gemm_call *c, real (*one)(const void *, ptrdiff_t), size_t k0, size_t K, size_t n0,
+                                       size_t n, real *P) {
+    for (size_t k = 0; k < K; k++)
+        for (size_t j = 0; j < OF(NR); j++)
+            P[k * OF(NR) + j] =
+                j < n ? one(c->data, (ptrdiff_t)(k0 + k) * c->k_stride + (ptrdiff_t)(n0 + j) * c->n_stride) : 0;
+}
+
+/* `count` whole panels of a B that is contiguous along n: row by row, so that memory is read in long runs */
+TARGET static ALWAYS void OF(pack_straight)(const gemm_call *c, OF(loader) *load, size_t item, size_t k0, size_t K, size_t n0,
+                                            size_t count, real *P) {
+    for (size_t k = 0; k < K; k++) {
+        const char *row = (const char *)c->data + ((ptrdiff_t)(k0 + k) * c->k_stride + (ptrdiff_t)n0) * (ptrdiff_t)item;
+        for (size_t p = 0; p < count; p++)
+            for (size_t v = 0; v < NV; v++) {
+                OF(simd) x;
+                load(row, p * OF(NR) + v * OF(WIDTH), &x);
+                memcpy(P + (p * K + k) * OF(NR) + v * OF(WIDTH), &x, VECTOR);
+            }
+    }
+}
+
+/* One whole panel of a B that is contiguous along k */
+TARGET static ALWAYS void OF(pack_transposed)(const gemm_call *c, OF(loader) *load, real (*one)(const void *, ptrdiff_t),
+                                          size_t item, size_t k0, size_t K, size_t n0, real *P) {
+    size_t whole = K - K % OF(WIDTH);
+    for (size_t v = 0; v < NV; v++) {
+        size_t column = n0 + v * OF(WIDTH);
+        const char *base = (const char *)c->data + ((ptrdiff_t)k0 + (ptrdiff_t)column * c->n_stride) * (ptrdiff_t)item;
+        for (size_t k = 0; k < whole; k += OF(WIDTH)) {
+            OF(simd) rows[OF(WIDTH)];
+            for (int i = 0; i < WIDTH_; i++) load(base + i * c->n_stride * (ptrdiff_t)item, k, &rows[i]);
+            OF(transpose)(rows);
+            for (int i = 0; i < WIDTH_; i++) memcpy(P + (k + (size_t)i) * OF(NR) + v * OF(WIDTH), &rows[i], VECTOR);
+        }
+    }
+    OF(pack_any)(c, one, k0 + whole, K - whole, n0, OF(NR), P + whole * OF(NR));
+}
+
+/* Columns n0..n1 of the rows k0..k0+K of B -> panels P(panel, K, PANEL) */
+TARGET static ALWAYS void OF(pack_type)(const gemm_call *c, OF(loader) *load, real (*one)(const void *, ptrdiff_t), size_t item,
+                                        size_t k0, size_t K, size_t n0, size_t n1, real *P) {
+    size_t whole = (n1 - n0) / OF(NR), rest = (n1 - n0) % OF(NR);
+    if (c->n_stride == 1) OF(pack_straight)(c, load, item, k0, K, n0, whole, P);
+    else
+        for (size_t p = 0; p < whole; p++) {
+            if (c->k_stride == 1) OF(pack_transposed)(c, load, one, item, k0, K, n0 + p * OF(NR), P + p * K * OF(NR));
+            else OF(pack_any)(c, one, k0, K, n0 + p * OF(NR), OF(NR), P + p * K * OF(NR));
+        }
+    if (rest) OF(pack_any)(c, one, k0, K, n0 + whole * OF(NR), rest, P + whole * K * OF(NR));
+}
+
+TARGET static void OF(pack)(const gemm_call *c, size_t k0, size_t K, size_t n0, size_t n1, real *P) {
+    switch (c->type) {
+    case W_F32: OF(pack_type)(c, OF(simd_f32), one_f32, 4, k0, K, n0, n1, P); break;
+    case W_F64: OF(pack_type)(c, OF(simd_f64), one_f64, 8, k0, K, n0, n1, P); break;
+    case W_F16: OF(pack_type)(c, OF(simd_f16), one_f16, 2, k0, K, n0, n1, P); break;
+    case W_BF16: OF(pack_type)(c, OF(simd_bf16), one_bf16, 2, k0, K, n0, n1, P); break;
+    }
+}
+
+/* The last columns: a panel that is not full goes through a buffer. */
+TARGET static void OF(edge)(size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y, size_t ldy,
+                            size_t n) {
+    real part[MR * OF(NR)];
+    OF(microkernel_rows)(r, K, X, P, NULL, 0, part, OF(NR));
+    for (size_t i = 0; i < r; i++)
+        for (size_t j = 0; j < n; j++)
+            Y[i * ldy + j] = part[i * OF(NR) + j] + (add ? Y[i * ldy + j] : bias ? bias[j] : 0);
+}
+
+TARGET static void OF(product)(const gemm_call *c, real *P) {
+    real *X = P + PANEL_REALS;
+    size_t tiles = (c->M + MR - 1) / MR, depth = GEMM_KC, width = PANEL_REALS / depth / OF(NR) * OF(NR);
+    for (size_t n0 = 0; n0 < c->N; n0 += width)
+        for (size_t k0 = 0; k0 < c->K; k0 += depth) {
+            size_t n1 = c->N - n0 < width ? c->N : n0 + width, K = c->K - k0 < depth ? c->K - k0 : depth;
+            size_t panels = (n1 - n0 + OF(NR) - 1) / OF(NR);
+            OF(pack)(c, k0, K, n0, n1, P);
+            for (size_t t = 0; t < tiles; t++) {
+                size_t m0 = c->M * t / tiles, m1 = c->M * (t + 1) / tiles;
+                for (size_t m = m0; m < m1; m++) memcpy(X + (m - m0) * LDX, c->X + m * c->ldx + k0, K * sizeof(real));
+                for (size_t p = 0; p < panels; p++) {
+                    size_t n = n0 + p * OF(NR);
+                    const real *panel = P + p * K * OF(NR), *bias = c->bias ? c->bias + n : NULL;
+                    real *Y = c->Y + m0 * c->ldy + n;
+                    int add = c->add || k0;
+                    if (c->N - n < OF(NR)) OF(edge)(m1 - m0, K, X, panel, bias, add, Y, c->ldy, c->N - n);
+                    else OF(microkernel_rows)(m1 - m0, K, X, panel, bias, add, Y, c->ldy);
+                }
+            }
+        }
+}
