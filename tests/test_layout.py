@@ -1,9 +1,10 @@
-"""The shape of the source: which file may depend on which, and rules of the C core that a reader would check by eye."""
+"""The shape of the source: which folder may depend on which, and rules of the C core that a reader would check by eye."""
 
 from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "powersteer"
 
-# Each may include or import those before it, never those after.
-C_ORDER = (
-    "real instructions status half vec alloc arena rng parallel blas spec linop runtime exponential norm rope mlp wide "
-    "tile_kernel tile skinny_kernel skinny linear rows attention batch steer cache moe tape block forward jacobian sample "
-    "decoder orth svd svd_krylov svd_power"
-).split()
-PYTHON_C_ORDER = ["faults", "module", "convert", "model_type", "solver", "jacobian_type", "decoder_type"]
-PY_ORDER = (
-    "_version errors forks records files progress _core32 _core64 _blas sites spec chat tokens loading prompts positions hooks "
-    "controlvector vectors steering svd lockstep jacobian estimate generation model "
-    "displacement melbo dct baselines rows response evaluation effects selection jlens report atlas plots demo __init__ cli __main__"
-).split()
+# A folder may include or import those before it, and itself.
+C_ORDER = ["base", "kernels", "ops", "solver", "model", "python"]
+PY_ORDER = [
+    "_version", "errors", "_core", "_util", "inputs", "linalg", "loading", "vectors", "model", "methods", "evaluate",
+    "report", "mapping", "plots", "demo", "__init__", "cli", "__main__",
+]  # fmt: skip
 
-C_FILES = sorted(CSRC.glob("*.[ch]"))
+C_FILES = sorted(p for p in CSRC.rglob("*.[ch]") if p.parent.name != "python")
 BINDINGS = sorted((CSRC / "python").glob("*.[ch]"))
 PY_FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -38,40 +33,59 @@ def name(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", C_FILES, ids=name)
-def test_core_includes_point_one_way(path):
-    place = C_ORDER.index(path.stem)
-    for used in re.findall(r'#include "([^"]+)\.h"', path.read_text()):
-        assert C_ORDER.index(used) <= place, f"{path.name} must not include {used}.h"
+def includes(path):
+    """Files of csrc/ that a C file includes."""
+    return [CSRC / used for used in re.findall(r'#include "([^"]+)"', path.read_text())]
 
 
-@pytest.mark.parametrize("path", BINDINGS, ids=name)
-def test_bindings_include_one_way(path):
-    if path.stem == "module" and path.suffix == ".c":  # assembles the others
-        return
-    place = PYTHON_C_ORDER.index(path.stem)
-    for used in re.findall(r'#include "(\w+)\.h"', path.read_text()):
-        assert PYTHON_C_ORDER.index(used) <= place, f"{path.name} must not include {used}.h"
+def imports(path):
+    """Files of the package that a Python file imports, inside functions too."""
+    here = path.parent
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = here.parents[node.level - 2] if node.level > 1 else here
+        base = folder.joinpath(*node.module.split(".")) if node.module else folder
+        for alias in node.names:
+            for candidate in (base / f"{alias.name}.py", base / alias.name / "__init__.py", base.with_suffix(".py"), base / "__init__.py"):
+                if candidate.is_file():
+                    yield candidate
+                    break
 
 
-def test_solvers_know_nothing_of_models():
-    for stem in ("orth", "svd", "svd_power", "svd_krylov"):
-        text = (CSRC / f"{stem}.c").read_text() + (CSRC / f"{stem}.h").read_text()
-        assert not re.search(r'#include "(spec|model|forward|jacobian|block|tape)\.h"', text)
+def folder(path, root):
+    """The folder below root that a file is in, or the file's own name."""
+    parts = path.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+@pytest.mark.parametrize("path", [*C_FILES, *BINDINGS], ids=name)
+def test_includes_point_one_way(path):
+    place = C_ORDER.index(path.parent.name)
+    for used in includes(path):
+        assert used.is_file(), f"{name(path)} must include {used.name} by its folder"
+        assert C_ORDER.index(used.parent.name) <= place, f"{name(path)} must not include {name(used)}"
+
+
+@pytest.mark.parametrize("path", sorted((CSRC / "solver").glob("*.[ch]")), ids=name)
+def test_solvers_know_nothing_of_models(path):
+    allowed = {CSRC / "kernels/blas.h"}
+    for used in includes(path):
+        assert used.parent.name in ("base", "solver") or used in allowed, f"{name(path)} must not include {name(used)}"
 
 
 @pytest.mark.parametrize("path", PY_FILES, ids=name)
 def test_imports_point_one_way(path):
-    package = path.parent.name  # one of powersteer's packages counts as one module
-    here = path.stem if package == "powersteer" else package
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
-            continue
-        inside = node.level == 1 and here == package
-        modules = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-        for used in modules if not inside else []:
-            if used in PY_ORDER:
-                assert PY_ORDER.index(used) <= PY_ORDER.index(here), f"{path.name} must not import {used}"
+    place = PY_ORDER.index(folder(path, PACKAGE))
+    for used in imports(path):
+        assert PY_ORDER.index(folder(used, PACKAGE)) <= place, f"{name(path)} must not import {name(used)}"
+
+
+@pytest.mark.parametrize("files, edges", [(PY_FILES, imports), ([*C_FILES, *BINDINGS], includes)], ids=["python", "c"])
+def test_no_file_depends_on_itself(files, edges):
+    """No cycles, inside a folder neither. A package's __init__ only names what its files hold."""
+    graph = {path: set(edges(path)) for path in files if path.name != "__init__.py"}
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("path", C_FILES, ids=name)
