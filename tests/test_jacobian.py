@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, svds
 from tiny import BOS, N_VOCAB, tiny, vector
 
 import powersteer as ps
@@ -132,7 +132,7 @@ def test_products(model):
 
 def test_products_that_are_refused(model):
     J = model.jacobian(PROMPT, 0, 2)
-    for bad in (np.zeros(24), np.zeros((24, 2)), np.zeros((12, 2, 2)), 3.0, np.zeros((5, 12))):
+    for bad in (np.zeros(24), np.zeros((24, 2)), np.zeros((12, 2, 2)), np.zeros((5, 12))):
         with pytest.raises(ps.InvalidInput, match=r"J has shape \(24, 12\), x has shape"):
             J @ bad
     with pytest.raises(ps.InvalidInput, match=r"shape \(12, 24\), x has shape \(12,\)"):
@@ -140,6 +140,24 @@ def test_products_that_are_refused(model):
     for bad in (np.zeros(12, complex), np.array(["a"] * 12), np.zeros(12, bool), np.full(12, None)):
         with pytest.raises(ps.InvalidInput, match="dtype"):
             J @ bad
+
+
+def test_a_number_multiplies_but_is_no_matrix(model):
+    J = model.jacobian(PROMPT, 0, 2)
+    v = np.ones(12)
+    np.testing.assert_array_equal((2 * J) @ v, 2 * (J @ v))
+    with pytest.raises(ValueError, match="Scalar"):
+        J @ 3.0
+
+
+def test_as_scipy_uses_it(model):
+    """svds, products and sums of operators, against the dense matrix."""
+    J = model.jacobian(PROMPT, 0, 2)
+    D, v = J.dense(), np.random.default_rng(0).normal(size=12)
+    assert isinstance(J, LinearOperator) and J.T.T is J
+    np.testing.assert_allclose(np.sort(svds(J, k=3)[1]), np.linalg.svd(D)[1][:3][::-1], rtol=1e-10)
+    for got, want in [((J.T @ J) @ v, D.T @ D @ v), ((J + J) @ v, 2 * D @ v), (J.H @ (J @ v), D.T @ D @ v), (-J @ v, -D @ v)]:
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
 
 
 def test_scipys_linear_operator(model):

@@ -20,8 +20,9 @@ from ..errors import InvalidInput
 from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..inputs.sites import SiteLike
+from ..linalg.operator import LinearMap
 from ..linalg.svd import SVDResult, solve, warned
-from ..model.jacobian import LinearMap, labelled, noise_level
+from ..model.jacobian import labelled, noise_level
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
 from .displacement import Array, Displacement, Progress, check_count, check_positive, model_site, unit, watched
@@ -217,8 +218,9 @@ class _PromptMean(LinearMap):
     """The mean over prompts of a Jacobian whose rows are one target vector a prompt: (d, d). It counts its products."""
 
     def __init__(self, field: Displacement) -> None:
-        self._field, self._J = field, field.at_zero
-        self.shape, self.dtype = (self._J.shape[0] // field.n_prompts, self._J.shape[1]), self._J.dtype
+        J = field.at_zero
+        super().__init__((J.shape[0] // field.n_prompts, J.shape[1]), J.dtype)
+        self._field, self._J = field, J
 
     def block(self) -> int:
         return self._J.block()

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from .._util.atomic import write_bytes
 from ..errors import InvalidInput, NotFound, shown
 from ..inputs.prompts import Prompts
+from ..linalg.operator import LinearMap
 from ..linalg.svd import SVDResult, svd
-from ..model.jacobian import LinearMap, labelled
+from ..model.jacobian import labelled
 from ..vectors.torch_hooks import import_torch
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class JLensMap(LinearMap):
         self._matrix: Array = np.ascontiguousarray(matrix, dtype=dtype)
         if not np.isfinite(self._matrix).all():
             raise InvalidInput(f"the lens holds NaN or infinity at layer {layer}; fit it again")
-        self.shape, self.dtype, self.layer, self._provenance = matrix.shape, dtype, layer, provenance
+        super().__init__(matrix.shape, dtype)
+        self.layer, self._provenance = layer, provenance
 
     def apply(self, V: Array) -> Array:
         return np.asarray(V @ self._matrix.T)

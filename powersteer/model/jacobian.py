@@ -10,24 +10,20 @@ whole block of vectors.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInput
 from ..inputs.sites import Site
 from ..linalg.lockstep import Lane, run_together
+from ..linalg.operator import LinearMap
 from ..linalg.svd import Progress, SVDResult, solve, warned
 from ..vectors.steering_vector import SteeringVector, rounding
 
-if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
-
-__all__ = ["Jacobian", "Jacobians", "LinearMap", "Subject", "labelled"]
+__all__ = ["Jacobian", "Jacobians", "Subject", "labelled"]
 
 Array = NDArray[Any]
 _BLOCKS = (1, 2, 4)
@@ -47,87 +43,6 @@ class CoreJacobian(Protocol):
     def nbytes(self) -> int: ...
     def apply(self, V: Array, /) -> Array: ...
     def apply_t(self, U: Array, /) -> Array: ...
-
-
-class LinearMap(ABC):
-    """A real matrix known by its products. Subclasses give shape, dtype, apply and apply_t."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-
-    __array_ufunc__ = None  # `array @ J` comes here
-
-    @abstractmethod
-    def apply(self, V: Array) -> Array:
-        """J on every row: (n, shape[1]) -> (n, shape[0]), both of `dtype`."""
-
-    @abstractmethod
-    def apply_t(self, U: Array) -> Array:
-        """J' on every row: (n, shape[0]) -> (n, shape[1]), both of `dtype`."""
-
-    @property
-    def T(self) -> LinearMap:
-        return Transpose(self)
-
-    def __matmul__(self, x: Any) -> Array:
-        """J @ v: (shape[1],) -> (shape[0],), or J @ V on columns: (shape[1], n) -> (shape[0], n), in `dtype`."""
-        x = np.asarray(x)
-        if x.dtype.kind not in "fiu":
-            raise InvalidInput(f"J @ x: x has dtype {x.dtype}; J is real, and so must x be (use x.real and x.imag)")
-        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
-            raise InvalidInput(
-                f"J @ x: J has shape {self.shape}, x has shape {x.shape}; "
-                f"x must be ({self.shape[1]},) or ({self.shape[1]}, n)"
-            )
-        rows = np.ascontiguousarray(np.atleast_2d(x.T), dtype=self.dtype)
-        y = self.apply(rows)
-        product: Array = y[0] if x.ndim == 1 else y.T
-        return product
-
-    def __rmatmul__(self, x: Any) -> Array:
-        """u @ J = J' u, U @ J on rows."""
-        product: Array = (self.T @ np.asarray(x).T).T
-        return product
-
-    def dense(self) -> Array:
-        """The matrix itself, `shape`, by min(shape) applications."""
-        m, d = self.shape
-        if m < d:
-            return self.apply_t(np.eye(m, dtype=self.dtype))
-        return np.ascontiguousarray(self.apply(np.eye(d, dtype=self.dtype)).T)
-
-    def aslinearoperator(self) -> LinearOperator:
-        """This map for SciPy, with block products."""
-        from scipy.sparse.linalg import LinearOperator
-
-        def forward(x: Array) -> Array:
-            return self @ x
-
-        def back(x: Array) -> Array:
-            return self.T @ x
-
-        return LinearOperator(self.shape, matvec=forward, rmatvec=back, matmat=forward, rmatmat=back, dtype=self.dtype)
-
-
-class Transpose(LinearMap):
-    """J' of a map; its own transpose is that map again."""
-
-    def __init__(self, of: LinearMap) -> None:
-        self._of = of
-        self.shape, self.dtype = of.shape[::-1], of.dtype
-
-    def apply(self, V: Array) -> Array:
-        return self._of.apply_t(V)
-
-    def apply_t(self, U: Array) -> Array:
-        return self._of.apply(U)
-
-    @property
-    def T(self) -> LinearMap:
-        return self._of
-
-    def __repr__(self) -> str:
-        return f"{self._of!r}.T"
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +117,8 @@ class Jacobian(LinearMap):
     """
 
     def __init__(self, core: CoreJacobian, dtype: np.dtype[Any], threads: int, subject: Subject) -> None:
-        self._core, self.dtype, self._threads, self.subject = core, dtype, threads, subject
-        self.shape = core.shape
+        super().__init__(core.shape, dtype)
+        self._core, self._threads, self.subject = core, threads, subject
 
     def apply(self, V: Array) -> Array:
         return self._core.apply(V)

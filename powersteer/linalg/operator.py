@@ -1,0 +1,107 @@
+"""A real linear map known by its products, as SciPy's LinearOperator, with block products on rows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from ..errors import InvalidInput
+
+__all__ = ["LinearMap"]
+
+Array = NDArray[Any]
+
+
+class LinearMap(LinearOperator):  # type: ignore[misc]
+    """A real matrix of shape (m, d) known by its products.
+
+    It is a `scipy.sparse.linalg.LinearOperator`: `J @ v`, `J @ V`, `u @ J`, `J.T @ u`, `2 * J`, `J.T @ J` and
+    `scipy.sparse.linalg.svds(J)` work. Subclasses give `apply` and `apply_t` on blocks of rows.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        super().__init__(dtype, shape)
+
+    @abstractmethod
+    def apply(self, V: Array) -> Array:
+        """J on every row: (n, d) -> (n, m), both of `dtype`."""
+
+    @abstractmethod
+    def apply_t(self, U: Array) -> Array:
+        """The transpose of J on every row: (n, m) -> (n, d), both of `dtype`."""
+
+    def dense(self) -> Array:
+        """The matrix itself, (m, d), by min(m, d) products."""
+        m, d = self.shape
+        if m < d:
+            return self.apply_t(np.eye(m, dtype=self.dtype))
+        return np.ascontiguousarray(self.apply(np.eye(d, dtype=self.dtype)).T)
+
+    def aslinearoperator(self) -> LinearOperator:
+        """This map, which is a LinearOperator already."""
+        return self
+
+    def dot(self, x: Any) -> Any:
+        """J x for a number, an operator, a vector (d,) or columns (d, n)."""
+        if isinstance(x, LinearOperator) or np.isscalar(x):
+            return super().dot(x)
+        x = np.asarray(x)
+        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
+            d = self.shape[1]
+            raise InvalidInput(f"J @ x: J has shape {self.shape}, x has shape {x.shape}; x must be ({d},) or ({d}, n)")
+        return self._matvec(x) if x.ndim == 1 else self._matmat(x)
+
+    def __rmatmul__(self, x: Any) -> Any:
+        """u @ J = J' u for a vector (m,), U @ J for rows (n, m)."""
+        if isinstance(x, LinearOperator) or np.isscalar(x):
+            return super().__rmatmul__(x)
+        return (self.T @ np.asarray(x).T).T
+
+    def _matmat(self, X: Array) -> Array:
+        return self.apply(self._rows(X)).T
+
+    def _rmatmat(self, X: Array) -> Array:
+        return self.apply_t(self._rows(X)).T
+
+    def _matvec(self, x: Array) -> Array:
+        return self.apply(self._rows(x.reshape(-1, 1)))[0]
+
+    def _rmatvec(self, x: Array) -> Array:
+        return self.apply_t(self._rows(x.reshape(-1, 1)))[0]
+
+    def _rows(self, X: Array) -> Array:
+        """Columns (d, n) as contiguous rows (n, d) of this map's dtype."""
+        if X.dtype.kind not in "fiu":
+            raise InvalidInput(f"J @ x: x has dtype {X.dtype}; J is real, and so must x be (use x.real and x.imag)")
+        return np.ascontiguousarray(X.T, dtype=self.dtype)
+
+    def _transpose(self) -> LinearMap:
+        return _Transpose(self)
+
+    _adjoint = _transpose  # the map is real
+
+
+class _Transpose(LinearMap):
+    """The transpose of a map; its own transpose is that map again."""
+
+    def __init__(self, of: LinearMap) -> None:
+        super().__init__(of.shape[::-1], of.dtype)
+        self._of = of
+
+    def apply(self, V: Array) -> Array:
+        return self._of.apply_t(V)
+
+    def apply_t(self, U: Array) -> Array:
+        return self._of.apply(U)
+
+    def _transpose(self) -> LinearMap:
+        return self._of
+
+    _adjoint = _transpose
+
+    def __repr__(self) -> str:
+        return f"{self._of!r}.T"
