@@ -13,6 +13,7 @@ import pytest
 from tiny import tiny
 
 TOKENS = list(range(1, 20))
+POSITIONS = 8 * 1024  # bytes of rows' positions and of rotations, which are not counted
 
 
 @pytest.mark.parametrize("source, target, source_site", [(0, 1, "mlp_out"), (0, 1, "resid_pre"), (0, "next_token", "mlp_out")])
@@ -21,13 +22,13 @@ def test_tape(source, target, source_site):
     said = model.estimate(TOKENS, source, target, source_site)
     held = model.jacobian(TOKENS, source, target, source_site).nbytes
     assert said.weights == model.spec.nbytes and said.flops > 0
-    assert said.tape <= held <= said.tape * 1.1 + 64 * 1024  # slices start on 64-byte boundaries; positions, base values
+    assert 0 <= held - said.tape <= POSITIONS
 
 
 def test_tape_with_experts():
     model, _ = tiny(n_experts=5, top_k=2)
     said, held = model.estimate(TOKENS, 0, 1).tape, model.jacobian(TOKENS, 0, 1).nbytes
-    assert said <= held <= said * 1.1 + 64 * 1024
+    assert 0 <= held - said <= POSITIONS
 
 
 def test_application_is_counted_in_full():
@@ -79,9 +80,10 @@ print(json.dumps([[model.estimate(tokens).peak, forward], [said.tape + said.forw
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
 @pytest.mark.parametrize("table", [{}, {"n_experts": 4, "top_k": 4, "dense_layers": (0,)}], ids=["dense", "experts"])
 def test_peaks(table):
-    """Forward pass, Jacobian and product take what is said. Every buffer is written: each row goes to each expert."""
+    """Forward pass, Jacobian and product take no more than is counted, and not much less: buffers for the widest layer
+    are not all written by the others."""
     script = PEAKS.format(tests=str(Path(__file__).parent), table=table)
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back at once
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
     for said, taken in json.loads(done.stdout):
-        assert 0.85 * said <= taken <= 1.05 * said + 1e6, done.stdout
+        assert said / (1.8 if table else 1.25) <= taken <= 1.02 * said + 2e5, done.stdout

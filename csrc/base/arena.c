@@ -51,6 +51,14 @@ ps_code arena_make(arena *a, const arena_slice *table, size_t n, ps_status *st) 
     return PS_OK;
 }
 
+ps_code arena_make_or_count(arena *a, const arena_slice *table, size_t n, size_t *bytes, ps_status *st) {
+    if (!bytes) return arena_make(a, table, n, st);
+    size_t more;
+    if (arena_bytes(table, n, &more, st)) return st->code;
+    *bytes += more;
+    return PS_OK;
+}
+
 void arena_free(arena *a) {
     ps_free(a->base);
     a->base = NULL;

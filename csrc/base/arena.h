@@ -35,6 +35,8 @@ typedef struct {
 ps_code arena_bytes(const arena_slice *table, size_t n, size_t *bytes, ps_status *st);
 /* Allocates (uninitialised) and sets the slots. On failure nothing is allocated and the slots are untouched. */
 ps_code arena_make(arena *a, const arena_slice *table, size_t n, ps_status *st);
+/* For makers that can also say their size: bytes NULL is arena_make; else what it would allocate is added to *bytes. */
+ps_code arena_make_or_count(arena *a, const arena_slice *table, size_t n, size_t *bytes, ps_status *st);
 void arena_free(arena *a);
 
 /* out = a*b, refusing overflow: every product of sizes that becomes an address or an allocation goes through here

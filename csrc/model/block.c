@@ -21,7 +21,7 @@ static size_t panel_stride(const spec *m) {
     return most;
 }
 
-ps_code block_scratch_make(block_scratch *s, const spec *m, const batch *b, int threads, ps_status *st) {
+static ps_code block_make_or_count(block_scratch *s, const spec *m, const batch *b, int threads, size_t *bytes, ps_status *st) {
     size_t n = b->n_rows, C = m->d_model;
     *s = (block_scratch){.head_stride = attention_scratch(b->max_keys, m->head_dim), .panel_stride = panel_stride(m)};
     arena_slice table[] = {
@@ -29,12 +29,21 @@ ps_code block_scratch_make(block_scratch *s, const spec *m, const batch *b, int 
         SLICE(s->hidden, n, m->d_ff), SLICE(s->moe, moe_scratch(m, 1, n)), SLICE(s->head_scratch, (size_t)threads, s->head_stride),
         SLICE(s->panel, (size_t)threads, s->panel_stride), SLICE(s->seq, b->n_seq),
     };
-    return arena_make(&s->memory, table, COUNT(table), st);
+    return arena_make_or_count(&s->memory, table, COUNT(table), bytes, st);
+}
+
+ps_code block_scratch_make(block_scratch *s, const spec *m, const batch *b, int threads, ps_status *st) {
+    return block_make_or_count(s, m, b, threads, NULL, st);
+}
+
+ps_code block_scratch_count(const spec *m, const batch *b, int threads, size_t *bytes, ps_status *st) {
+    return block_make_or_count(&(block_scratch){0}, m, b, threads, bytes, st);
 }
 
 void block_scratch_free(block_scratch *s) { arena_free(&s->memory); }
 
-ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, ps_status *st) {
+static ps_code sweep_make_or_count(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, size_t *bytes,
+                                   ps_status *st) {
     size_t n, C = m->d_model, W, WKV;
     *s = (sweep_scratch){.n_t = n_t, .n = b->n_rows, .head_stride = attention_scratch(b->max_keys, m->head_dim),
                          .panel_stride = panel_stride(m)};
@@ -49,7 +58,15 @@ ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size
         SLICE(s->head_scratch, (size_t)threads, s->head_stride), SLICE(s->panel, (size_t)threads, s->panel_stride),
         SLICE(s->seq, b->n_seq),
     };
-    return arena_make(&s->memory, table, COUNT(table), st);
+    return arena_make_or_count(&s->memory, table, COUNT(table), bytes, st);
+}
+
+ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, ps_status *st) {
+    return sweep_make_or_count(s, m, b, n_t, threads, NULL, st);
+}
+
+ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, int threads, size_t *bytes, ps_status *st) {
+    return sweep_make_or_count(&(sweep_scratch){0}, m, b, n_t, threads, bytes, st);
 }
 
 void sweep_scratch_free(sweep_scratch *s) { arena_free(&s->memory); }

@@ -23,7 +23,9 @@ typedef struct {
     arena memory;
 } block_scratch;
 
+/* Of the batch only n_rows, n_seq and max_keys count here. The second adds the bytes of the first. */
 ps_code block_scratch_make(block_scratch *s, const spec *m, const batch *b, int threads, ps_status *st);
+ps_code block_scratch_count(const spec *m, const batch *b, int threads, size_t *bytes, ps_status *st);
 void block_scratch_free(block_scratch *s);
 
 /* x (n, C): resid_pre in, resid_post out. c NULL: the batch holds whole sequences. t is overwritten. */
@@ -49,6 +51,7 @@ typedef struct {
 } sweep_scratch;
 
 ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, ps_status *st);
+ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, int threads, size_t *bytes, ps_status *st);
 void sweep_scratch_free(sweep_scratch *s);
 
 /* What the sweeps read. */

@@ -57,12 +57,22 @@ static void cap_row(void *ctx, size_t i, int worker) {
     }
 }
 
+static ps_code lm_head_make_or_count(arena *memory, const spec *m, size_t n, int threads, real **xhat, real **r, real **panel,
+                                     size_t *bytes, ps_status *st) {
+    arena_slice table[] = {SLICE(*xhat, n, m->d_model), SLICE(*r, n), SLICE(*panel, (size_t)threads, linear_scratch(&m->lm_head))};
+    return arena_make_or_count(memory, table, COUNT(table), bytes, st);
+}
+
+ps_code lm_head_count(const spec *m, size_t n, int threads, size_t *bytes, ps_status *st) {
+    real *xhat, *r, *panel;
+    return lm_head_make_or_count(NULL, m, n, threads, &xhat, &r, &panel, bytes, st);
+}
+
 ps_code lm_head_forward(const runtime *rt, const spec *m, size_t n, real *x, const lm_head_tape *t, real *logits, ps_status *st) {
     arena memory = {0};
     real *xhat, *r, *panel;
     size_t C = m->d_model, stride = linear_scratch(&m->lm_head);
-    arena_slice table[] = {SLICE(xhat, n, C), SLICE(r, n), SLICE(panel, (size_t)thread_pool_threads(rt->pool), stride)};
-    if (arena_make(&memory, table, COUNT(table), st)) return st->code;
+    if (lm_head_make_or_count(&memory, m, n, thread_pool_threads(rt->pool), &xhat, &r, &panel, NULL, st)) return st->code;
     if (m->final_norm.present) {
         norm_rows a = {.kind = m->norm, .eps = m->norm_eps, .width = C, .groups = 1, .gain = m->final_norm.gain,
                        .bias = m->final_norm.bias, .xhat = t->xhat ? t->xhat : xhat, .r = t->r ? t->r : r,

@@ -22,5 +22,6 @@ typedef struct {
 
 /* x (n, C) -> logits (n, n_vocab) = cap(logit_scale (head norm(x) + bias)). x is destroyed. */
 ps_code lm_head_forward(const runtime *rt, const spec *m, size_t n, real *x, const lm_head_tape *t, real *logits, ps_status *st);
+ps_code lm_head_count(const spec *m, size_t n, int threads, size_t *bytes, ps_status *st); /* adds the bytes of its buffers */
 
 #endif

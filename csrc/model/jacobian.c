@@ -33,15 +33,27 @@ static real mean_norm(const subset *at, size_t C, const real *x) {
     return (real)(total / (double)at->n);
 }
 
+typedef struct {
+    real *x, *work; /* (n, C) each */
+    real *seen;     /* (n_targets + 1, n, C) */
+    capture *captures;
+    arena memory;
+} record_buffers;
+
+static ps_code record_make_or_count(record_buffers *r, const spec *m, size_t n, size_t n_targets, size_t *bytes, ps_status *st) {
+    size_t C = m->d_model;
+    arena_slice table[] = {SLICE(r->x, n, C), SLICE(r->work, n, C), SLICE(r->seen, n_targets + 1, n, C),
+                           SLICE(r->captures, n_targets + 1)};
+    return arena_make_or_count(&r->memory, table, COUNT(table), bytes, st);
+}
+
 static ps_code record(jacobian *j, const runtime *rt, const hooks *steer, ps_status *st) {
     const spec *m = j->m;
     size_t n = j->b.n_rows, C = m->d_model;
-    arena memory = {0};
-    real *x, *work, *seen;
-    capture *captures;
-    arena_slice table[] = {SLICE(x, n, C), SLICE(work, n, C), SLICE(seen, j->n_targets + 1, n, C),
-                           SLICE(captures, j->n_targets + 1)};
-    if (arena_make(&memory, table, COUNT(table), st)) return st->code;
+    record_buffers r = {0};
+    if (record_make_or_count(&r, m, n, j->n_targets, NULL, st)) return st->code;
+    real *x = r.x, *seen = r.seen;
+    capture *captures = r.captures;
     hooks v = {steer->steer, steer->n_steer, captures, j->n_targets + 1};
     captures[0] = (capture){j->source_layer, j->source_site, seen};
     for (size_t i = 0; i < j->n_targets; i++) /* a head's is its stream */
@@ -52,11 +64,18 @@ static ps_code record(jacobian *j, const runtime *rt, const hooks *steer, ps_sta
     for (size_t i = 0; i < j->n_targets; i++) {
         target *t = &j->targets[i];
         if (t->kind == TARGET_SITE) rowwise_gather(1, n, t->at.n, t->at.row, C, captures[i + 1].out, t->base);
-        else if (lm_head_record(j, rt, t, captures[i + 1].out, work, st)) goto done;
+        else if (lm_head_record(j, rt, t, captures[i + 1].out, r.work, st)) goto done;
     }
 done:
-    arena_free(&memory);
+    arena_free(&r.memory);
     return st->code;
+}
+
+static ps_code target_make_or_count(target *t, const spec *m, size_t n, size_t *bytes, ps_status *st) {
+    int head = t->kind != TARGET_SITE;
+    arena_slice table[] = {SLICE(t->base, n, t->width), SLICE(t->head.xhat, head ? n : 0, m->d_model),
+                           SLICE(t->head.r, head ? n : 0), SLICE(t->head.slope, head ? n : 0, m->n_vocab)};
+    return arena_make_or_count(&t->memory, table, COUNT(table), bytes, st);
 }
 
 static ps_code target_make(target *t, const jacobian *j, const target_plan *plan, ps_status *st) {
@@ -69,18 +88,17 @@ static ps_code target_make(target *t, const jacobian *j, const target_plan *plan
     if (subset_make(&t->at, &j->b, plan->positions, plan->n_positions, st)
         || size_mul(t->mean ? j->b.n_seq : t->at.n, t->width, &t->rows, st))
         return st->code;
-    size_t n = t->at.n;
-    arena_slice table[] = {SLICE(t->base, n, t->width), SLICE(t->head.xhat, head ? n : 0, j->m->d_model),
-                           SLICE(t->head.r, head ? n : 0), SLICE(t->head.slope, head ? n : 0, j->m->n_vocab)};
-    return arena_make(&t->memory, table, COUNT(table), st);
+    return target_make_or_count(t, j->m, t->at.n, NULL, st);
 }
+
+size_t jacobian_first_taped(size_t layer, site at) { return layer + (at >= SITE_MLP_OUT); }
 
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
                       const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st) {
     j->m = m;
     j->source_layer = plan->source_layer;
     j->source_site = plan->source_site;
-    j->first_taped = j->source_layer + (j->source_site >= SITE_MLP_OUT);
+    j->first_taped = jacobian_first_taped(j->source_layer, j->source_site);
     for (size_t i = 0; i < plan->n_targets; i++) {
         size_t layer = plan->targets[i].kind == TARGET_SITE ? plan->targets[i].layer : m->n_layers - 1;
         if (layer > j->last_layer) j->last_layer = layer;
@@ -122,8 +140,8 @@ size_t jacobian_bytes(const jacobian *j) {
     return bytes;
 }
 
-size_t jacobian_block(const jacobian *j, size_t n) {
-    size_t most = SWEEP_ROWS / j->b.n_rows;
+size_t jacobian_block(size_t n_rows, size_t n) {
+    size_t most = SWEEP_ROWS / n_rows;
     if (most < 1) most = 1;
     return n < most ? n : most;
 }
@@ -244,11 +262,15 @@ typedef struct {
     arena memory;
 } head_scratch;
 
+static ps_code head_make_or_count(head_scratch *h, const spec *m, size_t n, size_t n_target, int threads, size_t *bytes,
+                                  ps_status *st) {
+    *h = (head_scratch){.stride = linear_scratch(&m->lm_head)};
+    arena_slice table[] = {SLICE(h->z, n, n_target, m->n_vocab), SLICE(h->panel, (size_t)threads, h->stride)};
+    return arena_make_or_count(&h->memory, table, COUNT(table), bytes, st);
+}
+
 static ps_code head_scratch_make(head_scratch *h, const jacobian *j, const target *to, const runtime *rt, size_t n, ps_status *st) {
-    *h = (head_scratch){.stride = linear_scratch(&j->m->lm_head)};
-    arena_slice table[] = {SLICE(h->z, n, to->at.n, to->width),
-                           SLICE(h->panel, (size_t)thread_pool_threads(rt->pool), h->stride)};
-    return arena_make(&h->memory, table, COUNT(table), st);
+    return head_make_or_count(h, j->m, n, to->at.n, thread_pool_threads(rt->pool), NULL, st);
 }
 
 /* stream (n, target rows, C) -> u */
@@ -499,4 +521,40 @@ ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s,
         }
         if (runtime_poll(rt, st) || l == j->source_layer) return st->code;
     }
+}
+
+/* ---- sizes ---- */
+
+ps_code forward_footprint(const spec *m, const batch *shape, size_t n_logits, int threads, size_t *bytes, ps_status *st) {
+    real *x, *logits;
+    arena_slice table[] = {SLICE(x, shape->n_rows, m->d_model), SLICE(logits, n_logits, m->n_vocab)};
+    size_t blocks = 0, head = 0;
+    if (arena_make_or_count(NULL, table, COUNT(table), bytes, st) || block_scratch_count(m, shape, threads, &blocks, st)
+        || tape_count(m, m->n_layers, shape->n_rows, &blocks, st) || lm_head_count(m, n_logits, threads, &head, st))
+        return st->code;
+    *bytes += blocks > head ? blocks : head;
+    return PS_OK;
+}
+
+ps_code jacobian_footprint(const spec *m, const batch *shape, const footprint_plan *p, int threads, footprint *f, ps_status *st) {
+    int head = p->kind != TARGET_SITE;
+    size_t first = jacobian_first_taped(p->source_layer, p->source_site), last = head ? m->n_layers - 1 : p->target_layer;
+    target t = {.kind = p->kind, .width = head ? m->n_vocab : m->d_model};
+    size_t blocks = 0, lm_head = 0;
+    real *u;
+    arena_slice products[] = {SLICE(u, p->n_columns, p->n_target, t.width)};
+    *f = (footprint){0};
+    for (size_t l = first; l <= last; l++)
+        if (tape_count(m, l, shape->n_rows, &f->tape, st)) return st->code;
+    if (target_make_or_count(&t, m, p->n_target, &f->tape, st)
+        || record_make_or_count(&(record_buffers){0}, m, shape->n_rows, 1, &f->record, st)
+        || block_scratch_count(m, shape, threads, &blocks, st)
+        || (first > 0 && tape_count(m, m->n_layers, shape->n_rows, &blocks, st))
+        || (head && lm_head_count(m, p->n_target, threads, &lm_head, st))
+        || sweep_scratch_count(m, shape, p->n_columns, threads, &f->sweep, st)
+        || (head && head_make_or_count(&(head_scratch){0}, m, p->n_columns, p->n_target, threads, &f->sweep, st))
+        || arena_make_or_count(NULL, products, COUNT(products), &f->sweep, st))
+        return st->code;
+    f->record += blocks > lm_head ? blocks : lm_head;
+    return PS_OK;
 }

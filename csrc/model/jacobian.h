@@ -82,6 +82,26 @@ ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s,
 ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
 
 /* How many vectors a sweep carries at a time: enough rows to fill a product, few enough to bound its scratch. */
-size_t jacobian_block(const jacobian *j, size_t n);
+size_t jacobian_block(size_t n_rows, size_t n);
+/* The first layer that is taped: a source's own block is left out where the sweep starts behind it. */
+size_t jacobian_first_taped(size_t layer, site at);
+
+/* Bytes that a computation would allocate, counted on the tables of sizes that allocate them. Of the batch only n_rows,
+ * n_seq and max_keys count; the positions of rows, a few integers each, are neglected. */
+typedef struct {
+    size_t tape;   /* held by the Jacobian */
+    size_t record; /* buffers of the taped forward pass */
+    size_t sweep;  /* buffers and results of a sweep */
+} footprint;
+typedef struct {
+    size_t source_layer;
+    site source_site;
+    target_kind kind;
+    size_t target_layer; /* ignored unless kind is SITE */
+    size_t n_target;     /* target rows */
+    size_t n_columns;    /* vectors in a sweep */
+} footprint_plan;
+ps_code forward_footprint(const spec *m, const batch *shape, size_t n_logits, int threads, size_t *bytes, ps_status *st); /* adds */
+ps_code jacobian_footprint(const spec *m, const batch *shape, const footprint_plan *p, int threads, footprint *f, ps_status *st);
 
 #endif

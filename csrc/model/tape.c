@@ -1,6 +1,6 @@
 #include "model/tape.h"
 
-ps_code tape_make(tape *t, const spec *m, size_t layer, size_t n, ps_status *st) {
+static ps_code make_or_count(tape *t, const spec *m, size_t layer, size_t n, size_t *bytes, ps_status *st) {
     int any = layer == m->n_layers;
     const layer_spec *l = &m->layer[any ? 0 : layer];
     size_t C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim;
@@ -19,8 +19,17 @@ ps_code tape_make(tape *t, const spec *m, size_t layer, size_t n, ps_status *st)
         SLICE(t->xhat_m, IF(any || l->post2.present), C), SLICE(t->r_m, IF(any || l->post2.present)),
     };
 #undef IF
-    if (arena_make(&t->memory, table, COUNT(table), st)) return st->code;
-    return m->n_experts && (any || mixture) ? moe_tape_make(&t->moe, m, n, st) : PS_OK;
+    if (arena_make_or_count(&t->memory, table, COUNT(table), bytes, st)) return st->code;
+    if (!m->n_experts || !(any || mixture)) return PS_OK;
+    return bytes ? moe_tape_count(m, n, bytes, st) : moe_tape_make(&t->moe, m, n, st);
+}
+
+ps_code tape_make(tape *t, const spec *m, size_t layer, size_t n, ps_status *st) {
+    return make_or_count(t, m, layer, n, NULL, st);
+}
+
+ps_code tape_count(const spec *m, size_t layer, size_t n, size_t *bytes, ps_status *st) {
+    return make_or_count(&(tape){0}, m, layer, n, bytes, st);
 }
 
 void tape_free(tape *t) {

@@ -21,6 +21,7 @@ typedef struct {
 
 /* layer = n_layers: room for any layer */
 ps_code tape_make(tape *t, const spec *m, size_t layer, size_t n, ps_status *st);
+ps_code tape_count(const spec *m, size_t layer, size_t n, size_t *bytes, ps_status *st); /* adds the bytes of tape_make */
 void tape_free(tape *t); /* accepts a zeroed tape */
 
 #endif

@@ -4,14 +4,20 @@
 #include "ops/rowwise.h"
 #include "base/reduce.h"
 
-ps_code moe_tape_make(moe_tape *t, const spec *m, size_t n, ps_status *st) {
+static ps_code make_or_count(moe_tape *t, const spec *m, size_t n, size_t *bytes, ps_status *st) {
     size_t E = m->n_experts, A;
     *t = (moe_tape){0};
     if (size_mul(n, m->top_k, &A, st)) return st->code;
     arena_slice table[] = {
         SLICE(t->p, n, E), SLICE(t->chosen, A), SLICE(t->first, E + 1), SLICE(t->row, A), SLICE(t->slot, A), SLICE(t->share, A),
         SLICE(t->slope, m->gated ? A : 0, m->d_expert), SLICE(t->lift, A, m->d_expert), SLICE(t->y, A, m->d_model)};
-    return arena_make(&t->memory, table, COUNT(table), st);
+    return arena_make_or_count(&t->memory, table, COUNT(table), bytes, st);
+}
+
+ps_code moe_tape_make(moe_tape *t, const spec *m, size_t n, ps_status *st) { return make_or_count(t, m, n, NULL, st); }
+
+ps_code moe_tape_count(const spec *m, size_t n, size_t *bytes, ps_status *st) {
+    return make_or_count(&(moe_tape){0}, m, n, bytes, st);
 }
 
 void moe_tape_free(moe_tape *t) { arena_free(&t->memory); }

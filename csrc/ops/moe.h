@@ -25,6 +25,7 @@ typedef struct {
 } moe_tape;
 
 ps_code moe_tape_make(moe_tape *t, const spec *m, size_t n, ps_status *st);
+ps_code moe_tape_count(const spec *m, size_t n, size_t *bytes, ps_status *st); /* adds the bytes of moe_tape_make */
 void moe_tape_free(moe_tape *t);
 
 /* Reals of scratch that moe_forward (n_t = 1) and the sweeps need for n_t tangents of n rows, the panels not included. */

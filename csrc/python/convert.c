@@ -225,3 +225,21 @@ void steer_list_free(steer_list *l) {
     PyMem_Free(l->items);
     Py_CLEAR(l->keep);
 }
+
+int get_batch_shape(const spec *m, PyObject *lengths, batch *b) {
+    PyObject *items = PySequence_Fast(lengths, "lengths must be a sequence of integers");
+    if (!items) return -1;
+    b->n_seq = (size_t)PySequence_Fast_GET_SIZE(items);
+    int bad = !b->n_seq && invalid("lengths is empty");
+    for (size_t i = 0; !bad && i < b->n_seq; i++) {
+        size_t n = PyLong_AsSize_t(PySequence_Fast_GET_ITEM(items, i));
+        if (PyErr_Occurred()) bad = -1;
+        else if (n < 1 || n > m->n_ctx || n > SIZE_MAX / 2 - b->n_rows) bad = invalid("a length is %zu, the context %zu", n, m->n_ctx);
+        else {
+            b->n_rows += n;
+            if (n > b->max_keys) b->max_keys = n;
+        }
+    }
+    Py_DECREF(items);
+    return bad ? -1 : 0;
+}

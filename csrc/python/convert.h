@@ -60,6 +60,9 @@ typedef struct {
 int get_steer(PyObject *obj, size_t n_layers, size_t d_model, steer_list *out);
 void steer_list_free(steer_list *l);
 
+/* The lengths of sequences -> n_seq, n_rows and max_keys of a zeroed batch: what counting its buffers needs. */
+int get_batch_shape(const spec *m, PyObject *lengths, batch *b);
+
 /* (layer, site) */
 int get_place(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at);
 

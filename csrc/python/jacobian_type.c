@@ -149,7 +149,7 @@ static void return_scratch(jacobian_object *self, sweep_scratch *s) {
 
 /* Runs all columns, as many at a time as a sweep carries. Returns 0 or sets an exception. */
 static int run(jacobian_object *self, size_t n, column *columns, int transposed) {
-    size_t block = jacobian_block(&self->j, n ? n : 1);
+    size_t block = jacobian_block(self->j.b.n_rows, n ? n : 1);
     ps_status st = {0};
     sweep_scratch s = {0};
     if (take_scratch(self, block, &s, &st)) return raise_status(&st), -1;
@@ -225,7 +225,7 @@ static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
     size_t n_targets = self->j.n_targets, d = self->j.m->d_model;
     PyArrayObject *in = get_rows(arg, "V", d);
     if (!in) return NULL;
-    size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(&self->j, n ? n : 1);
+    size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(self->j.b.n_rows, n ? n : 1);
     PyObject *out = PyList_New((Py_ssize_t)n_targets);
     column *columns = PyMem_New(column, n_targets * block);
     real **u = PyMem_New(real *, n_targets), *v = PyArray_DATA(in);
@@ -312,7 +312,33 @@ static PyObject *get_nbytes(jacobian_object *self, void *closure) {
     return PyLong_FromSize_t(jacobian_bytes(&self->j));
 }
 
+static PyObject *jacobian_count_bytes(PyTypeObject *type, PyObject *args) {
+    PyObject *model, *lengths, *source, *to;
+    Py_ssize_t n_target, n_columns;
+    batch shape = {0};
+    target_plan target = {0};
+    footprint f;
+    ps_status st = {0};
+    if (!PyArg_ParseTuple(args, "OOOOnn", &model, &lengths, &source, &to, &n_target, &n_columns)) return NULL;
+    model_object *owner = as_model(PyType_GetModule(type), model);
+    if (!owner) return NULL;
+    const spec *m = &owner->spec;
+    if (n_target < 1 || n_columns < 1) return invalid("n_target and n_columns must be at least 1"), NULL;
+    jacobian_plan ends = {0};
+    if (get_batch_shape(m, lengths, &shape) || get_place(source, "source", m->n_layers, &ends.source_layer, &ends.source_site)
+        || parse_target(to, m->n_layers, &target) || check_order(m, &ends, &target))
+        return NULL;
+    footprint_plan p = {.source_layer = ends.source_layer, .source_site = ends.source_site, .kind = target.kind,
+                        .target_layer = target.layer, .n_target = (size_t)n_target,
+                        .n_columns = jacobian_block(shape.n_rows, (size_t)n_columns)};
+    if (jacobian_footprint(m, &shape, &p, thread_pool_threads(owner->pool), &f, &st)) return raise_status(&st);
+    return Py_BuildValue("{s:n,s:n,s:n}", "tape", (Py_ssize_t)f.tape, "record", (Py_ssize_t)f.record, "sweep", (Py_ssize_t)f.sweep);
+}
+
 static PyMethodDef jacobian_methods[] = {
+    {"count_bytes", (PyCFunction)(void (*)(void))jacobian_count_bytes, METH_VARARGS | METH_CLASS,
+     "count_bytes(model, lengths, source, target, n_target, n_columns) -> {tape, record, sweep}: bytes that such a Jacobian would\n"
+     "hold, that its taped forward pass would allocate, and a product with n_columns vectors"},
     {"apply", (PyCFunction)jacobian_apply_py, METH_O, "apply(V (n, d)) -> (n, m): J on every row of V"},
     {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O, "apply_t(U (n, m)) -> (n, d): J' on every row of U"},
     {"apply_each", (PyCFunction)jacobian_apply_each, METH_O, "apply_each([(target, v, u), ...]): u = J v, in one sweep"},

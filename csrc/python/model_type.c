@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 #include "python/convert.h"
-#include "model/forward.h"
+#include "model/jacobian.h"
 
 static const char *const spec_keys[] = {
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",
@@ -365,6 +365,18 @@ done:
     return result;
 }
 
+static PyObject *model_forward_bytes(model_object *self, PyObject *args) {
+    PyObject *lengths;
+    Py_ssize_t n_logits;
+    batch shape = {0};
+    size_t bytes = 0;
+    ps_status st = {0};
+    if (!PyArg_ParseTuple(args, "On", &lengths, &n_logits) || get_batch_shape(&self->spec, lengths, &shape)) return NULL;
+    if (n_logits < 0) return invalid("n_logits must not be negative, got %zd", n_logits), NULL;
+    if (forward_footprint(&self->spec, &shape, (size_t)n_logits, thread_pool_threads(self->pool), &bytes, &st)) return raise_status(&st);
+    return PyLong_FromSize_t(bytes);
+}
+
 static PyObject *model_threads(model_object *self, void *closure) {
     (void)closure;
     return PyLong_FromLong(thread_pool_threads(self->pool));
@@ -373,6 +385,8 @@ static PyObject *model_threads(model_object *self, void *closure) {
 static PyMethodDef model_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))model_forward, METH_VARARGS | METH_KEYWORDS,
      "forward(tokens, steer, sites, rows) -> (logits, acts)"},
+    {"forward_bytes", (PyCFunction)model_forward_bytes, METH_VARARGS,
+     "forward_bytes(lengths, n_logits) -> bytes that a forward pass of such prompts allocates, its logits included"},
     {0},
 };
 static PyGetSetDef model_getset[] = {{"threads", (getter)model_threads, NULL, "threads of the pool", NULL}, {0}};

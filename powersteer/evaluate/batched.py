@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..inputs.prompts import Ids
 from ..inputs.sites import Site
 from ..methods.displacement import check_count
-from ..model.cost import estimate
+from ..model.cost import forward_bytes
 from ..model.generation import Generation
 from ..model.model import Model
 from ..vectors.interventions import Steering
@@ -63,9 +63,8 @@ def forward_rows(
 
     @cache
     def cost(n: int) -> int:
-        spared = 0 if rows == "all" else (n - 1) * model.n_vocab
-        numbers = n * model.d_model * len(sites) - spared
-        return _forward_bytes(model, n) + model.dtype.itemsize * numbers
+        n_logits = {"all": n, "last": 1, "none": 0}[rows]
+        return forward_bytes(model, [n], n_logits) + model.dtype.itemsize * n * model.d_model * len(sites)
 
     for part in spans([cost(len(t)) for t in tokens]):
         extra = [() if item is None else model._interventions(item) for item in steer[part]]
@@ -94,7 +93,7 @@ def generate_rows(
 
     @cache
     def cost(n: int) -> int:
-        return _forward_bytes(model, n) - itemsize * (n - 1) * spec.n_vocab + (n + new) * token
+        return forward_bytes(model, [n], 1) + (n + new) * token
 
     out: list[Generation] = []
     seeds = [0] * len(prompts) if seeds is None else seeds
@@ -108,6 +107,3 @@ def generate_rows(
     return out
 
 
-def _forward_bytes(model: Model, n: int) -> int:
-    """Buffers and logits of a forward pass of n tokens."""
-    return estimate(model.spec, [n], model.dtype.itemsize, None, None, 0, 1).forward

@@ -24,7 +24,7 @@ from .._core import blas as _blas  # noqa: F401  (_blas opens the library that t
 from .._util.progress import progress_line
 from ..errors import ConvergenceWarning, InvalidInput, NumericalError, shown
 
-__all__ = ["Progress", "SVDResult", "solve", "svd", "warned"]
+__all__ = ["Progress", "SVDResult", "krylov_basis", "solve", "svd", "warned"]
 
 Array = NDArray[Any]
 Progress = Callable[[int, float, Array], object]  # (applications, worst residual, leading sigma)
@@ -168,7 +168,7 @@ def solve(
         if method == "krylov":
             raw = _krylov(map_, k, tol, seed, _or_default(block, "block", map_.block), max_applications, tell)
         elif method == "power":
-            most, basis = _budget(k), _basis(map_, k, 1)
+            most, basis = _budget(k), krylov_basis(map_.shape, k, 1, map_.dtype)
             core = _CORES[map_.dtype]
             raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tol, most, basis, tell)
         else:
@@ -191,7 +191,7 @@ def _krylov(
     core = _CORES[map_.dtype]
     return cast(
         dict[str, Any],
-        core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, _basis(map_, k, block), tell),
+        core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, krylov_basis(map_.shape, k, block, map_.dtype), tell),
     )
 
 
@@ -199,11 +199,10 @@ def _budget(k: int) -> int:
     return 500 + 50 * k
 
 
-def _basis(map_: _Map, k: int, block: int) -> int:
-    """How many vectors a Krylov basis holds before it is restarted."""
-    m, d = map_.shape
-    affordable = _BASIS_BYTES // (2 * (m + d) * map_.dtype.itemsize)
-    return min(m, d, max(k + max(2 * block, 12), min(4 * k + 150, affordable)))
+def krylov_basis(shape: tuple[int, int], k: int, block: int, dtype: np.dtype[Any]) -> int:
+    """Vectors that the Krylov bases hold before they are restarted."""
+    affordable = _BASIS_BYTES // (2 * sum(shape) * dtype.itemsize)
+    return min(*shape, max(k + max(2 * block, 12), min(4 * k + 150, affordable)))
 
 
 def _dense(map_: _Map, k: int) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _source_steps(
     start = Site(source, settings.source_site)
     rows = [_target_rows(settings, t, lengths) for t in targets]
     ends = [t if isinstance(t, str) else Site(t, settings.target_site) for t in targets]
-    costs = [estimate(model.spec, lengths, itemsize, start, e, n, k) for e, n in zip(ends, rows, strict=True)]
+    costs = [estimate(model, lengths, start, e, n, k) for e, n in zip(ends, rows, strict=True)]
     whole = Unit(view, source, targets)
     heights = [n * (model.n_vocab if isinstance(t, str) else d) for t, n in zip(targets, rows, strict=True)]
     deepest = max(cost.flops for cost in costs)
@@ -193,7 +193,7 @@ def plan_effects(
             for n in (len(settings.prompts[i].tokens) for i in group):
                 pushes += ways * (here + random)
                 start, end = Site(source, settings.source_site), Site(model.n_layers - 1, "resid_post")
-                sweep = estimate(model.spec, [n], model.dtype.itemsize, start, end, 1, 1).flops if source < end.layer else 0.0
+                sweep = estimate(model, [n], start, end, 1, 1).flops if source < end.layer else 0.0
                 seconds += cost.seconds(n, ways * (here + random) + 1) + here * sweep / rate
     return EffectsPlan(vectors, pushes, cost.new_tokens, seconds)
 

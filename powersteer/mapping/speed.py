@@ -34,7 +34,7 @@ def sweep_rate(model: Model, n_tokens: int, lanes: int) -> float:
     n = min(n_tokens, 256, model.n_ctx)
     layer = next((i for i, of_layer in enumerate(model.spec.layers) if of_layer.experts), 0)
     start, end = Site(layer, "resid_pre"), Site(layer, "resid_post")
-    flops = estimate(model.spec, [n], model.dtype.itemsize, start, end, n, 1).flops
+    flops = estimate(model, [n], start, end, n, 1).flops
     lanes = max(1, min(lanes, int(_SWEEP / flops)))
     key = model.identity["weights"], model.dtype, model.threads, n, lanes
     if key not in _RATES:
@@ -78,7 +78,7 @@ class EffectCost:
 def effect_cost(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> EffectCost:
     """Measured on prompts, cut where the model is large; continuations that end early are seen where they are short."""
     ids = [np.asarray(p, np.int32) for p in prompts]
-    flops = estimate(model.spec, [1], model.dtype.itemsize, Site(0, "resid_pre"), "logits", 1, 1).flops
+    flops = estimate(model, [1], Site(0, "resid_pre"), "logits", 1, 1).flops
     most = max(2, int(_PREFILL / flops))
     rows = max(1, min(_ROWS, most // 4))
     some = [p[: max(1, most // rows)] for p in itertools.islice(itertools.cycle(ids), rows)]

@@ -21,7 +21,7 @@ from ..inputs.sites import HEADS, SITES, Site, SiteLike, near_head, parse_site, 
 from ..loading.spec import Spec
 from ..vectors.interventions import Intervention, Steering, core_steering, make_interventions
 from ..vectors.steering_vector import SteeringVector
-from .cost import Estimate, estimate
+from .cost import Estimate, estimate, forward_bytes
 from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
 from .jacobian import Jacobian, Jacobians, Subject
 
@@ -531,15 +531,15 @@ class Model:
         """Memory and operations of a forward pass, or with source and target of `jacobian(...)` and its `svd(k)`, before
         they are started. `print` it, or read its fields (see powersteer.estimate.Estimate)."""
         _, tokens, _ = self._read(prompts)
-        lengths, itemsize = [len(t) for t in tokens], self.dtype.itemsize
+        lengths = [len(t) for t in tokens]
         if source is None or target is None:
-            return estimate(self.spec, lengths, itemsize, None, None, 0, k, self.threads)
+            return Estimate(self.spec.nbytes, forward_bytes(self, lengths, sum(lengths)), 0, 0, 0, 0.0)
         start = resolve_site(source, source_site, **self._site_rules)
         end = self._target(start, target, target_site)
         if isinstance(end, str) and positions is _LAST_TWO:
             positions = slice(-1, None)
         rows = sum(len(prompt_positions(positions, n)) for n in lengths)
-        return estimate(self.spec, lengths, itemsize, start, end, rows, k, self.threads)
+        return estimate(self, lengths, start, end, rows, k)
 
     def _target(self, source: Site, target: int | SiteLike, name: str | None) -> Site | str:
         if isinstance(target, str) and target in HEADS:
