@@ -23,6 +23,9 @@ class LinearMap(LinearOperator):  # type: ignore[misc]
     `scipy.sparse.linalg.svds(J)` work. Subclasses give `apply` and `apply_t` on blocks of rows.
     """
 
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         super().__init__(dtype, shape)
 
@@ -62,16 +65,20 @@ class LinearMap(LinearOperator):  # type: ignore[misc]
         return (self.T @ np.asarray(x).T).T
 
     def _matmat(self, X: Array) -> Array:
-        return self.apply(self._rows(X)).T
+        Y: Array = self.apply(self._rows(X)).T
+        return Y
 
     def _rmatmat(self, X: Array) -> Array:
-        return self.apply_t(self._rows(X)).T
+        Y: Array = self.apply_t(self._rows(X)).T
+        return Y
 
     def _matvec(self, x: Array) -> Array:
-        return self.apply(self._rows(x.reshape(-1, 1)))[0]
+        y: Array = self.apply(self._rows(x.reshape(-1, 1)))[0]
+        return y
 
     def _rmatvec(self, x: Array) -> Array:
-        return self.apply_t(self._rows(x.reshape(-1, 1)))[0]
+        y: Array = self.apply_t(self._rows(x.reshape(-1, 1)))[0]
+        return y
 
     def _rows(self, X: Array) -> Array:
         """Columns (d, n) as contiguous rows (n, d) of this map's dtype."""

@@ -85,7 +85,8 @@ class Displacement:
     def pull_back(self, J: Jacobian, g: Array) -> Array:
         """J'g (d,) in float64."""
         self.products += self.n_prompts
-        return (J.T @ g).astype(np.float64)
+        pulled: Array = J.T @ g
+        return pulled.astype(np.float64)
 
     def radius(self, radius: float | None) -> float:
         """The radius that was asked for; else a fraction of the site's mean activation norm."""
