@@ -14,8 +14,17 @@ import scipy_openblas32
 
 CSRC = Path(__file__).parent.parent / "csrc"
 DTYPES = {"float32": np.float32, "float64": np.float64}
-_SOURCES = ("base/arena.c", "base/status.c", "kernels/blas.c", "base/rng.c", "solver/orth.c", "base/cpu.c", "kernels/gemm_packed.c", "kernels/gemv.c",
-            "kernels/vexp.c")
+_SOURCES = (
+    "base/arena.c",
+    "base/status.c",
+    "kernels/blas.c",
+    "base/rng.c",
+    "solver/orth.c",
+    "base/cpu.c",
+    "kernels/gemm_packed.c",
+    "kernels/gemv.c",
+    "kernels/vexp.c",
+)
 
 
 class Status(ctypes.Structure):

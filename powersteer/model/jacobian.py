@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InvalidInput
 from ..inputs.sites import Site
 from ..linalg.lockstep import Lane, run_together
 from ..linalg.operator import LinearMap
