@@ -128,7 +128,7 @@ def share(values: Sequence[bool]) -> str:
     return f"{100 * np.mean(values):.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def percent(m: ps.evaluate.Measured) -> str:
+def percent(m: ps.evaluate.MetricResult) -> str:
     return f"{100 * m.value:.1f}% [{100 * m.low:.1f}, {100 * m.high:.1f}]"
 
 

@@ -135,7 +135,7 @@ def test_the_sketch_says_how_wrong_it_may_be():
         sigma, inside = published(name, 512), []
         for _ in range(60):
             Y = rng.standard_normal((24, len(sigma))) * sigma
-            unit = work.Unit(0, 0, (1,))
+            unit = work.WorkUnit(0, 0, (1,))
             s = work._sketch(unit, 1, Y, np.ones(2), SimpleNamespace(source_norm=1.0), 12)
             inside += list(np.abs(np.array(s.sigma[:3]) - sigma[:3]) <= 2 * np.array(s.error[:3]))
             assert s.frobenius == pytest.approx(np.linalg.norm(sigma), rel=0.35)
@@ -385,7 +385,7 @@ def test_an_executor_needs_a_file(model):
 
 def test_a_changed_file_is_noticed_by_the_workers(checkpoint):
     settings = compute(tiny.tiny(n_layers=4)[0]).settings
-    job = work.Job(str(checkpoint), 1, settings, ())
+    job = work.JobSpec(str(checkpoint), 1, settings, ())
     with pytest.raises(ps.InvalidInput, match="weights differ"):
         job.model()
 

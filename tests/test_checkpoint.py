@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
 from powersteer.loading import hub, load_checkpoint
-from powersteer.loading.safetensors import Stored, check_finite, open_weights
+from powersteer.loading.safetensors import TensorRef, check_finite, open_weights
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [
@@ -70,7 +70,7 @@ def test_finite_check_sees_every_element_and_needs_no_memory(name, dtype):
     kind = np.dtype(f"u{np.dtype(dtype).itemsize}")
     size = (64 << 20) // kind.itemsize
     flat = np.full(size, bits - 1, kind)  # the largest finite number
-    tensor = Stored("w", name, (size,), "here", lambda: flat.view(dtype))
+    tensor = TensorRef("w", name, (size,), "here", lambda: flat.view(dtype))
     tracemalloc.start()
     for shape in ((size,), (size // 64, 64), (2, size // 2), (4, 4, size // 16)):
         check_finite(tensor, flat.view(dtype).reshape(shape))

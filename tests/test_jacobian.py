@@ -87,7 +87,7 @@ def test_a_steered_view_linearises_at_the_steered_point(model, twin):
         J.dense(),
         reference.jacobian(twin, [PROMPT], (0, "mlp_out"), (2, "mlp_out"), None, [[4, 5]], steer=[refer(v, [3, 4, 5])]),
     )
-    assert len(J.subject.steering) == 1 and "steered" in repr(J)
+    assert len(J.linearization.steering) == 1 and "steered" in repr(J)
 
 
 def test_fisher_norm_is_the_kl_divergence(model):

@@ -168,7 +168,7 @@ def test_without_a_tokenizer():
     ):
         with pytest.raises(ps.InvalidInput, match="without a tokenizer"):
             act()
-    assert model.jacobian([1, 2], 0, 1).subject.prompts == ("",)
+    assert model.jacobian([1, 2], 0, 1).linearization.prompts == ("",)
 
 
 # ---- forward

@@ -276,8 +276,8 @@ def test_tokens_wherever_the_files_name_them(beside, rng, tmp_path):
         if rng.random() < 0.6:
             write(folder, "special_tokens_map.json", naming())
         if rng.random() < 0.3:
-            listed = {str(n + j): options(token) | {"special": bool(rng.random() < 0.5)} for j, token in enumerate(new)}
-            write(folder, "tokenizer_config.json", config | naming(__type="AddedToken") | {"added_tokens_decoder": listed})
+            as_list = {str(n + j): options(token) | {"special": bool(rng.random() < 0.5)} for j, token in enumerate(new)}
+            write(folder, "tokenizer_config.json", config | naming(__type="AddedToken") | {"added_tokens_decoder": as_list})
         elif rng.random() < 0.6:
             there = {token: backend.token_to_id(token) for token in ("<|b|>", "<s>") if backend.token_to_id(token) is not None}
             write(folder, "added_tokens.json", there | {token: n + j for j, token in reversed(list(enumerate(new)))})

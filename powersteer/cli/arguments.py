@@ -79,7 +79,7 @@ class Command:
     arguments: Callable[[Parser], None]  # adds those of its own
     run: Callable[[Namespace], int]  # returns the exit code
     json: Mapping[str, str]  # key: meaning, of what --json prints; "a.b": key b of the objects in the list a
-    subject: str = "model"  # what it works on: "model", the "folder" of an atlas, or nothing: ""
+    linearization: str = "model"  # what it works on: "model", the "folder" of an atlas, or nothing: ""
 
 
 def command_parser(name: str, command: Command) -> Parser:
@@ -90,10 +90,10 @@ def command_parser(name: str, command: Command) -> Parser:
         description=command.summary,
         epilog=f"example:\n  powersteer {name} {command.example}\n\n--json prints one object:\n{keys}",
     )
-    if command.subject == "model":
+    if command.linearization == "model":
         _add_model(parser)
-    elif command.subject:
-        parser.add_argument(command.subject, type=nonempty, help="of an atlas, which holds its atlas.json")
+    elif command.linearization:
+        parser.add_argument(command.linearization, type=nonempty, help="of an atlas, which holds its atlas.json")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.arguments(parser)
     return parser

@@ -135,7 +135,7 @@ def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
 COMMAND = Command(
     summary="What steering does, shown on the built-in model: three decisions flipped, measured and compared.",
     example="--atlas atlas.html",
-    subject="",
+    linearization="",
     arguments=_arguments,
     run=_demo,
     json={

@@ -46,7 +46,7 @@ def _export(args: Namespace) -> int:
 COMMAND = Command(
     summary="Vectors of an atlas or of a file as one file: .safetensors, or a control vector in .gguf.",
     example="run/ --source 1 --target 2 --rank 0 --relative 0.5 --out v.gguf",
-    subject="",
+    linearization="",
     arguments=_arguments,
     run=_export,
     json={

@@ -29,7 +29,7 @@ def _report(args: Namespace) -> int:
 COMMAND = Command(
     summary="An atlas, finished or not, as one HTML file to explore: no server, no network.",
     example="run/ --out atlas.html",
-    subject="folder",
+    linearization="folder",
     arguments=_arguments,
     run=_report,
     json={"file": "what was written", "bytes": "its size", "complete": "whether every pair asked for is in it"},

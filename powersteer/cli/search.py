@@ -8,7 +8,7 @@ from typing import Any
 
 from .._util.atomic import check_writable
 from ..errors import InvalidInput
-from ..evaluate.metrics import Measured, contains
+from ..evaluate.metrics import MetricResult, contains
 from ..evaluate.search import SearchResult, search
 from ..model.model import load
 from ..vectors.steering_vector import load_vectors
@@ -75,7 +75,7 @@ def _summary(found: SearchResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measured(m: Measured) -> dict[str, Any]:
+def _measured(m: MetricResult) -> dict[str, Any]:
     return {key: None if value != value else value for key, value in (("value", m.value), ("low", m.low), ("high", m.high), ("n", m.n))}
 
 
@@ -83,7 +83,7 @@ _INTERVAL = "value, low, high (95%), n"
 COMMAND = Command(
     summary="The vector, sign and scale that make a model say something: chosen on some prompts, tested on others.",
     example="run/ --wanted dog --validation validation.jsonl --test test.jsonl --rank 0 --random 2 --max-new-tokens 8",
-    subject="",
+    linearization="",
     arguments=_arguments,
     run=_search,
     json={

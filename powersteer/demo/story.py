@@ -14,7 +14,7 @@ from typing import Any
 
 from .._util.progress import Report
 from ..errors import ConvergenceWarning
-from ..evaluate.metrics import LogitScore, Measured, accuracy, score_table
+from ..evaluate.metrics import LogitScore, MetricResult, accuracy, score_table
 from ..evaluate.search import Candidate, SearchResult, random_like, search
 from ..inputs.prompts import Ids, Prompt
 from ..loading.hub import BUILT_IN
@@ -45,8 +45,8 @@ class Solved:
     by_prompt: dict[Prompt, Question]
 
     @classmethod
-    def of(cls, asked: Sequence[Question]) -> Solved:
-        return cls({q.prompt: q for q in asked})
+    def of(cls, requested: Sequence[Question]) -> Solved:
+        return cls({q.prompt: q for q in requested})
 
     def __call__(self, prompt: Any, text: str) -> bool:
         return self.by_prompt[prompt].solved(text)
@@ -60,8 +60,8 @@ class FirstWord(LogitScore):
     unit = "share"
 
     @classmethod
-    def of(cls, model: Model, asked: Sequence[Question]) -> FirstWord:
-        return cls({q.prompt: int(forced(model, q)[-1]) for q in asked})
+    def of(cls, model: Model, requested: Sequence[Question]) -> FirstWord:
+        return cls({q.prompt: int(forced(model, q)[-1]) for q in requested})
 
     def prompts(self, item: Any) -> Sequence[Prompt]:
         return [item]
@@ -167,9 +167,9 @@ def measure(
     progress: Report = lambda done, total: None,
 ) -> Measure:
     """Search and test a fork of the built-in model. progress gets (done, total)."""
-    asked, unseen = questions(fork, "validation", VALIDATION), questions(fork, "test", n_test)
-    prompts, tests = [q.prompt for q in asked], [q.prompt for q in unseen]
-    score, screen = Solved.of([*asked, *unseen]), FirstWord.of(model, asked)
+    requested, unseen = questions(fork, "validation", VALIDATION), questions(fork, "test", n_test)
+    prompts, tests = [q.prompt for q in requested], [q.prompt for q in unseen]
+    score, screen = Solved.of([*requested, *unseen]), FirstWord.of(model, requested)
 
     begin = {name: sum(list(_SHARES.values())[:i]) for i, name in enumerate(_SHARES)}
 
@@ -184,7 +184,7 @@ def measure(
     power = searched(pair_vectors(model, prompts[:JACOBIAN], k, progress=part("map")), draws, "search")
     chosen = fisher.vector
     same = [v * abs(chosen.scale) for v in random_like(model, [replace(chosen, scale=1.0)] * same_norm, seed, 10**6)]
-    at_norm: list[Measured] = accuracy(model, tests, score, same, max_new_tokens=ANSWER, progress=part("same norm"))
+    at_norm: list[MetricResult] = accuracy(model, tests, score, same, max_new_tokens=ANSWER, progress=part("same norm"))
     first, second = Choice.of(fisher), Choice.of(power)
     scores = tuple(found.test.value for found in power.random)
     result = ForkResult(
@@ -199,10 +199,10 @@ def measure(
     return Measure(result, chosen, power.vector)
 
 
-def forced_accuracy(model: Model, asked: Sequence[Question]) -> float:
+def forced_accuracy(model: Model, requested: Sequence[Question]) -> float:
     """Accuracy where the first token of the alternative answer is given: what the model can do once it has decided."""
-    heads = [forced(model, q) for q in asked]
-    begun = {h.tobytes(): (q, str(model.to_str_tokens(h)[-1])) for q, h in zip(asked, heads, strict=True)}
+    heads = [forced(model, q) for q in requested]
+    begun = {h.tobytes(): (q, str(model.to_str_tokens(h)[-1])) for q, h in zip(requested, heads, strict=True)}
 
     def score(prompt: Any, text: str) -> bool:
         question, first = begun[prompt.tobytes()]

@@ -17,11 +17,11 @@ from ..model.generation import Generation
 from ..model.model import Model
 from ..vectors.interventions import Steering
 
-__all__ = ["Steer", "Tell", "forward_rows", "generate_rows", "joined", "spans"]
+__all__ = ["Callback", "Steer", "forward_rows", "generate_rows", "joined", "spans"]
 
 Array = NDArray[Any]
 Steer = Steering | None  # what one row is steered by
-Tell = Callable[[int], object]  # so many rows more are done
+Callback = Callable[[int], object]  # so many rows more are done
 
 _BYTES = 2**28  # of buffers, logits and cache that one batch may take, unless a single row takes more
 _ROWS = 128  # of one batch: products are full long before, and progress is shown in between
@@ -51,7 +51,7 @@ def forward_rows(
     prompt_lengths: Sequence[int] | None = None,
     sites: Sequence[Site] = (),
     rows: str = "all",
-    tell: Tell | None = None,
+    callback: Callback | None = None,
 ) -> Iterator[tuple[Array, list[Array]]]:
     """(logits, activation (T, d) at each of `sites`) of every sequence, on top of what the view adds.
 
@@ -69,8 +69,8 @@ def forward_rows(
     for part in spans([cost(len(t)) for t in tokens]):
         extra = [() if item is None else model._interventions(item) for item in steer[part]]
         logits, acts = model._forward(list(tokens[part]), sites, rows, extra, lengths[part])
-        if tell:  # before the last row, after which nobody may come back
-            tell(len(acts))
+        if callback:  # before the last row, after which nobody may come back
+            callback(len(acts))
         for i, here in enumerate(acts):
             yield (none if rows == "none" else logits[i]), here
 
@@ -81,7 +81,7 @@ def generate_rows(
     steer: Sequence[Steer],
     max_new_tokens: int,
     stop: Any = None,
-    tell: Tell | None = None,
+    callback: Callback | None = None,
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
 ) -> list[Generation]:
@@ -98,12 +98,12 @@ def generate_rows(
     out: list[Generation] = []
     seeds = [0] * len(prompts) if seeds is None else seeds
     for part in spans([cost(len(p)) for p in prompts]):
-        said = model.generate(
+        generated = model.generate(
             list(prompts[part]), new, temperature, seed=list(seeds[part]), stop=stop, steer=list(steer[part])
         )
-        out += said
-        if tell:
-            tell(len(said))
+        out += generated
+        if callback:
+            callback(len(generated))
     return out
 
 

@@ -27,9 +27,9 @@ from ..methods.displacement import check_count, check_positive, unit
 from ..model.generation import Generation, Sampling
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .batched import Steer, Tell, forward_rows, generate_rows, joined
-from .metrics import check_text_score, divergence, finite_score, listed, repetition, surprise, token_id
-from .target_response import change, departure, log_softmax, slopes, target_sites
+from .batched import Callback, Steer, forward_rows, generate_rows, joined
+from .metrics import as_list, check_text_score, finite_score, kl_divergence, nll, repetition, token_id
+from .target_response import jvps, log_softmax, nonlinearity, target_delta, target_sites
 
 if TYPE_CHECKING:
     import pandas
@@ -222,7 +222,7 @@ def effects(
         check_text_score(model, score)
         if not max_new_tokens:
             raise InvalidInput("effects: a score reads continuations, and max_new_tokens is 0; give it 1 or more")
-    followed = {str(t): token_id(model, t) for t in listed(tokens)}
+    followed = {str(t): token_id(model, t) for t in as_list(tokens)}
     given = with_norms(model, ids, given)
     pushes = _given_pushes(given, signs, scales)
     count = len(pushes)
@@ -230,23 +230,23 @@ def effects(
     none = _Push(None, None, -1, (-1, "", "base", 0), 1, 0.0, 0.0)
     seeds = [(seed + i) % 2**64 for i in range(samples)]
     records: list[list[Effect]] = []
-    with progress_bar(progress, _rows(len(ids), len(pushes), max_new_tokens, samples), "effects") as tell:
-        base = generate_rows(model, ids, [None] * len(ids), max_new_tokens, stop, tell) if max_new_tokens else None
+    with progress_bar(progress, _rows(len(ids), len(pushes), max_new_tokens, samples), "effects") as callback:
+        base = generate_rows(model, ids, [None] * len(ids), max_new_tokens, stop, callback) if max_new_tokens else None
         for j, t in enumerate(ids):
             along = t if base is None else joined(t, base[j].tokens[:-1])
-            moved = _forward(model, t, along, base is not None, [none, *pushes], followed, tell)
-            said: list[Generation] = []
+            moved = _forward(model, t, along, base is not None, [none, *pushes], followed, callback)
+            generated: list[Generation] = []
             drawn: list[Generation] = []  # `samples` of each, the base first
             if base is not None:
                 steer = [p.steer for p in pushes]
-                said = [base[j], *generate_rows(model, [t] * len(pushes), steer, max_new_tokens, stop, tell)]
+                generated = [base[j], *generate_rows(model, [t] * len(pushes), steer, max_new_tokens, stop, callback)]
                 each = [s for s in (None, *steer) for _ in seeds]
                 drawn = generate_rows(
-                    model, [t] * len(each), each, max_new_tokens, stop, tell, temperature, seeds * (len(pushes) + 1)
+                    model, [t] * len(each), each, max_new_tokens, stop, callback, temperature, seeds * (len(pushes) + 1)
                 )
-            surprises = _perplexities(model, t, said, tell)
+            surprises = _perplexities(model, t, generated, callback)
             records.append([
-                _record(p, j, m, said[i] if said else None, surprises[i] if said else math.nan,
+                _record(p, j, m, generated[i] if generated else None, surprises[i] if generated else math.nan,
                         drawn[i * samples : (i + 1) * samples], score, given_prompts[j])
                 for i, (p, m) in enumerate(zip([none, *pushes], moved, strict=True))
             ])  # fmt: skip
@@ -292,7 +292,7 @@ def checked_samples(temperature: float, samples: int, max_new_tokens: int) -> tu
 
 def checked_pushes(vectors: Any, signs: Any, scales: Any) -> tuple[list[SteeringVector], list[int], list[float]]:
     """The three as lists. Raises InvalidInput for what is no vector, sign or scale, or is there twice."""
-    several, signs, scales = listed(vectors), listed(signs), listed(scales)
+    several, signs, scales = as_list(vectors), as_list(signs), as_list(scales)
     if not several or not all(isinstance(v, SteeringVector) for v in several):
         raise InvalidInput("vectors must be one SteeringVector or more; svd.vectors and SteeringVector.from_array make them")
     if sorted(signs, key=repr) not in ([1], [-1], [-1, 1]):
@@ -358,23 +358,23 @@ def _label(v: SteeringVector) -> tuple[int, str, int | str, int]:
 
 
 def _forward(
-    model: Model, prompt: Ids, along: Ids, continued: bool, pushes: Sequence[_Push], followed: dict[str, int], tell: Tell
+    model: Model, prompt: Ids, along: Ids, continued: bool, pushes: Sequence[_Push], followed: dict[str, int], callback: Callback
 ) -> list[_Moved]:
     """One record a push, the first of which is no steering. along: the prompt and the base continuation, without its
     last token."""
     n = len(prompt)
     sites = target_sites([p.like for p in pushes if p.like is not None])
     before, before_acts = next(forward_rows(model, [along], [None], [n], sites))
-    tell(1)
+    callback(1)
     logp = log_softmax(before[n - 1 :])
     out = {0: _Moved(0.0, 0.0 if continued else math.nan, math.nan, dict.fromkeys(followed, 0.0))}
     for group in _by_place(pushes):
         some = [pushes[i] for i in group]
         slope_of = _slopes(model, prompt, some)
         here = target_sites([p.like for p in some if p.like is not None])
-        rows = forward_rows(model, [along] * len(some), [p.steer for p in some], [n] * len(some), here, tell=tell)
+        rows = forward_rows(model, [along] * len(some), [p.steer for p in some], [n] * len(some), here, callback=callback)
         for i, p, (after, acts) in zip(group, some, rows, strict=True):
-            kl = divergence(logp, log_softmax(after[n - 1 :]))
+            kl = kl_divergence(logp, log_softmax(after[n - 1 :]))
             departs = math.nan
             if p.like is not None and p.index in slope_of:
                 read = before[n - 1], after[n - 1]
@@ -382,7 +382,7 @@ def _forward(
                     (place,) = target_sites([p.like])
                     read = before_acts[sites.index(place)], acts[here.index(place)]
                 length = p.sign * p.norm * math.copysign(1.0, p.like.scale)
-                departs = departure(change(p.like, n, *read), length * slope_of[p.index])
+                departs = nonlinearity(target_delta(p.like, n, *read), length * slope_of[p.index])
             shifts = _logit_changes(before[n - 1], after[n - 1], followed)
             out[i] = _Moved(float(kl[0]), float(kl.mean()) if continued else math.nan, departs, shifts)
     return [out[i] for i in range(len(pushes))]
@@ -399,7 +399,7 @@ def _by_place(pushes: Sequence[_Push]) -> list[list[int]]:
 def _slopes(model: Model, prompt: Ids, pushes: Sequence[_Push]) -> dict[int, Array]:
     """J @ direction by index of the vector, of those with a target."""
     like = {p.index: p.like for p in pushes if p.like is not None}
-    found = slopes(model, prompt, list(like.values()))
+    found = jvps(model, prompt, list(like.values()))
     return {index: found[i] for i, index in enumerate(like) if i in found}
 
 
@@ -411,25 +411,25 @@ def _logit_changes(before: Array, after: Array, followed: dict[str, int]) -> dic
     return {name: float(moved[token]) for name, token in followed.items()}
 
 
-def _perplexities(model: Model, prompt: Ids, said: Sequence[Generation], tell: Tell) -> list[float]:
+def _perplexities(model: Model, prompt: Ids, generated: Sequence[Generation], callback: Callback) -> list[float]:
     """Of every continuation under the unsteered model; those that say the same are read once."""
-    distinct = list({g.tokens.tobytes(): joined(prompt, g.tokens) for g in said}.items())
+    distinct = list({g.tokens.tobytes(): joined(prompt, g.tokens) for g in generated}.items())
     rows = forward_rows(model, [f for _, f in distinct], [None] * len(distinct), [len(prompt)] * len(distinct))
     found: dict[bytes, float] = {}
     for (key, full), (logits, _) in zip(distinct, rows, strict=True):
-        nats, count = surprise(logits, full, len(prompt))
+        nats, count = nll(logits, full, len(prompt))
         found[key] = math.exp(min(nats / count, 700.0))
-    tell(len(said))
-    return [found[g.tokens.tobytes()] for g in said]
+    callback(len(generated))
+    return [found[g.tokens.tobytes()] for g in generated]
 
 
 def _record(
-    push: _Push, prompt: int, moved: _Moved, said: Generation | None, perplexity: float, drawn: Sequence[Generation],
+    push: _Push, prompt: int, moved: _Moved, generated: Generation | None, perplexity: float, drawn: Sequence[Generation],
     score: Callable[[Any, str], float] | None, given: Any,
 ) -> Effect:  # fmt: skip
     source, site, target, rank = push.label
-    repeats = None if said is None else repetition(said, NGRAM)
-    text = "" if said is None else said.text or ""
+    repeats = None if generated is None else repetition(generated, NGRAM)
+    text = "" if generated is None else generated.text or ""
     samples = tuple(g.text or "" for g in drawn)
     return Effect(
         source=source, site=site, target=target, rank=rank, sign=push.sign, scale=push.scale, norm=push.norm,
@@ -438,7 +438,7 @@ def _record(
         repetition=math.nan if repeats is None else repeats.value,
         compression=math.nan if repeats is None else repeats.compression,
         perplexity=perplexity,
-        score=None if score is None or said is None else finite_score(score(given, text)), vector=push.index,
+        score=None if score is None or generated is None else finite_score(score(given, text)), vector=push.index,
         samples=samples,
         sample_scores=() if score is None else tuple(finite_score(score(given, s)) for s in samples),
     )  # fmt: skip

@@ -27,11 +27,11 @@ from ..methods.displacement import check_count
 from ..model.generation import Generation
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .batched import Steer, Tell, forward_rows, generate_rows, joined
-from .target_response import change, departure, log_softmax, slopes, target_sites
+from .batched import Callback, Steer, forward_rows, generate_rows, joined
+from .target_response import jvps, log_softmax, nonlinearity, target_delta, target_sites
 
 __all__ = [
-    "Choice", "LogitDifference", "LogitScore", "Measured", "Repetition", "Score", "accuracy", "bootstrap", "choice",
+    "Choice", "LogitDifference", "LogitScore", "MetricResult", "Repetition", "Score", "accuracy", "bootstrap", "choice",
     "contains", "curve", "kl", "linearity", "perplexity", "presence_ratio", "repetition", "score_table", "summary",
     "token_id", "wilson",
 ]  # fmt: skip
@@ -46,7 +46,7 @@ _LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """A figure over several prompts, with its 95% interval over prompts."""
 
     value: float
@@ -85,14 +85,14 @@ def wilson(successes: int, n: int, level: float = _LEVEL) -> tuple[float, float]
     return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
 
 
-def summary(values: Sequence[float] | Array, unit: str, seed: int = 0) -> Measured:
+def summary(values: Sequence[float] | Array, unit: str, seed: int = 0) -> MetricResult:
     """The mean of one value a prompt. Values that are all 0 or 1 are a proportion and get the Wilson interval."""
     x = _checked_values(values)
     if unit == _SHARE and set(x.tolist()) <= {0.0, 1.0}:
         low, high = wilson(int(x.sum()), len(x))
-        return Measured(float(x.mean()), low, high, len(x), seed, tuple(x.tolist()), unit, "wilson")
+        return MetricResult(float(x.mean()), low, high, len(x), seed, tuple(x.tolist()), unit, "wilson")
     low, high = bootstrap(x, seed=seed)
-    return Measured(float(x.mean()), low, high, len(x), seed, tuple(x.tolist()), unit)
+    return MetricResult(float(x.mean()), low, high, len(x), seed, tuple(x.tolist()), unit)
 
 
 _SHARE = "share"
@@ -148,9 +148,9 @@ def kl(
         raise InvalidInput("kl compares a steered model with its base: give vectors, or a view: model.steered(...)")
     base = replace(model, _steering=()) if vectors is None else model
     items, several = _items(vectors)
-    tokens, said = _continued(base, prompts, continuation)
-    full = [joined(t, c[:-1]) for t, c in zip(tokens, said, strict=True)]
-    lengths, rows = [len(t) for t in tokens], "all" if any(map(len, said)) else "last"
+    tokens, generated = _continued(base, prompts, continuation)
+    full = [joined(t, c[:-1]) for t, c in zip(tokens, generated, strict=True)]
+    lengths, rows = [len(t) for t in tokens], "all" if any(map(len, generated)) else "last"
     plain = forward_rows(base, full, [None] * len(full), lengths, rows=rows)
     moved = forward_rows(
         model, [f for f in full for _ in items], items * len(full), [n for n in lengths for _ in items], rows=rows
@@ -160,11 +160,11 @@ def kl(
         first = n - 1 - len(f)  # from the end: the row that predicts the first token after the prompt
         p = log_softmax(next(plain)[0][first:])
         for i in range(len(items)):
-            table[i, j] = divergence(p, log_softmax(next(moved)[0][first:])).mean()
+            table[i, j] = kl_divergence(p, log_softmax(next(moved)[0][first:])).mean()
     return _measured(table, several, "nats", seed)
 
 
-def divergence(p: Array, q: Array) -> Array:
+def kl_divergence(p: Array, q: Array) -> Array:
     """KL (...) of log-probabilities (..., n_vocab), nats, never below 0."""
     nats: Array = np.maximum(np.sum(np.exp(p) * (p - q), -1), 0.0)
     return nats
@@ -186,22 +186,22 @@ def perplexity(
     elif isinstance(continuation, (int, np.integer)):
         raise InvalidInput(f"perplexity: continuation is {continuation}; give one for each prompt, such as model.generate's")
     else:
-        tokens, said = _continued(model, prompts, continuation)
-        full = [joined(t, c) for t, c in zip(tokens, said, strict=True)]
+        tokens, generated = _continued(model, prompts, continuation)
+        full = [joined(t, c) for t, c in zip(tokens, generated, strict=True)]
         starts = lengths = [len(t) for t in tokens]
     results = []
     rows = forward_rows(model, full * len(items), [i for i in items for _ in full], lengths * len(items))
     for _ in items:
-        nats = np.array([surprise(next(rows)[0], f, at) for f, at in zip(full, starts, strict=True)])  # (n, 2)
+        nats = np.array([nll(next(rows)[0], f, at) for f, at in zip(full, starts, strict=True)])  # (n, 2)
         weighted = _weights(len(full), _RESAMPLES, seed) @ nats
         low, high = _percentiles(np.exp(weighted[:, 0] / weighted[:, 1]), len(full), _LEVEL)
         total, count = nats.sum(0)
         each = tuple(np.exp(nats[:, 0] / nats[:, 1]).tolist())
-        results.append(Measured(math.exp(total / count), low, high, len(full), seed, each, "perplexity"))
+        results.append(MetricResult(math.exp(total / count), low, high, len(full), seed, each, "perplexity"))
     return results if several else results[0]
 
 
-def surprise(logits: Array, tokens: Ids, start: int) -> tuple[float, int]:
+def nll(logits: Array, tokens: Ids, start: int) -> tuple[float, int]:
     """(- sum of ln p of tokens[start:], how many), logits (len(tokens), n_vocab), nats."""
     logp = log_softmax(logits[start - 1 : -1])
     return -float(np.take_along_axis(logp, tokens[start:, None].astype(np.intp), 1).sum()), len(tokens) - start
@@ -332,7 +332,7 @@ def score_table(
     score: Score,
     max_new_tokens: int = 64,
     stop: Any = None,
-    tell: Tell | None = None,
+    callback: Callback | None = None,
 ) -> Array:
     """(vectors, items): the score of every item under every vector, greedy continuations decoded together.
 
@@ -340,14 +340,14 @@ def score_table(
     not a finite number.
     """
     if isinstance(score, LogitScore):
-        values = _logit_scores(model, items, vectors, score, tell)
+        values = _logit_scores(model, items, vectors, score, callback)
     else:
         check_text_score(model, score, ", or a LogitScore such as evaluate.LogitDifference(a, b)")
         tokens: list[Ids] = [model.tokens(p) for p in items]
         steer = [v for v in vectors for _ in tokens]
-        said = generate_rows(model, tokens * len(vectors), steer, max_new_tokens, stop, tell)
+        generated = generate_rows(model, tokens * len(vectors), steer, max_new_tokens, stop, callback)
         prompts = list(items) * len(vectors)
-        values = [score(p, g.text or "") for p, g in zip(prompts, said, strict=True)]
+        values = [score(p, g.text or "") for p, g in zip(prompts, generated, strict=True)]
     return np.array([finite_score(v) for v in values]).reshape(len(vectors), len(items))
 
 
@@ -370,18 +370,18 @@ def score_items(score: Score, given: Any) -> list[Any]:
 
 
 def _logit_scores(
-    model: Model, items: Sequence[Any], vectors: Sequence[Steer], score: LogitScore, tell: Tell | None
+    model: Model, items: Sequence[Any], vectors: Sequence[Steer], score: LogitScore, callback: Callback | None
 ) -> list[float]:
-    asked = [[model.tokens(p) for p in score.prompts(item)] for item in items]
-    tokens = [t for some in asked for t in some]
+    requested = [[model.tokens(p) for p in score.prompts(item)] for item in items]
+    tokens = [t for some in requested for t in some]
     steer = [v for v in vectors for _ in tokens]
     rows = forward_rows(model, tokens * len(vectors), steer, rows="last")
     values = []
     for _ in vectors:
-        for item, some in zip(items, asked, strict=True):
+        for item, some in zip(items, requested, strict=True):
             values.append(score.value(model, item, [next(rows)[0][0] for _ in some]))
-            if tell:
-                tell(1)  # an item, of one prompt or more
+            if callback:
+                callback(1)  # an item, of one prompt or more
     return values
 
 
@@ -408,8 +408,8 @@ def choice(
     """Mean preference for the first option of (question, first, second), in nats, with both orders averaged: see
     `Choice`. Multiple choice by letter as in contrastive activation addition (Rimsky et al. 2023)."""
     items, several = _items(vectors)
-    asked = Choice(template, letters)
-    table = score_table(model, score_items(asked, questions), items, asked)
+    requested = Choice(template, letters)
+    table = score_table(model, score_items(requested, questions), items, requested)
     return _measured(table, several, Choice.unit, seed)
 
 
@@ -428,8 +428,8 @@ def accuracy(
     Wilson interval, numbers the bootstrap's. stop: as for `Model.generate`. Raises InvalidInput as `score_table`."""
     items, several = _items(vectors)
     prompts = score_items(score, prompts)
-    with progress_bar(progress, len(items) * len(prompts), "accuracy") as tell:
-        table = score_table(model, prompts, items, score, max_new_tokens, stop, tell)
+    with progress_bar(progress, len(items) * len(prompts), "accuracy") as callback:
+        table = score_table(model, prompts, items, score, max_new_tokens, stop, callback)
     return _measured(table, several, score.unit if isinstance(score, LogitScore) else _SHARE, seed)
 
 
@@ -445,18 +445,18 @@ class Repetition:
     compression: float  # bytes of the UTF-8 text over bytes of zlib's compression of it; above 2.4 it loops
 
 
-def repetition(said: Generation | str | Iterable[int], n: int = 4) -> Repetition:
+def repetition(generated: Generation | str | Iterable[int], n: int = 4) -> Repetition:
     """n-gram share: 1 - distinct / all n-grams (seq-rep-n, Welleck et al. 2020, arXiv:1908.04319), of tokens, or of
     words where a text is given. Compression: the ratio of Radford et al. 2022 (arXiv:2212.04356), who call a text
     degenerate above 2.4; NaN where there is no text. Short texts compress badly, to ratios below 1."""
     n = check_count(n, "repetition: n")
     units: Sequence[Any]
-    if isinstance(said, Generation):
-        text, units = said.text, said.tokens.tolist()
-    elif isinstance(said, str):
-        text, units = said, said.split()
+    if isinstance(generated, Generation):
+        text, units = generated.text, generated.tokens.tolist()
+    elif isinstance(generated, str):
+        text, units = generated, generated.split()
     else:
-        text, units = None, [int(token) for token in said]
+        text, units = None, [int(token) for token in generated]
     grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
     share = 1 - len(set(grams)) / len(grams) if grams else 0.0
     data = b"" if text is None else text.encode("utf-8", "replace")
@@ -505,23 +505,23 @@ def linearity(model: Model, prompts: Prompts, vectors: Vectors, *, seed: int = 0
     sites = target_sites(single)
     table = np.empty((len(single), len(tokens)))
     for j, t in enumerate(tokens):
-        predicted = slopes(model, t, single)
+        predicted = jvps(model, t, single)
         rows = forward_rows(model, [t] * (1 + len(single)), [None, *single], sites=sites, rows="last")
         base = next(rows)
         for i, v in enumerate(single):
             steered = next(rows)
             read = [z[0] if isinstance(v.target, str) else a[sites.index(v.target)] for z, a in (base, steered)]  # type: ignore[arg-type]
-            table[i, j] = departure(change(v, len(t), *read), v.scale * predicted[i])
+            table[i, j] = nonlinearity(target_delta(v, len(t), *read), v.scale * predicted[i])
     return _measured(table, several, "ratio", seed)
 
 
 def curve(
-    measure: Callable[[list[SteeringVector]], list[Measured]],
+    measure: Callable[[list[SteeringVector]], list[MetricResult]],
     vector: SteeringVector,
     scales: Sequence[float],
     *,
     relative: bool = True,
-) -> list[tuple[float, Measured]]:
+) -> list[tuple[float, MetricResult]]:
     """(scale, figure) for every scale, from one call of `measure(vectors)`, such as
     `lambda vs: ps.evaluate.kl(model, prompts, vs)`. relative: scales are fractions of the site's mean activation norm,
     else lengths. Negative ones push the other way."""
@@ -529,7 +529,7 @@ def curve(
         raise InvalidInput("curve: this vector does not know its site's norm; give relative=False and lengths as scales")
     unit = float(vector.site_norm or 1.0) if relative else 1.0
     sign = math.copysign(1.0, vector.scale)
-    given = [float(s) for s in listed(scales)]
+    given = [float(s) for s in as_list(scales)]
     pushed = [replace(vector, scale=sign * s * unit) for s in given]
     return list(zip(given, measure(pushed), strict=True))
 
@@ -546,7 +546,7 @@ def _items(vectors: Vectors) -> tuple[list[Steer], bool]:
     return list(vectors), True
 
 
-def listed(one_or_more: Any) -> list[Any]:
+def as_list(one_or_more: Any) -> list[Any]:
     """A list of what may be one, or several; a text is one."""
     several = isinstance(one_or_more, Iterable) and not isinstance(one_or_more, str)
     return list(one_or_more) if several else [one_or_more]

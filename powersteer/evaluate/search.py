@@ -18,9 +18,9 @@ from ..methods.displacement import check_count
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
 from .effects import checked_pushes, pushed, random_direction, with_norms
-from .metrics import LogitScore, Measured, Score, score_items, score_table, summary
+from .metrics import LogitScore, MetricResult, Score, score_items, score_table, summary
 
-__all__ = ["Candidate", "Found", "SearchResult", "random_like", "search"]
+__all__ = ["Candidate", "SearchResult", "Selection", "random_like", "search"]
 
 Array = NDArray[Any]
 _FEWEST = 4  # validation prompts of the first round of a halving
@@ -44,23 +44,23 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Selection:
     """What a search among some vectors chose, and what that is worth on prompts that it has not seen."""
 
     candidate: Candidate
-    test: Measured
+    test: MetricResult
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """Made by `powersteer.search`."""
 
-    chosen: tuple[Found, ...]  # the best `top` vectors, best on validation first
-    gain: Measured  # of the first over the unsteered model: differences by test prompt
-    unsteered: tuple[float, Measured]  # (mean score on validation, on test)
-    random: tuple[Found, ...]  # the best of as many random vectors, one a draw
-    share: Measured  # of vectors with a sign and scale that passes on validation; Wilson interval over vectors
-    random_share: Measured | None  # the same of all random vectors; None without draws
+    chosen: tuple[Selection, ...]  # the best `top` vectors, best on validation first
+    gain: MetricResult  # of the first over the unsteered model: differences by test prompt
+    unsteered: tuple[float, MetricResult]  # (mean score on validation, on test)
+    random: tuple[Selection, ...]  # the best of as many random vectors, one a draw
+    share: MetricResult  # of vectors with a sign and scale that passes on validation; Wilson interval over vectors
+    random_share: MetricResult | None  # the same of all random vectors; None without draws
     passing: float  # the score on validation from which a vector passes
     ranked: tuple[Candidate, ...]  # every candidate, best first; in a halving those that were kept longest first
     rounds: tuple[tuple[int, int], ...]  # (candidates, validation prompts that they had seen at its end)
@@ -72,7 +72,7 @@ class SearchResult:
         return self.chosen[0].candidate.vector
 
     @property
-    def test(self) -> Measured:
+    def test(self) -> MetricResult:
         """The chosen vector's score on test prompts."""
         return self.chosen[0].test
 
@@ -83,7 +83,7 @@ class SearchResult:
         return min(values), max(values)
 
     @property
-    def random_best(self) -> Measured | None:
+    def random_best(self) -> MetricResult | None:
         """The greatest test score among the random draws' choices; None without draws."""
         return max((found.test for found in self.random), key=lambda m: m.value, default=None)
 
@@ -167,13 +167,13 @@ def search(
     first = order[: plan[0][1]]
     total = (1 + random) * (_cost(plan) + (screen is not None) * count * len(first))
     total += len(items) + (top + random + 1) * len(unseen)
-    with progress_bar(progress, total, "search") as tell:
-        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "tell": tell}
+    with progress_bar(progress, total, "search") as callback:
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "tell": callback}
 
         def rank(vectors: Sequence[SteeringVector]) -> list[Candidate]:
             candidates, out = _candidates(vectors, signs, scales), list[Candidate]()
             if screen is not None:
-                values = score_table(model, first, [c.vector for c in candidates], screen, tell=tell).mean(1)
+                values = score_table(model, first, [c.vector for c in candidates], screen, callback=callback).mean(1)
                 best = np.lexsort((range(count), -values))
                 out = [candidates[i] for i in best[screened:]]
                 candidates = [candidates[i] for i in sorted(best[:screened])]
@@ -186,7 +186,7 @@ def search(
         scores = score_table(model, unseen, [None, *[c.vector for c in winners]], score, **how)
     unit = score.unit if isinstance(score, LogitScore) else "share"
     measured = [summary(row, unit, seed) for row in scores]
-    found = [Found(c, m) for c, m in zip(winners, measured[1:], strict=True)]
+    found = [Selection(c, m) for c, m in zip(winners, measured[1:], strict=True)]
     return SearchResult(
         chosen=tuple(found[:top]),
         gain=summary(scores[1] - scores[0], f"difference of {unit}", seed),
@@ -206,8 +206,8 @@ def search(
 
 def _tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[Ids]]:
     """What the model reads of every item."""
-    asked = [score.prompts(item) if isinstance(score, LogitScore) else [item] for item in items]
-    return [[model.tokens(p) for p in some] for some in asked]
+    requested = [score.prompts(item) if isinstance(score, LogitScore) else [item] for item in items]
+    return [[model.tokens(p) for p in some] for some in requested]
 
 
 def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
@@ -294,7 +294,7 @@ def _distinct(ranked: Sequence[Candidate], top: int) -> list[Candidate]:
     return list(best.values())[:top]
 
 
-def _share(rankings: Sequence[Sequence[Candidate]], n_vectors: int, passing: float, seed: int) -> Measured:
+def _share(rankings: Sequence[Sequence[Candidate]], n_vectors: int, passing: float, seed: int) -> MetricResult:
     passed = []
     for ranked in rankings:
         good = {c.index for c in ranked if c.score >= passing}

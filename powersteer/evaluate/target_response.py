@@ -20,7 +20,7 @@ from ..inputs.sites import Site
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
 
-__all__ = ["change", "departure", "log_softmax", "slopes", "target_sites"]
+__all__ = ["jvps", "log_softmax", "nonlinearity", "target_delta", "target_sites"]
 
 Array = NDArray[Any]
 _LANE_ROWS = 1024  # rows of a sweep; with more its buffers leave the caches and nothing is gained
@@ -40,7 +40,7 @@ def target_sites(vectors: Sequence[SteeringVector]) -> list[Site]:
     return list(dict.fromkeys(Site(*t) for t in targets if t is not None and not isinstance(t, str)))
 
 
-def slopes(model: Model, prompt: Ids, vectors: Sequence[SteeringVector]) -> dict[int, Array]:
+def jvps(model: Model, prompt: Ids, vectors: Sequence[SteeringVector]) -> dict[int, Array]:
     """J @ direction (m,) in float64 at one prompt, by index, for every vector that has a target.
 
     Target positions are those the vector was made with, counted from the prompt's end, where they are the same for all
@@ -57,13 +57,13 @@ def slopes(model: Model, prompt: Ids, vectors: Sequence[SteeringVector]) -> dict
         J = model.jacobians(prompt, place, targets, positions=list(rows), reduce=reduce)
         for first in range(0, len(members), lanes):
             some = members[first : first + lanes]
-            asked = [(targets.index(vectors[i].target), vectors[i].direction[None].astype(J.dtype)) for i in some]
-            for i, (row,) in zip(some, J._apply(asked), strict=True):
+            requested = [(targets.index(vectors[i].target), vectors[i].direction[None].astype(J.dtype)) for i in some]
+            for i, (row,) in zip(some, J._apply(requested), strict=True):
                 out[i] = row.astype(np.float64)
     return out
 
 
-def change(vector: SteeringVector, n: int, base: Array, steered: Array) -> Array:
+def target_delta(vector: SteeringVector, n: int, base: Array, steered: Array) -> Array:
     """dF (m,) of a vector with a target, in float64, from what that target reads at a prompt of n tokens, unsteered and
     steered: the logits (n_vocab,) at the prompt's end, or the activation (>= n, d) at the target's site."""
     if isinstance(vector.target, str):
@@ -78,7 +78,7 @@ def change(vector: SteeringVector, n: int, base: Array, steered: Array) -> Array
     return moved.mean(0) if _reduce(vector) == "mean" else moved.ravel()
 
 
-def departure(moved: Array, predicted: Array) -> float:
+def nonlinearity(moved: Array, predicted: Array) -> float:
     """|dF - J delta| / |dF|: 0 where the response is linear; NaN where nothing moved."""
     size = float(np.linalg.norm(moved))
     return float(np.linalg.norm(moved - predicted)) / size if size > 0 else math.nan

@@ -253,13 +253,13 @@ def _listed_tokens(
     folder: Path, config: Mapping[str, Any], special: set[str]
 ) -> tuple[Path, list[tuple[int, tokenizers.AddedToken]]]:
     """The added tokens that are listed with their ids, by id, and the file that does it."""
-    path, listed = folder / "tokenizer_config.json", config.get("added_tokens_decoder")
-    if listed is not None:
-        if not isinstance(listed, dict) or not all(
-            key.isdecimal() and isinstance(token, dict) and _content(token) for key, token in listed.items()
+    path, as_list = folder / "tokenizer_config.json", config.get("added_tokens_decoder")
+    if as_list is not None:
+        if not isinstance(as_list, dict) or not all(
+            key.isdecimal() and isinstance(token, dict) and _content(token) for key, token in as_list.items()
         ):
             raise BadCheckpoint(f"{path}: malformed added_tokens_decoder; download it again")
-        return path, sorted(((int(key), _added_token(token)) for key, token in listed.items()), key=lambda item: item[0])
+        return path, sorted(((int(key), _added_token(token)) for key, token in as_list.items()), key=lambda item: item[0])
     path = folder / "added_tokens.json"
     older = _read_object(path)
     if not all(text and type(i) is int and i >= 0 for text, i in older.items()):
@@ -274,12 +274,12 @@ def _add_tokens(
     """Tokens that the configs name beside the tokenizer's own file, in the order in which transformers adds them: those
     that the vocabulary lacks get the next ids."""
     special = [token for token in [*named.values(), *extra] if _content(token)]
-    path, listed = _listed_tokens(folder, config, {str(_content(token)) for token in special})
+    path, as_list = _listed_tokens(folder, config, {str(_content(token)) for token in special})
     known = backend.get_added_tokens_decoder().values()
     if "added_tokens_decoder" not in config:  # the tokenizer's own file is newer
-        listed = [(i, token) for i, token in listed if token.content not in {one.content for one in known}]
+        as_list = [(i, token) for i, token in as_list if token.content not in {one.content for one in known}]
     names = {_content(token) for token in named.values()}
-    adding = [token for _, token in listed if repr(token) not in {repr(one) for one in known}]
+    adding = [token for _, token in as_list if repr(token) not in {repr(one) for one in known}]
     present = {one.content for one in [*known, *adding]}
     plain = [one for one in known if one.content in names and not one.special]
     adding = [*(one for one in plain if one.content not in {token.content for token in adding}), *adding]
@@ -288,7 +288,7 @@ def _add_tokens(
     # Of several entries with other options the last one counts, unless it was there before
     entries = dict.fromkeys((_content(token), json.dumps(token)) for token in special if _content(token) not in present)
     backend.add_tokens([*adding, *(_added_token(json.loads(entry), special=True) for _, entry in entries)])
-    for i, token in listed:
+    for i, token in as_list:
         if backend.token_to_id(token.content) != i:
             raise BadCheckpoint(
                 f"{path} gives the token {token.content!r} id {i}, but the tokenizer gives it "

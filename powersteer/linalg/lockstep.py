@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-__all__ = ["Lane", "run_together"]
+__all__ = ["Column", "run_together"]
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ class _Stopped(BaseException):
 
 
 @dataclass(eq=False)
-class Lane:
+class Column:
     """What a solver sees: the operator of its lane."""
 
     index: int
@@ -47,13 +47,13 @@ class _Meeting:
     def __init__(self, n: int) -> None:
         self.changed = threading.Condition()
         self.running = n
-        self.asked: dict[int, tuple[bool, Array]] = {}
+        self.requested: dict[int, tuple[bool, Array]] = {}
         self.answers: dict[int, Array] = {}
         self.stopped = False
 
     def ask(self, lane: int, transposed: bool, x: Array) -> Array:
         with self.changed:
-            self.asked[lane] = (transposed, x)
+            self.requested[lane] = (transposed, x)
             self.changed.notify_all()
             while lane not in self.answers:
                 if self.stopped:
@@ -69,11 +69,11 @@ class _Meeting:
     def next_round(self) -> tuple[bool, list[tuple[int, Array]]]:
         """(transposed?, what is asked of that kind, by lane), once everyone who runs has asked; nothing at the end."""
         with self.changed:
-            while len(self.asked) < self.running:
+            while len(self.requested) < self.running:
                 self.changed.wait(_POLL)
-            transposed = 2 * sum(t for t, _ in self.asked.values()) > len(self.asked)
-            chosen = sorted(lane for lane, (t, _) in self.asked.items() if t == transposed)
-            return transposed, [(lane, self.asked.pop(lane)[1]) for lane in chosen]
+            transposed = 2 * sum(t for t, _ in self.requested.values()) > len(self.requested)
+            chosen = sorted(lane for lane, (t, _) in self.requested.items() if t == transposed)
+            return transposed, [(lane, self.requested.pop(lane)[1]) for lane in chosen]
 
     def answer(self, lanes: Sequence[int], products: Sequence[Array]) -> None:
         with self.changed:
@@ -87,7 +87,7 @@ class _Meeting:
 
 
 def run_together(
-    n: int, solve: Callable[[Lane], Result], apply: Products, apply_t: Products
+    n: int, solve: Callable[[Column], Result], apply: Products, apply_t: Products
 ) -> list[Result]:
     """[solve(lane 0), ..., solve(lane n - 1)], run at the same time.
 
@@ -101,7 +101,7 @@ def run_together(
 
     def work(index: int) -> None:
         try:
-            results[index] = solve(Lane(index, meeting.ask))
+            results[index] = solve(Column(index, meeting.ask))
         except _Stopped:
             return
         except BaseException as error:  # carried to the caller's thread
@@ -114,10 +114,10 @@ def run_together(
         for thread in threads:
             thread.start()
         while not failures:
-            transposed, asked = meeting.next_round()
-            if not asked:
+            transposed, requested = meeting.next_round()
+            if not requested:
                 break
-            meeting.answer([lane for lane, _ in asked], (apply_t if transposed else apply)(asked))
+            meeting.answer([lane for lane, _ in requested], (apply_t if transposed else apply)(requested))
     finally:
         meeting.stop()
         for thread in threads:

@@ -164,13 +164,13 @@ def solve(
         raise InvalidInput(f"svd: iterations and oversample belong to method='power', not to {method!r}")
     if method != "krylov" and (block is not None or max_applications is not None):
         raise InvalidInput(f"svd: block and max_applications belong to method='krylov', not to {method!r}")
-    with _observer(progress, tol) as tell:
+    with _observer(progress, tol) as callback:
         if method == "krylov":
-            raw = _krylov(map_, k, tol, seed, _or_default(block, "block", map_.block), max_applications, tell)
+            raw = _krylov(map_, k, tol, seed, _or_default(block, "block", map_.block), max_applications, callback)
         elif method == "power":
             most, basis = _budget(k), krylov_basis(map_.shape, k, 1, map_.dtype)
             core = _CORES[map_.dtype]
-            raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tol, most, basis, tell)
+            raw = core.svd_power(map_, map_.shape, k, oversample, iterations, seed, tol, most, basis, callback)
         else:
             raw = _dense(map_, k)
     return _result(raw, map_.dtype, method, tol, seed, time.perf_counter() - started)
@@ -184,14 +184,14 @@ def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
 
 
 def _krylov(
-    map_: _Map, k: int, tol: float, seed: int, block: int, budget: int | None, tell: Progress | None
+    map_: _Map, k: int, tol: float, seed: int, block: int, budget: int | None, callback: Progress | None
 ) -> dict[str, Any]:
     block = min(block, *map_.shape)
     budget = _or_default(budget, "max_applications", _budget(k))
     core = _CORES[map_.dtype]
     return cast(
         dict[str, Any],
-        core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, krylov_basis(map_.shape, k, block, map_.dtype), tell),
+        core.svd_krylov(map_, map_.shape, k, block, tol, budget, seed, krylov_basis(map_.shape, k, block, map_.dtype), callback),
     )
 
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from ..errors import InvalidInput, NotFound, UnsupportedModel
 from ..inputs.tokenizer import Tokenizer, wrap_tokenizer
-from .build import Source, build_spec, fingerprint
+from .build import TensorReader, build_spec, fingerprint
 from .config import family_of, read_facts
 from .gguf import open_gguf
 from .gguf_model import gguf_spec
 from .gguf_tokenizer import end_ids, gguf_tokenizer, uncertain_cut
 from .hub import known_name, resolve
-from .safetensors import Stored, no_weights, open_weights, read_json
+from .safetensors import TensorRef, no_weights, open_weights, read_json
 from .spec import Array, Spec
 
 __all__ = ["CHECK_LIMIT", "Checkpoint", "load_checkpoint", "spec_from_transformers"]
@@ -58,7 +58,7 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
     family = family_of(config, str(folder / "config.json"))
     facts = read_facts(config, family, str(folder / "config.json"))
     tensors, files = open_weights(folder, mmap)
-    source = Source(tensors, str(folder), _checked(check, tensors))
+    source = TensorReader(tensors, str(folder), _checked(check, tensors))
     spec = build_spec(config, family, facts, source, str(folder / "config.json"))
     tokenizer: Tokenizer | None = None
     notes: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     facts = read_facts(config, family, where)
     named = hf_model.named_parameters(remove_duplicate=False)
     tensors = {name: _from_torch(name, parameter, type(hf_model).__name__) for name, parameter in named}
-    source = Source(tensors, type(hf_model).__name__, _checked(check, tensors))
+    source = TensorReader(tensors, type(hf_model).__name__, _checked(check, tensors))
     spec = build_spec(config, family, facts, source, where)
     name = str(config.get("_name_or_path") or getattr(hf_model, "name_or_path", "") or type(hf_model).__name__)
     notes = () if tokenizer is not None else ("none was given: from_transformers(hf_model, tokenizer)",)
@@ -139,13 +139,13 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     )
 
 
-def _checked(check: bool | None, tensors: Mapping[str, Stored]) -> bool:
+def _checked(check: bool | None, tensors: Mapping[str, TensorRef]) -> bool:
     if check is not None and not isinstance(check, bool):
         raise InvalidInput(f"check is {check!r}; it must be True, False, or None for up to {CHECK_LIMIT >> 30} GiB")
     return sum(tensor.nbytes for tensor in tensors.values()) <= CHECK_LIMIT if check is None else check
 
 
-def _identity(name: str, model_type: str, spec: Spec, source: Source) -> dict[str, Any]:
+def _identity(name: str, model_type: str, spec: Spec, source: TensorReader) -> dict[str, Any]:
     return {
         "name": name,
         "model_type": model_type,
@@ -172,7 +172,7 @@ def _as_ids(value: Any) -> tuple[int, ...]:
 _TORCH = {"torch.float32": "F32", "torch.float64": "F64", "torch.float16": "F16", "torch.bfloat16": "BF16"}
 
 
-def _from_torch(name: str, parameter: Any, where: str) -> Stored:
+def _from_torch(name: str, parameter: Any, where: str) -> TensorRef:
     """A parameter as a tensor of ours. The array it gives keeps the parameter's memory alive."""
     if parameter.device.type != "cpu":
         raise InvalidInput(f"parameter {name!r} of {where} is on {parameter.device}; move the model with .to('cpu')")
@@ -191,4 +191,4 @@ def _from_torch(name: str, parameter: Any, where: str) -> Stored:
 
         return np.asarray(tensor.view(torch.int16).numpy().view(np.uint16))
 
-    return Stored(name, dtype, tuple(parameter.shape), where, view)
+    return TensorRef(name, dtype, tuple(parameter.shape), where, view)

@@ -13,12 +13,12 @@ import numpy as np
 from ..errors import BadCheckpoint, UnsupportedModel
 from .config import rope_settings
 from .experts import one_by_one, read_experts
-from .family import Facts, Family, Linear, NormAt, value_of
+from .family import Family, Hyperparameters, Linear, NormAt, value_of
 from .rope import RopeTable, rope_table
-from .safetensors import Stored, check_finite
+from .safetensors import TensorRef, check_finite
 from .spec import Array, Layer, Norm, Spec
 
-__all__ = ["Source", "build_spec", "fingerprint"]
+__all__ = ["TensorReader", "build_spec", "fingerprint"]
 
 # Names of activations in transformers → ours. "gelu_fast", "gelu_accurate" and "gelu_new" spell the same formula.
 _ACTS = {
@@ -37,10 +37,10 @@ _ACTS = {
 
 
 @dataclass
-class Source:
+class TensorReader:
     """The tensors a model is built from, and which of them it used."""
 
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, TensorRef]
     where: str
     finite: bool  # check every weight; vectors always are
     used: dict[str, str] = field(default_factory=dict)  # name → name without prefix
@@ -64,7 +64,7 @@ class Source:
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(np.float64 if tensor.dtype == "F64" else np.float32)
 
-    def _take(self, name: str, shape: tuple[int, ...], prefix: str) -> Stored:
+    def _take(self, name: str, shape: tuple[int, ...], prefix: str) -> TensorRef:
         tensor = self.tensors.get(prefix + name)
         if tensor is None:
             raise BadCheckpoint(
@@ -80,7 +80,7 @@ class Source:
         return tensor
 
 
-def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: Source, where: str) -> Spec:
+def build_spec(config: Mapping[str, Any], family: Family, facts: Hyperparameters, source: TensorReader, where: str) -> Spec:
     """The model. where: names the config in messages. Raises BadCheckpoint and UnsupportedModel."""
     f = facts
     if f.act not in _ACTS:
@@ -132,7 +132,7 @@ def build_spec(config: Mapping[str, Any], family: Family, facts: Facts, source: 
     )
 
 
-def fingerprint(source: Source, model_type: str) -> str:
+def fingerprint(source: TensorReader, model_type: str) -> str:
     """A hash of the weights that were used: names, dtypes, shapes and 256 bytes from the middle of each.
 
     Not every byte, so that it costs no pass over the file; the same however the checkpoint is split into files.
@@ -149,14 +149,14 @@ def fingerprint(source: Source, model_type: str) -> str:
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def _find_prefix(family: Family, source: Source) -> str:
+def _find_prefix(family: Family, source: TensorReader) -> str:
     for prefix in family.prefixes:
         if prefix + family.embed + ".weight" in source.tensors:
             return prefix
     return family.prefixes[0]
 
 
-def _head(family: Family, f: Facts, source: Source, embed: Array) -> tuple[Array, Array | None]:
+def _head(family: Family, f: Hyperparameters, source: TensorReader, embed: Array) -> tuple[Array, Array | None]:
     """The matrix from the last hidden state to logits: its own, or the embedding again."""
     path = next((path for path in family.head if path + ".weight" in source.tensors), family.head[0])
     bias = source.vector(path + ".bias", (f.n_vocab,), prefix="") if family.head_bias else None
@@ -187,7 +187,7 @@ def _same(a: Array, b: Array) -> bool:
     return all(np.array_equal(a[i : i + step].view(bits), b[i : i + step].view(bits)) for i in range(0, len(a), step))
 
 
-def _layer(family: Family, f: Facts, source: Source, i: int, where: str) -> Layer:
+def _layer(family: Family, f: Hyperparameters, source: TensorReader, i: int, where: str) -> Layer:
     prefix = family.layer.format(i=i)
     slots: dict[str, Any] = {}
     mixture = family.experts if family.experts is not None and family.experts.when(f, i) else None
@@ -211,7 +211,7 @@ def _layer(family: Family, f: Facts, source: Source, i: int, where: str) -> Laye
     )
 
 
-def _layer_type(family: Family, f: Facts, i: int, where: str) -> str:
+def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     if f.layer_types is None:
         return "sliding_attention" if family.sliding(f, i) else "full_attention"
     layer_type: str = f.layer_types[i]
@@ -225,7 +225,7 @@ def _layer_type(family: Family, f: Facts, i: int, where: str) -> str:
     return layer_type
 
 
-def _linear(linear: Linear, path: str, f: Facts, source: Source) -> dict[str, Array]:
+def _linear(linear: Linear, path: str, f: Hyperparameters, source: TensorReader) -> dict[str, Array]:
     """The slots of one projection, views of its weight, and their biases."""
     q, kv = f.n_heads * f.head_dim, f.n_kv_heads * f.head_dim
     n_out = {"q": q, "k": kv, "v": kv, "o": f.d_model, "gate": f.d_ff, "up": f.d_ff, "down": f.d_model}
@@ -251,7 +251,7 @@ def _split(linear: Linear, array: Array, sizes: list[int], head_dim: int) -> lis
     return [array[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, source: Source) -> Norm:
+def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, source: TensorReader) -> Norm:
     """A norm of `width` numbers, for `heads` heads at once."""
 
     def part(name: str) -> Array:
@@ -270,7 +270,7 @@ def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, source:
     return Norm(gain, part("bias") if with_bias else None)
 
 
-def _refuse_extra(family: Family, source: Source) -> None:
+def _refuse_extra(family: Family, source: TensorReader) -> None:
     for name, tensor in source.tensors.items():
         short = name.removeprefix(source.prefix)
         if name not in source.used and name not in source.copies and not re.fullmatch(family.not_weights, short):
@@ -283,7 +283,7 @@ def _refuse_extra(family: Family, source: Source) -> None:
 # ---- positions -------------------------------------------------------------------------------------------------------
 
 
-def _rope_tables(config: Mapping[str, Any], family: Family, f: Facts, where: str) -> list[RopeTable]:
+def _rope_tables(config: Mapping[str, Any], family: Family, f: Hyperparameters, where: str) -> list[RopeTable]:
     if family.rope is None:
         return []
     return [

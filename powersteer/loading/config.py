@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadCheckpoint, UnsupportedModel, shown
 from .families import FAMILIES
-from .family import REFUSED, REQUIRED, Facts, Family, Key, RopeKeys, value_of
+from .family import REFUSED, REQUIRED, Family, Hyperparameters, Key, RopeKeys, value_of
 from .keys_read import EVERY, FAMILY, MODELS, OTHER_NAMES
 from .other_names import check_names, names_something
 
@@ -83,12 +83,12 @@ def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> 
         )
 
 
-def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Facts:
+def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Hyperparameters:
     """The facts of a config. Raises UnsupportedModel for a key or value that is not understood, BadCheckpoint for
     one that is missing or of the wrong type; the message names key, value and file."""
     config = _renamed(config, family, where)
     names = _refuse_unknown(config, family, where)
-    facts = Facts(layer_types=None, window=None, original_positions=None, n_experts=0)
+    facts = Hyperparameters(layer_types=None, window=None, original_positions=None, n_experts=0)
     read: dict[str, str] = {}  # fact → the key it is from
     for name, key in family.keys.items():
         value = _read(config, name, key, facts, where)
@@ -163,7 +163,7 @@ def _short(value: Any) -> str:
 # ---- plain keys ------------------------------------------------------------------------------------------------------
 
 
-def _read(config: Mapping[str, Any], name: str, key: Key, facts: Facts, where: str) -> Any:
+def _read(config: Mapping[str, Any], name: str, key: Key, facts: Hyperparameters, where: str) -> Any:
     if name not in config:
         if key.default is REQUIRED:
             raise BadCheckpoint(f"{where} has no {name!r}, and no other value can be assumed for it; add it")

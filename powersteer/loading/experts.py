@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..errors import BadCheckpoint
-from .family import Experts, Facts
-from .safetensors import Stored
+from .family import Experts, Hyperparameters
+from .safetensors import TensorRef
 from .spec import Array, Expert
 
 __all__ = ["one_by_one", "read_experts"]
@@ -17,7 +17,7 @@ __all__ = ["one_by_one", "read_experts"]
 _ROUTER, _GATE_UP, _DOWN = "mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
 
 
-def one_by_one(tensors: Mapping[str, Stored], at: Experts, layers: list[str], f: Facts) -> dict[str, Stored]:
+def one_by_one(tensors: Mapping[str, TensorRef], at: Experts, layers: list[str], f: Hyperparameters) -> dict[str, TensorRef]:
     """The tensors with every stack replaced by its experts' matrices, views under the names that files have.
 
     layers: the prefix of each layer. Raises BadCheckpoint for a stack of another shape than the config says.
@@ -49,12 +49,12 @@ def one_by_one(tensors: Mapping[str, Stored], at: Experts, layers: list[str], f:
     return out
 
 
-def _slice_of(tensor: Stored, name: str, e: int, rows: slice, shape: tuple[int, ...]) -> Stored:
+def _slice_of(tensor: TensorRef, name: str, e: int, rows: slice, shape: tuple[int, ...]) -> TensorRef:
     height = len(range(*rows.indices(shape[1])))
-    return Stored(name, tensor.dtype, (height, shape[2]), tensor.where, lambda: tensor.view()[e, rows])
+    return TensorRef(name, tensor.dtype, (height, shape[2]), tensor.where, lambda: tensor.view()[e, rows])
 
 
-def read_experts(matrix: Callable[..., Array], at: Experts, layer: str, f: Facts) -> tuple[Array, tuple[Expert, ...]]:
+def read_experts(matrix: Callable[..., Array], at: Experts, layer: str, f: Hyperparameters) -> tuple[Array, tuple[Expert, ...]]:
     """Router and experts of one layer. matrix(name, shape) finds a tensor."""
     wide, tall = (f.d_expert, f.d_model), (f.d_model, f.d_expert)
     router = matrix(f"{layer}{at.router}.weight", (f.n_experts, f.d_model))

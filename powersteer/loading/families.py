@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .family import Experts, Facts, Family, Key, Linear, NormAt, RopeKeys
+from .family import Experts, Family, Hyperparameters, Key, Linear, NormAt, RopeKeys
 
 __all__ = ["FAMILIES"]
 
@@ -153,7 +153,7 @@ SMOLLM3 = replace(
 )
 
 
-def _has_rope(f: Facts, i: int) -> bool:
+def _has_rope(f: Hyperparameters, i: int) -> bool:
     """SmolLM3 leaves one layer in `no_rope_layer_interval` without positions."""
     return bool(f.has_rope[i] if f.has_rope is not None else (i + 1) % f.no_rope_interval)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["REFUSED", "REQUIRED", "Experts", "Facts", "Family", "Key", "Linear", "NormAt", "RopeKeys", "value_of"]
+__all__ = ["REFUSED", "REQUIRED", "Experts", "Family", "Hyperparameters", "Key", "Linear", "NormAt", "RopeKeys", "value_of"]
 
-Facts = SimpleNamespace  # fact name → value
+Hyperparameters = SimpleNamespace  # fact name → value
 REQUIRED: Any = object()
 REFUSED: Any = object()
 
@@ -42,7 +42,7 @@ class Linear:
 
     path: str
     slots: tuple[str, ...]
-    bias: bool | Callable[[Facts], bool] = False
+    bias: bool | Callable[[Hyperparameters], bool] = False
     layout: str = "rows"
     transposed: bool = False
 
@@ -58,7 +58,7 @@ class NormAt:
     path: str
     slot: str
     layout: str = "vector"
-    when: bool | Callable[[Facts], bool] = True
+    when: bool | Callable[[Hyperparameters], bool] = True
     bias: bool | None = None  # None: as the family's other norms
 
 
@@ -72,7 +72,7 @@ class Experts:
     gate: str
     up: str
     down: str
-    when: Callable[[Facts, int], bool] = lambda f, i: True  # whether a layer has one
+    when: Callable[[Hyperparameters, int], bool] = lambda f, i: True  # whether a layer has one
 
 
 @dataclass(frozen=True)
@@ -105,26 +105,26 @@ class Family:
     not_weights: str = r"(.*\.)?rotary_emb\.inv_freq"  # tensors in old files that are no parameters
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # key → the values it may have here
     ignored: Mapping[str, str] = field(default_factory=dict)  # reason → keys that do not change what is computed
-    derived: Mapping[str, Callable[[Facts], Any]] = field(default_factory=dict)  # facts set or overridden at the end
+    derived: Mapping[str, Callable[[Hyperparameters], Any]] = field(default_factory=dict)  # facts set or overridden at the end
     strict: bool = False  # refuse every key that is not known, for no list says which are read
     norm: str = "rms"
     norm_bias: bool = False
     norm_one_plus: bool = False  # stored gains are offsets from 1
-    qk_norm: str | Callable[[Facts], str] = "none"
+    qk_norm: str | Callable[[Hyperparameters], str] = "none"
     gated: bool = True
-    parallel: bool | Callable[[Facts], bool] = False
+    parallel: bool | Callable[[Hyperparameters], bool] = False
     rope: RopeKeys | None = RopeKeys()
     rope_style: str = "half"
-    rope_index: Callable[[Facts, int, str], int] = lambda f, i, layer_type: 0
-    sliding: Callable[[Facts, int], bool] = lambda f, i: False  # of a layer if the config lists no layer types
-    attn_scale: Callable[[Facts, int], float] = lambda f, i: f.head_dim**-0.5
-    attn_softcap: Callable[[Facts], float | None] = lambda f: None
-    logit_softcap: Callable[[Facts], float | None] = lambda f: None
-    embed_scale: Callable[[Facts], float] = lambda f: 1.0
-    resid_scale: Callable[[Facts], float] = lambda f: 1.0
-    logit_scale: Callable[[Facts], float] = lambda f: 1.0
+    rope_index: Callable[[Hyperparameters, int, str], int] = lambda f, i, layer_type: 0
+    sliding: Callable[[Hyperparameters, int], bool] = lambda f, i: False  # of a layer if the config lists no layer types
+    attn_scale: Callable[[Hyperparameters, int], float] = lambda f, i: f.head_dim**-0.5
+    attn_softcap: Callable[[Hyperparameters], float | None] = lambda f: None
+    logit_softcap: Callable[[Hyperparameters], float | None] = lambda f: None
+    embed_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
+    resid_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
+    logit_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
 
 
-def value_of(value: Any, facts: Facts) -> Any:
+def value_of(value: Any, facts: Hyperparameters) -> Any:
     """A column's value for a config: itself, or what its function makes of the facts."""
     return value(facts) if callable(value) else value

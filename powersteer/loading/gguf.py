@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, MissingDependency, NotFound, UnsupportedModel
-from .safetensors import Stored, contents
+from .safetensors import TensorRef, contents
 from .spec import Array
 
 __all__ = ["GGUF", "open_gguf"]
@@ -41,7 +41,7 @@ _CHUNK = 1 << 22  # elements decoded at a time
 class GGUF:
     path: Path
     fields: dict[str, Any]  # arrays of numbers are arrays, of texts lists
-    tensors: dict[str, Stored]  # shapes as NumPy's, the slowest axis first
+    tensors: dict[str, TensorRef]  # shapes as NumPy's, the slowest axis first
     quantised: tuple[str, ...]  # the tensors among them that are decoded when viewed
 
 
@@ -200,10 +200,10 @@ class _Walk:
             if after.begin < before.end:
                 raise self.bad(f"tensors {before.name!r} and {after.name!r} overlap")
 
-    def stored(self, info: _Info) -> Stored:
+    def stored(self, info: _Info) -> TensorRef:
         raw = np.frombuffer(self.data, np.uint8, info.end - info.begin, info.begin)
         if info.kind not in _PLAIN:
-            return Stored(info.name, "F32", info.shape, str(self.path), cache(lambda: _decoded(raw, info, self.path)))
+            return TensorRef(info.name, "F32", info.shape, str(self.path), cache(lambda: _decoded(raw, info, self.path)))
         dtype, spelt = _PLAIN[info.kind]
 
         def view() -> Array:
@@ -211,7 +211,7 @@ class _Walk:
             array: Array = aligned.view(spelt).reshape(info.shape)
             return array
 
-        return Stored(info.name, dtype, info.shape, str(self.path), view)
+        return TensorRef(info.name, dtype, info.shape, str(self.path), view)
 
 
 # ---- the gguf library ------------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
-from .build import Source, build_spec
+from .build import TensorReader, build_spec
 from .config import read_facts
 from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, PHI3, QWEN2, QWEN3
-from .family import Facts, Family, Key, Linear, NormAt, RopeKeys
+from .family import Family, Hyperparameters, Key, Linear, NormAt, RopeKeys
 from .gguf import GGUF
-from .safetensors import Stored
+from .safetensors import TensorRef
 from .spec import Array, Spec
 
 __all__ = ["gguf_spec"]
@@ -97,7 +97,7 @@ def _architecture(
     )
 
 
-def _gemma_scale(odd: int) -> Callable[[Facts, int], float]:
+def _gemma_scale(odd: int) -> Callable[[Hyperparameters, int], float]:
     """The format has no key for the scale of the scores. llama.cpp knows the odd model, of 27B, by its layers."""
     return lambda f, i: float((f.d_model // f.n_heads if f.n_layers == odd else f.head_dim) ** -0.5)
 
@@ -154,7 +154,7 @@ ARCHITECTURES = {
 _THETA = {"gemma3": 1_000_000.0}  # of files that do not say; 10000 for the others
 
 
-def gguf_spec(file: GGUF, finite: bool) -> tuple[Spec, Source, str]:
+def gguf_spec(file: GGUF, finite: bool) -> tuple[Spec, TensorReader, str]:
     """The model of a file, the tensors it used, and its architecture. finite: check every weight.
 
     Raises UnsupportedModel for an architecture, a key or a value that is not computed, BadCheckpoint for a file that
@@ -172,7 +172,7 @@ def gguf_spec(file: GGUF, finite: bool) -> tuple[Spec, Source, str]:
     local = {"rope_type": "default", "rope_theta": rope.pop("freq_base_swa", 10_000.0)}
     if rope["rope_type"] == "yarn":
         rope.setdefault("original_max_position_embeddings", facts.n_ctx)
-    source = Source(file.tensors, where, finite)
+    source = TensorReader(file.tensors, where, finite)
     if turning != facts.head_dim:
         rope["partial_rotary_factor"] = (turning + 0.5) / facts.head_dim  # which is rounded down to a whole number
     if rope["rope_type"] == "longrope":
@@ -216,7 +216,7 @@ def _config(file: GGUF, family: Family) -> dict[str, Any]:
     """The keys of the architecture. Lists with one value for all layers are that value."""
     prefix = family.model_type + "."
     config = {key: _plain(value) for key, value in file.fields.items() if key.startswith(prefix)}
-    embed: Stored | None = file.tensors.get(family.embed + ".weight")
+    embed: TensorRef | None = file.tensors.get(family.embed + ".weight")
     if embed is not None:
         config.setdefault(prefix + "vocab_size", embed.shape[0])
     return config
@@ -229,7 +229,7 @@ def _plain(value: Any) -> Any:
     return values[0] if 0 < len(value) <= 4096 and len(set(values)) == 1 else values
 
 
-def _check_heads(family: Family, facts: Facts, turning: Any, where: str) -> None:
+def _check_heads(family: Family, facts: Hyperparameters, turning: Any, where: str) -> None:
     partial = family.rope is not None and family.rope.partial is not None
     if turning != facts.head_dim and not (partial and type(turning) is int and 0 < turning < facts.head_dim):
         raise UnsupportedModel(
@@ -240,7 +240,7 @@ def _check_heads(family: Family, facts: Facts, turning: Any, where: str) -> None
         raise BadCheckpoint(f"{where} has {facts.n_heads} heads of {facts.head_dim}; the file is damaged")
 
 
-def _check_vocabulary(file: GGUF, facts: Facts) -> None:
+def _check_vocabulary(file: GGUF, facts: Hyperparameters) -> None:
     tokens = file.fields.get("tokenizer.ggml.tokens")
     if isinstance(tokens, list) and len(tokens) != facts.n_vocab:
         raise BadCheckpoint(
@@ -294,7 +294,7 @@ def _rope(config: dict[str, Any], arch: str, where: str, longrope: bool) -> dict
     return rope if original is None else {**rope, "original_max_position_embeddings": original}
 
 
-def _factors(source: Source, facts: Facts, rope: Mapping[str, Any], where: str) -> Array:
+def _factors(source: TensorReader, facts: Hyperparameters, rope: Mapping[str, Any], where: str) -> Array:
     """Llama 3's scaling, which the converter wrote out."""
     if rope["rope_type"] != "default":
         raise UnsupportedModel(

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadCheckpoint, UnsupportedModel, shown
 from .families import FAMILIES
-from .family import Facts, Family, RopeKeys, value_of
+from .family import Family, Hyperparameters, RopeKeys, value_of
 
 __all__ = ["check_names", "names_something"]
 
@@ -38,7 +38,7 @@ _ELSEWHERE = {
     "qk_norm": "qk_norm use_qk_norm qk_layernorm",
 }
 # What a family may do, or not do, without a key for it: what it does.
-_DOES: Mapping[str, Callable[[Family, Facts], Any]] = {
+_DOES: Mapping[str, Callable[[Family, Hyperparameters], Any]] = {
     "n_experts": lambda family, f: f.n_experts,
     "window": lambda family, f: f.window,
     "parallel": lambda family, f: bool(value_of(family.parallel, f)),
@@ -68,7 +68,7 @@ def _facts() -> dict[str, str]:
 
 
 _FACTS = _facts()
-_ROPE: Mapping[str, Callable[[Mapping[str, Any], Facts], Any]] = {
+_ROPE: Mapping[str, Callable[[Mapping[str, Any], Hyperparameters], Any]] = {
     **dict.fromkeys(_THETA.split(), lambda values, f: values["rope_theta"]),
     **dict.fromkeys(_PARTIAL.split(), lambda values, f: values["partial_rotary_factor"]),
     **dict.fromkeys(_WIDTH.split(), lambda values, f: int(f.head_dim * values["partial_rotary_factor"])),
@@ -80,7 +80,7 @@ def names_something(name: str) -> bool:
 
 
 def check_names(
-    config: Mapping[str, Any], names: Iterable[str], family: Family, facts: Facts, rope: Callable[[], list[Any]], where: str
+    config: Mapping[str, Any], names: Iterable[str], family: Family, facts: Hyperparameters, rope: Callable[[], list[Any]], where: str
 ) -> None:
     """Raises if one of these names of a config disagrees with what is used.
 
@@ -107,7 +107,7 @@ def check_names(
         )
 
 
-def _used(config: Mapping[str, Any], fact: str, family: Family, facts: Facts) -> list[Any] | None:
+def _used(config: Mapping[str, Any], fact: str, family: Family, facts: Hyperparameters) -> list[Any] | None:
     """What a model uses for a fact: its value, and the value of its key, which may not be in use. None: nothing."""
     keys = [config[name] for name, key in family.keys.items() if key.fact == fact and name in config]
     if fact in _DOES:

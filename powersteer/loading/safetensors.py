@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
 from .spec import Array
 
-__all__ = ["Stored", "check_finite", "contents", "no_weights", "open_weights", "read_json"]
+__all__ = ["TensorRef", "check_finite", "contents", "no_weights", "open_weights", "read_json"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -43,7 +43,7 @@ _FINITE = {"F32": 0x7F7FFFFF, "F64": 0x7FEFFFFFFFFFFFFF, "F16": 0x7BFF, "BF16": 
 
 
 @dataclass(frozen=True)
-class Stored:
+class TensorRef:
     """A tensor where it lies. `view()` is its array: a window on the file, or on memory someone else holds."""
 
     name: str
@@ -72,7 +72,7 @@ def contents(path: Path, mapped: bool) -> mmap.mmap | bytes:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped and file.seek(0, 2) else file.read()
 
 
-def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, Stored], tuple[Path, ...]]:
+def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, TensorRef], tuple[Path, ...]]:
     """All tensors of a checkpoint folder by name, and the files they are in.
 
     Raises NotFound if there are no safetensors weights, UnsupportedModel if the folder holds weights of another
@@ -98,7 +98,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return _parse_object(text, str(path))
 
 
-def check_finite(tensor: Stored, array: Array) -> None:
+def check_finite(tensor: TensorRef, array: Array) -> None:
     """Raise BadCheckpoint if the array, as `tensor.view()` gives it, holds a NaN or an infinity.
 
     Reads the bits as integers, a megabyte at a time, so that the check needs no memory to speak of.
@@ -136,7 +136,7 @@ def _pieces(array: Array, size: int) -> Iterable[Array]:
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
-def _open_file(path: Path, mapped: bool) -> list[Stored]:
+def _open_file(path: Path, mapped: bool) -> list[TensorRef]:
     where = str(path)
     if not path.is_file():
         raise NotFound(f"there is no file {where}; the download is incomplete")
@@ -205,7 +205,7 @@ def _check_tiling(entries: list[_Entry], size: int, where: str) -> None:
         )
 
 
-def _stored(entry: _Entry, body: Array, where: str) -> Stored:
+def _stored(entry: _Entry, body: Array, where: str) -> TensorRef:
     def view() -> Array:
         raw = body[entry.begin : entry.end]
         dtype = _NUMPY[entry.dtype]
@@ -214,13 +214,13 @@ def _stored(entry: _Entry, body: Array, where: str) -> Stored:
         array: Array = raw.view(dtype).reshape(entry.shape)
         return array
 
-    return Stored(entry.name, entry.dtype, entry.shape, where, view)
+    return TensorRef(entry.name, entry.dtype, entry.shape, where, view)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _open_sharded(index: Path, mapped: bool) -> tuple[dict[str, Stored], tuple[Path, ...]]:
+def _open_sharded(index: Path, mapped: bool) -> tuple[dict[str, TensorRef], tuple[Path, ...]]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise BadCheckpoint(f"{index} has no weight_map of tensor names to file names; download it again")
@@ -244,8 +244,8 @@ def _check_inside(name: str, index: Path) -> None:
             raise BadCheckpoint(f"{index} names the file {name!r}, which is not inside its folder; do not trust it")
 
 
-def _by_name(tensors: Iterable[Stored]) -> dict[str, Stored]:
-    found: dict[str, Stored] = {}
+def _by_name(tensors: Iterable[TensorRef]) -> dict[str, TensorRef]:
+    found: dict[str, TensorRef] = {}
     for tensor in tensors:
         if other := found.get(tensor.name):
             raise BadCheckpoint(f"tensor {tensor.name!r} is in {other.where} and {tensor.where}; download both again")

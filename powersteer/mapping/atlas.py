@@ -17,7 +17,7 @@ from .._util.progress import Report
 from .._version import __version__
 from ..errors import InvalidInput, MissingDependency, NotFound
 from ..evaluate.effects import Effects
-from ..evaluate.metrics import Score, listed
+from ..evaluate.metrics import Score, as_list
 from ..evaluate.search import SearchResult, search
 from ..inputs.positions import prompt_positions
 from ..inputs.prompts import Prompts
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-__all__ = ["Atlas", "Column"]
+__all__ = ["Atlas", "NextTokenColumn"]
 
 Array = NDArray[Any]
 
 
-class Column:
+class NextTokenColumn:
     """One target of an atlas, for every source."""
 
     def __init__(self, S: Array, residuals: Array, gain: Array) -> None:
@@ -253,10 +253,10 @@ class Atlas:
         return self._array(self._gain)
 
     @property
-    def next_token(self) -> Column:
+    def next_token(self) -> NextTokenColumn:
         """S, residuals and gain (n_layers, k) of the Fisher target, S in sqrt(nats) per unit of the vector, gain (S x
         source norm) in sqrt(nats)."""
-        return Column(
+        return NextTokenColumn(
             self._next_token(lambda cell: cell.sigma),
             self._next_token(lambda cell: cell.residuals),
             self._next_token(self._gain),
@@ -305,7 +305,7 @@ class Atlas:
 
     def _vectors(self, ranks: int | Iterable[int] | None, pairs: Iterable[tuple[int, Target]]) -> list[SteeringVector]:
         """Those of the cells that are there among `pairs`; ranks: how many of each, which ones, or None for all."""
-        wanted = range(self.k if ranks is None else ranks) if ranks is None or isinstance(ranks, int) else listed(ranks)
+        wanted = range(self.k if ranks is None else ranks) if ranks is None or isinstance(ranks, int) else as_list(ranks)
         if not wanted or not set(wanted) <= set(range(self.k)):
             raise InvalidInput(f"ranks are {ranks!r}; they must be a number, or some of 0 to {self.k - 1}")
         return [v for pair in pairs if pair in self._cells for v in self.vectors(*pair) if v.rank in wanted]
@@ -337,10 +337,10 @@ class Atlas:
         shown by `report`; what is there already is not computed again, and more ranks, scales or signs are added to it.
         Raises InvalidInput where effects with other arguments are kept, naming them; resume=False replaces them.
         """
-        how = {"scales": listed(scales), "signs": listed(signs), "max_new_tokens": max_new_tokens,
-               "tokens": listed(tokens), "score": score, "stop": stop, "random": random, "seed": seed,
+        how = {"scales": as_list(scales), "signs": as_list(signs), "max_new_tokens": max_new_tokens,
+               "tokens": as_list(tokens), "score": score, "stop": stop, "random": random, "seed": seed,
                "temperature": temperature, "samples": samples}  # fmt: skip
-        ranks = ranks if ranks is None or isinstance(ranks, int) else listed(ranks)
+        ranks = ranks if ranks is None or isinstance(ranks, int) else as_list(ranks)
 
         def vectors_of(source: int) -> list[SteeringVector]:
             return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])

@@ -16,21 +16,21 @@ from ..model.jacobian import Jacobians
 from ..model.model import Model, load
 from ..vectors.steering_vector import SteeringVector
 from .settings import Settings, Target
-from .store import Cell, Sketch, Unit
+from .store import Cell, Sketch, WorkUnit
 
-__all__ = ["Job", "Task", "compute", "compute_sketches", "run_task"]
+__all__ = ["Batch", "JobSpec", "compute", "compute_sketches", "run_task"]
 
 Array = NDArray[Any]
 
 
-def jacobians_of(model: Model, settings: Settings, unit: Unit) -> Jacobians:
+def jacobians_of(model: Model, settings: Settings, unit: WorkUnit) -> Jacobians:
     prompts = [np.array(settings.prompts[i].tokens, np.int32) for i in settings.groups[unit.view]]
     return model.jacobians(
         prompts, unit.source, unit.targets, settings.source_site, settings.target_site, settings.target_positions
     )
 
 
-def compute(model: Model, settings: Settings, unit: Unit, dense: bool) -> tuple[list[Cell], list[Array]]:
+def compute(model: Model, settings: Settings, unit: WorkUnit, dense: bool) -> tuple[list[Cell], list[Array]]:
     """The cells of a unit, and the vectors (k, d) of each."""
     J = jacobians_of(model, settings, unit)
     if dense:
@@ -41,7 +41,7 @@ def compute(model: Model, settings: Settings, unit: Unit, dense: bool) -> tuple[
     return cells, [r.Vh for r in results]
 
 
-def _cell(unit: Unit, target: Target, r: SVDResult, base: Array, J: Jacobians) -> Cell:
+def _cell(unit: WorkUnit, target: Target, r: SVDResult, base: Array, J: Jacobians) -> Cell:
     return Cell(
         view=unit.view,
         source=unit.source,
@@ -60,7 +60,7 @@ def _cell(unit: Unit, target: Target, r: SVDResult, base: Array, J: Jacobians) -
     )
 
 
-def compute_sketches(model: Model, settings: Settings, unit: Unit) -> list[Sketch]:
+def compute_sketches(model: Model, settings: Settings, unit: WorkUnit) -> list[Sketch]:
     """Leading singular values of every target of a source, from products with `settings.sketch` random vectors.
 
     With omega (d, p) of independent unit normals, Y = J omega / sqrt(p) has E[Y Y'] = J J', and its eigenvalues are
@@ -75,7 +75,7 @@ def compute_sketches(model: Model, settings: Settings, unit: Unit) -> list[Sketc
     return [_sketch(unit, t, Y, b, J, settings.k) for t, Y, b in zip(unit.targets, J.apply_all(omega), J.bases, strict=True)]
 
 
-def _sketch(unit: Unit, target: Target, Y: Array, base: Array, J: Jacobians, k: int) -> Sketch:
+def _sketch(unit: WorkUnit, target: Target, Y: Array, base: Array, J: Jacobians, k: int) -> Sketch:
     p = len(Y)
     y = np.linalg.svd(Y.astype(np.float64) / np.sqrt(p), compute_uv=False) ** 2
     total = float(y.sum())  # unbiased for the squared Frobenius norm
@@ -99,7 +99,7 @@ def _sketch(unit: Unit, target: Target, Y: Array, base: Array, J: Jacobians, k: 
 
 
 @dataclass(frozen=True)
-class Job:
+class JobSpec:
     """What a worker needs to be told, small enough to send: it maps the model's file itself."""
 
     path: str
@@ -123,19 +123,19 @@ def _loaded(path: str, dtype: str, threads: int) -> Model:
 
 
 @dataclass(frozen=True)
-class Task:
+class Batch:
     """Units that one call of a worker computes, enough of them to make the call worth its while."""
 
     kind: str  # "krylov" | "dense" | "sketch"
-    units: tuple[Unit, ...]
+    units: tuple[WorkUnit, ...]
 
 
-def run_task(model: Model, settings: Settings, task: Task) -> list[Any]:
+def run_task(model: Model, settings: Settings, task: Batch) -> list[Any]:
     """By unit: (cells, vectors), or for sketches a list of them."""
     if task.kind == "sketch":
         return [compute_sketches(model, settings, unit) for unit in task.units]
     return [compute(model, settings, unit, task.kind == "dense") for unit in task.units]
 
 
-def run_remote(job: Job, task: Task) -> list[Any]:
+def run_remote(job: JobSpec, task: Batch) -> list[Any]:
     return run_task(job.model(), job.settings, task)

@@ -141,8 +141,8 @@ def _with(kept: Effects | None, made: Effects, settings: Settings) -> Effects:
         moved = [e if e.vector < 0 else replace(e, vector=place[e.target, e.rank]) for e in every]
         return tuple(sorted(moved, key=lambda e: (e.prompt, e.vector, e.rank, -e.sign, e.scale)))
 
-    asked = {**made.settings["asked"], "vectors": [list(label) for label in order]}
-    together = {**kept.settings, "scales": scales, "signs": signs, "asked": asked}
+    requested = {**made.settings["asked"], "vectors": [list(label) for label in order]}
+    together = {**kept.settings, "scales": scales, "signs": signs, "asked": requested}
     return replace(kept, effects=merged("effects"), random=merged("random"), settings=together)
 
 
@@ -175,9 +175,9 @@ def _read(store: Store, view: int, source: int) -> Effects | None:
         text = store.effects(view, source)
         found = None if text is None else Effects.from_json(text)
         if found is not None:
-            asked = found.settings.get("asked")
-            if isinstance(asked, dict):
-                found.settings["asked"] = {**_SINCE, **asked}
+            requested = found.settings.get("asked")
+            if isinstance(requested, dict):
+                found.settings["asked"] = {**_SINCE, **requested}
             _check(found, store.settings, view, source)
         return found
     except InvalidInput as error:
@@ -185,12 +185,12 @@ def _read(store: Store, view: int, source: int) -> Effects | None:
 
 
 def _check(found: Effects, settings: Settings, view: int, source: int) -> None:
-    asked, group = found.settings.get("asked"), settings.groups[view]
+    requested, group = found.settings.get("asked"), settings.groups[view]
     records = [*found.effects, *found.random, *found.base]
-    known = isinstance(asked, dict) and isinstance(asked.get("vectors"), list) and len(found.prompts) == len(group)
+    known = isinstance(requested, dict) and isinstance(requested.get("vectors"), list) and len(found.prompts) == len(group)
     if not known or len(found.base) != len(group) or not all(e.prompt < len(group) for e in records):
         raise InvalidInput("its prompts or vectors are not those of the atlas")
-    for label in asked["vectors"] if asked else ():
+    for label in requested["vectors"] if requested else ():
         if not isinstance(label, list) or len(label) != 2 or label[0] not in settings.targets or label[1] not in range(settings.k):
             raise InvalidInput(f"the atlas has no vector {shown(label)}")
     for key in ("scales", "signs"):

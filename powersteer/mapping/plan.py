@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..evaluate.metrics import listed
+from ..evaluate.metrics import as_list
 from ..inputs.positions import prompt_positions
 from ..inputs.sites import Site
 from ..methods.displacement import check_count
@@ -19,11 +19,11 @@ from ..model.cost import estimate
 from ..model.model import Model
 from .settings import Settings, Target
 from .speed import effect_cost, sweep_rate
-from .store import Unit
+from .store import WorkUnit
 
-__all__ = ["EffectsPlan", "Plan", "Step", "make_plan", "plan_effects"]
+__all__ = ["EffectsPlan", "Plan", "PlannedUnit", "make_plan", "plan_effects"]
 
-LANES = 16  # targets that advance together at most
+MAX_COLUMNS = 16  # targets that advance together at most
 ROWS = 1024  # of a sweep; beyond, its buffers leave the caches and nothing is gained
 _SVD_FLOPS = 12.0  # times m d^2: LAPACK on a matrix (m, d), m >= d
 _SVD_SLOWER = 4.0  # than matrix products, for the same operations
@@ -36,10 +36,10 @@ def applications(k: int, d: int) -> float:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedUnit:
     """A unit of work, how it is done, and the operations that it should take."""
 
-    unit: Unit
+    unit: WorkUnit
     kind: str  # "krylov" | "dense" | "sketch"
     flops: float
 
@@ -48,7 +48,7 @@ class Step:
 class Plan:
     """Made by `atlas_plan`; printed before an atlas is computed."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedUnit, ...]
     pairs: int  # in all views
     memory: int  # bytes beside the weights, of one worker
     disk: int  # bytes
@@ -60,7 +60,7 @@ class Plan:
         """Of one worker like this machine, effects included."""
         return sum(step.flops for step in self.steps) / self.rate + (self.effects.seconds if self.effects else 0.0)
 
-    def of_kind(self, *kinds: str) -> list[Step]:
+    def of_kind(self, *kinds: str) -> list[PlannedUnit]:
         return [step for step in self.steps if step.kind in kinds]
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ def _time(seconds: float) -> str:
 
 def make_plan(model: Model, settings: Settings, rate: float | None = None) -> Plan:
     """rate: operations a second; None: measured, by a sweep through one block."""
-    steps: list[Step] = []
+    steps: list[PlannedUnit] = []
     memory = 0
     for view in range(len(settings.groups)):
         for source in settings.sources:
@@ -108,7 +108,7 @@ def make_plan(model: Model, settings: Settings, rate: float | None = None) -> Pl
 
 def _source_steps(
     model: Model, settings: Settings, view: int, source: int, targets: tuple[Target, ...]
-) -> tuple[list[Step], int]:
+) -> tuple[list[PlannedUnit], int]:
     """Steps of one source, and the memory that the largest takes."""
     lengths = [len(settings.prompts[i].tokens) for i in settings.groups[view]]
     itemsize, d, k = model.dtype.itemsize, model.d_model, settings.k
@@ -116,7 +116,7 @@ def _source_steps(
     rows = [_target_rows(settings, t, lengths) for t in targets]
     ends = [t if isinstance(t, str) else Site(t, settings.target_site) for t in targets]
     costs = [estimate(model, lengths, start, e, n, k) for e, n in zip(ends, rows, strict=True)]
-    whole = Unit(view, source, targets)
+    whole = WorkUnit(view, source, targets)
     heights = [n * (model.n_vocab if isinstance(t, str) else d) for t, n in zip(targets, rows, strict=True)]
     deepest = max(cost.flops for cost in costs)
     each = [applications(k, min(m, d)) * c.flops for m, c in zip(heights, costs, strict=True)]
@@ -128,12 +128,12 @@ def _source_steps(
         method = "dense" if dense < sum(each) else "krylov"
     tape = max(cost.tape + cost.sweep for cost in costs)
     if method == "dense":
-        return [Step(whole, "dense", dense)], tape + matrices
-    steps = [Step(whole, "sketch", settings.sketch * deepest)] if settings.sketch else []
-    lanes = max(1, min(LANES, ROWS // sum(lengths)))
+        return [PlannedUnit(whole, "dense", dense)], tape + matrices
+    steps = [PlannedUnit(whole, "sketch", settings.sketch * deepest)] if settings.sketch else []
+    lanes = max(1, min(MAX_COLUMNS, ROWS // sum(lengths)))
     if method == "krylov":
         for i in range(0, len(targets), lanes):
-            steps.append(Step(replace(whole, targets=targets[i : i + lanes]), "krylov", sum(each[i : i + lanes])))
+            steps.append(PlannedUnit(replace(whole, targets=targets[i : i + lanes]), "krylov", sum(each[i : i + lanes])))
     return steps, tape + lanes * max(cost.basis for cost in costs)
 
 
@@ -143,10 +143,10 @@ def _target_rows(settings: Settings, target: Target, lengths: Sequence[int]) -> 
     return sum(len(prompt_positions(settings.target_positions, n)) for n in lengths)
 
 
-def _rate(model: Model, settings: Settings, steps: Sequence[Step]) -> float:
+def _rate(model: Model, settings: Settings, steps: Sequence[PlannedUnit]) -> float:
     """Operations a second in a sweep of as many vectors as a unit carries."""
     n = sum(len(settings.prompts[i].tokens) for i in settings.groups[steps[0].unit.view])
-    return sweep_rate(model, n, max(1, min(LANES, ROWS // n)))
+    return sweep_rate(model, n, max(1, min(MAX_COLUMNS, ROWS // n)))
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def plan_effects(
         check_count(x, f"effects: {name}", least=0) for x, name in ((max_new_tokens, "max_new_tokens"), (random, "random"))
     )
     cost = effect_cost(model, [p.tokens for p in settings.prompts[:8]], max_new_tokens)
-    per_pair = settings.k if ranks is None else ranks if isinstance(ranks, int) else len(listed(ranks))
-    ways = len(listed(scales)) * len(listed(signs))
+    per_pair = settings.k if ranks is None else ranks if isinstance(ranks, int) else len(as_list(ranks))
+    ways = len(as_list(scales)) * len(as_list(signs))
     vectors = pushes = 0
     seconds = 0.0
     for group in settings.groups:
@@ -198,9 +198,9 @@ def plan_effects(
     return EffectsPlan(vectors, pushes, cost.new_tokens, seconds)
 
 
-def batches(steps: Sequence[Step], flops: float) -> Iterator[list[Step]]:
+def batches(steps: Sequence[PlannedUnit], flops: float) -> Iterator[list[PlannedUnit]]:
     """Neighbouring steps of one kind, joined until they take at least so many operations."""
-    batch: list[Step] = []
+    batch: list[PlannedUnit] = []
     for step in steps:
         if batch and (step.kind != batch[0].kind or sum(s.flops for s in batch) >= flops):
             yield batch

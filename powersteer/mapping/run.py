@@ -15,8 +15,8 @@ from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..model.model import Model
 from .atlas import Atlas
-from .compute import Job, Task, run_remote, run_task
-from .plan import Plan, Step, batches, make_plan, plan_effects
+from .compute import Batch, JobSpec, run_remote, run_task
+from .plan import Plan, PlannedUnit, batches, make_plan, plan_effects
 from .settings import Settings, Target, make_settings
 from .store import Memory, Store, open_folder
 
@@ -130,18 +130,18 @@ def _open(out: str | Path | None, settings: Settings, model: Model, resume: bool
     return open_folder(Path(out).expanduser(), settings, {"path": model.path}, resume)
 
 
-def _operations(steps: Sequence[Step]) -> int:
+def _operations(steps: Sequence[PlannedUnit]) -> int:
     return sum(int(step.flops) for step in steps)
 
 
-def _job(model: Model, settings: Settings, threads: int) -> Job:
+def _job(model: Model, settings: Settings, threads: int) -> JobSpec:
     if model.path is None:
         raise InvalidInput("an executor's workers load the model from its file, and this one has none; run without executor")
-    return Job(model.path, threads, settings, model.interventions)
+    return JobSpec(model.path, threads, settings, model.interventions)
 
 
-def _missing(store: Store, steps: Sequence[Step]) -> list[Step]:
-    def there(step: Step) -> bool:
+def _missing(store: Store, steps: Sequence[PlannedUnit]) -> list[PlannedUnit]:
+    def there(step: PlannedUnit) -> bool:
         if step.kind == "sketch":
             return store.sketched(step.unit.view, step.unit.source)
         return store.has(step.unit)
@@ -149,7 +149,7 @@ def _missing(store: Store, steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if not there(step)]
 
 
-def _promising(store: Store, steps: list[Step]) -> list[Step]:
+def _promising(store: Store, steps: list[PlannedUnit]) -> list[PlannedUnit]:
     """Those units first whose sketch promises the largest effect: sigma_1 x site norm, relative to the target's norm."""
     gain = {
         (s.view, s.source, s.target): s.sigma[0] * s.site_norm / s.base_norm if s.base_norm else 0.0
@@ -164,28 +164,28 @@ class _Local:
     model: Model
     settings: Settings
 
-    def run(self, steps: Sequence[Step]) -> Iterator[tuple[Step, Any]]:
+    def run(self, steps: Sequence[PlannedUnit]) -> Iterator[tuple[PlannedUnit, Any]]:
         for step in steps:
-            (result,) = run_task(self.model, self.settings, Task(step.kind, (step.unit,)))
+            (result,) = run_task(self.model, self.settings, Batch(step.kind, (step.unit,)))
             yield step, result
 
 
 class _Remote:
     """Units in the workers of an executor. A unit whose worker died is given out again."""
 
-    def __init__(self, job: Job, executor: ExecutorLike | None, rate: float) -> None:
+    def __init__(self, job: JobSpec, executor: ExecutorLike | None, rate: float) -> None:
         self.job, self.flops = job, _SECONDS * rate
         self.make = executor if not isinstance(executor, Executor) and callable(executor) else None
         self.executor: Any = self.make() if self.make else executor
 
-    def run(self, steps: Sequence[Step]) -> Iterator[tuple[Step, Any]]:
-        waiting: dict[Future[list[Any]], tuple[list[Step], int]] = {}
+    def run(self, steps: Sequence[PlannedUnit]) -> Iterator[tuple[PlannedUnit, Any]]:
+        waiting: dict[Future[list[Any]], tuple[list[PlannedUnit], int]] = {}
         try:
             for batch in batches(steps, self.flops):
                 waiting[self._submit(batch)] = (batch, 1)
             while waiting:
                 finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                lost: list[tuple[list[Step], int]] = []
+                lost: list[tuple[list[PlannedUnit], int]] = []
                 for future in finished:
                     batch, attempt = waiting.pop(future)
                     if isinstance(future.exception(), BrokenExecutor) and self.make and attempt < _ATTEMPTS:
@@ -200,7 +200,7 @@ class _Remote:
             for future in waiting:
                 future.cancel()
 
-    def _submit(self, batch: list[Step]) -> Future[list[Any]]:
-        task = Task(batch[0].kind, tuple(step.unit for step in batch))
+    def _submit(self, batch: list[PlannedUnit]) -> Future[list[Any]]:
+        task = Batch(batch[0].kind, tuple(step.unit for step in batch))
         future: Future[list[Any]] = self.executor.submit(run_remote, self.job, task)
         return future

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluate.batched import forward_rows, generate_rows
-from ..evaluate.metrics import divergence
+from ..evaluate.metrics import kl_divergence
 from ..evaluate.target_response import log_softmax
 from ..inputs.sites import Site
 from ..model.cost import estimate
@@ -84,7 +84,7 @@ def effect_cost(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: 
     some = [p[: max(1, most // rows)] for p in itertools.islice(itertools.cycle(ids), rows)]
     token = _fastest(lambda: list(forward_rows(model, some, [None] * rows))) / sum(map(len, some))
     logp = log_softmax(np.asarray(model(some[0]))[-4:])
-    logits = _fastest(lambda: divergence(logp, log_softmax(logp)), 0.01) / len(logp)
+    logits = _fastest(lambda: kl_divergence(logp, log_softmax(logp)), 0.01) / len(logp)
     if not max_new_tokens:
         return EffectCost(token, logits, 0.0, 0.0, 0.0)
     one, _ = _decoding(model, some[:1], max_new_tokens)
@@ -98,8 +98,8 @@ def _decoding(model: Model, prompts: Sequence[NDArray[Any]], new: int) -> tuple[
 
     def run(n: int) -> tuple[float, list[int]]:
         started = time.perf_counter()
-        said = generate_rows(model, prompts, [None] * len(prompts), n, [])
-        return time.perf_counter() - started, [_until_end(model, g.tokens) for g in said]
+        generated = generate_rows(model, prompts, [None] * len(prompts), n, [])
+        return time.perf_counter() - started, [_until_end(model, g.tokens) for g in generated]
 
     run(1)  # the first use
     first, lengths = run(1)

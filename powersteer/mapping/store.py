@@ -30,14 +30,14 @@ from .._version import __version__
 from ..errors import InvalidInput, NotFound
 from .settings import Settings, Target
 
-__all__ = ["Cell", "Folder", "Memory", "Sketch", "Store", "Unit", "open_folder"]
+__all__ = ["Cell", "Folder", "Memory", "Sketch", "Store", "WorkUnit", "open_folder"]
 
 Array = NDArray[Any]
 FORMAT = "powersteer-atlas-1"
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """What is computed at a time: targets of one source, in one view."""
 
     view: int
@@ -99,9 +99,9 @@ class Store(ABC):
         self.settings = settings
 
     @abstractmethod
-    def has(self, unit: Unit) -> bool: ...
+    def has(self, unit: WorkUnit) -> bool: ...
     @abstractmethod
-    def put(self, unit: Unit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None: ...
+    def put(self, unit: WorkUnit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None: ...
     @abstractmethod
     def sketched(self, view: int, source: int) -> bool: ...
     @abstractmethod
@@ -123,15 +123,15 @@ class Store(ABC):
 class Memory(Store):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._units: set[Unit] = set()
+        self._units: set[WorkUnit] = set()
         self._cells: dict[tuple[int, int, Target], tuple[Cell, Array]] = {}
         self._sketches: dict[tuple[int, int], Sequence[Sketch]] = {}
         self._effects: dict[tuple[int, int], str] = {}
 
-    def has(self, unit: Unit) -> bool:
+    def has(self, unit: WorkUnit) -> bool:
         return unit in self._units
 
-    def put(self, unit: Unit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None:
+    def put(self, unit: WorkUnit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None:
         self._units.add(unit)
         self._cells |= {(c.view, c.source, c.target): (c, V) for c, V in zip(cells, vectors, strict=True)}
 
@@ -164,16 +164,16 @@ class Folder(Store):
         super().__init__(settings)
         self.path, self.origin = path, origin
 
-    def _cell_file(self, unit: Unit) -> Path:
+    def _cell_file(self, unit: WorkUnit) -> Path:
         return self.path / "cells" / f"{unit.name}.safetensors"
 
     def _sketch_file(self, view: int, source: int) -> Path:
         return self.path / "sketches" / f"{view}-{source:03d}.json"
 
-    def has(self, unit: Unit) -> bool:
+    def has(self, unit: WorkUnit) -> bool:
         return self._cell_file(unit).exists()
 
-    def put(self, unit: Unit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None:
+    def put(self, unit: WorkUnit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None:
         data = {"settings": self.settings.hash, "cells": [asdict(c) for c in cells]}
         tensors = {f"V.{c.target}": np.ascontiguousarray(V) for c, V in zip(cells, vectors, strict=True)}
         file = self._cell_file(unit)

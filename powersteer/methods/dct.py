@@ -95,7 +95,7 @@ def dct(
     else:
         V = _linear(field, n, tol, seed).Vh.astype(np.float64)
         U = _unit(np.array([_mean(field, field.at(radius * v)[0]) for v in V]))
-    with watched(progress, n * iterations) as tell:
+    with watched(progress, n * iterations) as callback:
         for step in range(iterations):
             V = orthonormal(V)
             outputs, inputs = np.empty_like(V), np.empty_like(V)
@@ -103,7 +103,7 @@ def dct(
                 moved, J = field.at(radius * V[i])
                 outputs[i] = _mean(field, moved)
                 inputs[i] = radius * field.pull_back(J, np.tile(U[i], field.n_prompts) / field.n_prompts)
-                tell(i, step, float(U[i] @ outputs[i]))
+                callback(i, step, float(U[i] @ outputs[i]))
             U, V = _unit(outputs), _unit(inputs)
     moved = np.array([_mean(field, field.at(radius * v)[0]) for v in V])
     gains, order = rank(U, V, moved)

@@ -94,7 +94,7 @@ class Displacement:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return self.at_zero.subject.provenance(self.at_zero.source_norm)
+        return self.at_zero.linearization.provenance(self.at_zero.source_norm)
 
     def vector(self, v: Array, method: str, seed: int, objective: float) -> SteeringVector:
         """The steering vector that adds v (d,)."""
@@ -151,8 +151,8 @@ def watched(progress: bool | Progress, total: int) -> Iterator[Progress]:
         return
     with progress_line(progress, "search", total=total) as line:
 
-        def tell(index: int, step: int, objective: float) -> None:
+        def callback(index: int, step: int, objective: float) -> None:
             line.set_description(f"vector {index}, objective {objective:.4g}", refresh=False)
             line.update()
 
-        yield tell
+        yield callback

@@ -193,9 +193,9 @@ def _check(content: Any, torch: Any, path: str) -> tuple[dict[int, Array], int]:
     d, n_prompts = content.get("d_model"), content.get("n_prompts")
     if type(d) is not int or type(n_prompts) is not int or n_prompts < 1:
         raise refuse(f"d_model is {d!r} and n_prompts {n_prompts!r}; both must be positive integers")
-    listed = content.get("source_layers", list(content["J"]))
-    if not isinstance(listed, list) or sorted(map(str, listed)) != sorted(map(str, content["J"])):
-        raise refuse(f"its source_layers {shown(listed)} are not those of its matrices")
+    as_list = content.get("source_layers", list(content["J"]))
+    if not isinstance(as_list, list) or sorted(map(str, as_list)) != sorted(map(str, content["J"])):
+        raise refuse(f"its source_layers {shown(as_list)} are not those of its matrices")
     matrices = {}
     for layer, J in content["J"].items():
         if type(layer) is not int or layer < 0:

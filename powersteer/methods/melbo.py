@@ -75,19 +75,19 @@ def melbo(
     rng = np.random.default_rng(seed)
     found: list[SteeringVector] = []
     before = np.empty((0, d))
-    with watched(progress, n * (steps + 1)) as tell:
+    with watched(progress, n * (steps + 1)) as callback:
         for i in range(n):
             v = radius * unit(_orthogonal(rng.standard_normal(d), before))
             optimiser = _AMSGrad(d, lr)
             for step in range(steps):
                 displaced, J = field.at(v)
                 value, g = objective(displaced.reshape(-1, d), bounds, power, q)
-                tell(i, step, value)
+                callback(i, step, value)
                 ascent = _orthogonal(field.pull_back(J, g.ravel()), before)
                 ascent -= (ascent @ v) * v / radius**2  # tangent to the sphere
                 v = radius * unit(_orthogonal(v + optimiser.step(ascent), before))
             value, _ = objective(field.at(v)[0].reshape(-1, d), bounds, power, q)
-            tell(i, steps, value)
+            callback(i, steps, value)
             found.append(field.vector(v, "melbo", seed, value))
             if orthogonal:
                 before = np.vstack([before, unit(v)])

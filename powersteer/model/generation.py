@@ -149,7 +149,7 @@ class Row:
         )
         self.reader = None if tokenizer is None else TextReader(tokenizer, prompt[-_CONTEXT:].tolist())
         self.tokens: list[int] = []
-        self.said = ""
+        self.generated = ""
         self.held = ""
         self.finish_reason = ""  # until it is finished
         self.stop: str | int | None = None
@@ -163,7 +163,7 @@ class Row:
             piece = self._hear("" if self.reader is None else self.reader.push(token))
             if not self.finish_reason and len(self.tokens) == self.max_new_tokens:
                 piece += self._finish("length", None)
-        self.said += piece
+        self.generated += piece
         return piece
 
     def _hear(self, text: str) -> str:
@@ -182,7 +182,7 @@ class Row:
         return self.held + ("" if self.reader is None else self.reader.rest())
 
     def generation(self) -> Generation:
-        text = None if self.reader is None else self.said
+        text = None if self.reader is None else self.generated
         tokens = np.array(self.tokens, dtype=np.int32)
         return Generation(text, tokens, self.prompt, self.finish_reason, self.stop, self.seed, self.steering)
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ..inputs.sites import Site
-from ..linalg.lockstep import Lane, run_together
+from ..linalg.lockstep import Column, run_together
 from ..linalg.operator import LinearMap
 from ..linalg.svd import Progress, SVDResult, solve, warned
 from ..vectors.steering_vector import SteeringVector, rounding
 
-__all__ = ["Jacobian", "Jacobians", "Subject", "labelled"]
+__all__ = ["Jacobian", "Jacobians", "Linearization", "labelled"]
 
 Array = NDArray[Any]
 _BLOCKS = (1, 2, 4)
@@ -47,7 +47,7 @@ class CoreJacobian(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Linearization:
     """What a Jacobian is a Jacobian of."""
 
     source: Site
@@ -117,9 +117,9 @@ class Jacobian(LinearMap):
     `source_positions` hold one array a prompt.
     """
 
-    def __init__(self, core: CoreJacobian, dtype: np.dtype[Any], threads: int, subject: Subject) -> None:
+    def __init__(self, core: CoreJacobian, dtype: np.dtype[Any], threads: int, linearization: Linearization) -> None:
         super().__init__(core.shape, dtype)
-        self._core, self._threads, self.subject = core, threads, subject
+        self._core, self._threads, self.linearization = core, threads, linearization
 
     def apply(self, V: Array) -> Array:
         return self._core.apply(V)
@@ -129,23 +129,23 @@ class Jacobian(LinearMap):
 
     @property
     def source(self) -> Site:
-        return self.subject.source
+        return self.linearization.source
 
     @property
     def target(self) -> Site | str:
-        return self.subject.target
+        return self.linearization.target
 
     @property
     def prompt_tokens(self) -> tuple[NDArray[np.int32], ...]:
-        return self.subject.prompt_tokens
+        return self.linearization.prompt_tokens
 
     @property
     def positions(self) -> tuple[NDArray[np.int32], ...]:
-        return self.subject.target_positions
+        return self.linearization.target_positions
 
     @property
     def source_positions(self) -> tuple[NDArray[np.int32], ...]:
-        return self.subject.source_positions
+        return self.linearization.source_positions
 
     @property
     def source_norm(self) -> float:
@@ -162,7 +162,7 @@ class Jacobian(LinearMap):
         """F(0), (m,): activations, logits, or for "next_token" the probabilities. F(v) is about base + J @ v, except
         for "next_token", whose rows are weighted."""
         base = self._core.base
-        if self.subject.reduce == "stack":
+        if self.linearization.reduce == "stack":
             return base
         rows = base.reshape(sum(map(len, self.positions)), -1)
         ends = np.cumsum([len(p) for p in self.positions])
@@ -188,11 +188,11 @@ class Jacobian(LinearMap):
     ) -> SVDResult:
         """The k leading singular triplets, as `powersteer.svd`; their `vectors` are steering vectors at the source."""
         result = solve(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
-        return self.subject.label(warned(result, max_applications), self.source_norm, self.base)
+        return self.linearization.label(warned(result, max_applications), self.source_norm, self.base)
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else str(self.target)
-        steered = f", steered by {len(self.subject.steering)}" if self.subject.steering else ""
+        steered = f", steered by {len(self.linearization.steering)}" if self.linearization.steering else ""
         n = len(self.prompt_tokens)
         return (
             f"Jacobian({self.source} -> {target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"
@@ -206,12 +206,12 @@ class Jacobians:
     `apply_all(V)` multiplies all of them by the same vectors in one sweep, and `dense()` gives their matrices so.
     """
 
-    def __init__(self, core: Any, dtype: np.dtype[Any], subjects: Sequence[Subject]) -> None:
-        self._core, self.dtype, self.subjects = core, dtype, tuple(subjects)
-        self.shapes: tuple[tuple[int, int], ...] = tuple(core.shape) if len(subjects) > 1 else (core.shape,)
+    def __init__(self, core: Any, dtype: np.dtype[Any], linearizations: Sequence[Linearization]) -> None:
+        self._core, self.dtype, self.linearizations = core, dtype, tuple(linearizations)
+        self.shapes: tuple[tuple[int, int], ...] = tuple(core.shape) if len(linearizations) > 1 else (core.shape,)
 
     def __len__(self) -> int:
-        return len(self.subjects)
+        return len(self.linearizations)
 
     @property
     def source_norm(self) -> float:
@@ -241,32 +241,32 @@ class Jacobians:
         a time for each, certified to tol. The results say whether they converged; no warning is given. Raises
         InvalidInput as `powersteer.svd`."""
 
-        def one_target(lane: Lane) -> SVDResult:
+        def one_target(lane: Column) -> SVDResult:
             shape = self.shapes[lane.index]
             J = _Shaped(lane, shape, self.dtype)
             return solve(J, min(k, *shape), tol=tol, max_applications=max_applications, seed=seed, block=1)
 
         results = run_together(len(self), one_target, self._apply, self._apply_t)
-        labels = zip(self.subjects, results, self.bases, strict=True)
+        labels = zip(self.linearizations, results, self.bases, strict=True)
         return [s.label(r, self.source_norm, base) for s, r, base in labels]
 
-    def _apply(self, asked: Sequence[tuple[int, Array]]) -> list[Array]:
-        out = [np.empty((len(V), self.shapes[i][0]), self.dtype) for i, V in asked]
+    def _apply(self, requested: Sequence[tuple[int, Array]]) -> list[Array]:
+        out = [np.empty((len(V), self.shapes[i][0]), self.dtype) for i, V in requested]
         self._core.apply_each(
-            [(i, v, u) for (i, V), U in zip(asked, out, strict=True) for v, u in zip(V, U, strict=True)]
+            [(i, v, u) for (i, V), U in zip(requested, out, strict=True) for v, u in zip(V, U, strict=True)]
         )
         return out
 
-    def _apply_t(self, asked: Sequence[tuple[int, Array]]) -> list[Array]:
-        out = [np.empty((len(U), self.shapes[i][1]), self.dtype) for i, U in asked]
+    def _apply_t(self, requested: Sequence[tuple[int, Array]]) -> list[Array]:
+        out = [np.empty((len(U), self.shapes[i][1]), self.dtype) for i, U in requested]
         self._core.apply_t_each(
-            [(i, v, u) for (i, U), V in zip(asked, out, strict=True) for v, u in zip(V, U, strict=True)]
+            [(i, v, u) for (i, U), V in zip(requested, out, strict=True) for v, u in zip(V, U, strict=True)]
         )
         return out
 
     def __repr__(self) -> str:
-        s = self.subjects[0]
-        targets = ", ".join(str(one.target) for one in self.subjects)
+        s = self.linearizations[0]
+        targets = ", ".join(str(one.target) for one in self.linearizations)
         return f"Jacobians({s.source} -> {targets}, {len(s.prompt_tokens)} prompts, {self.dtype})"
 
 
@@ -274,7 +274,7 @@ class Jacobians:
 class _Shaped:
     """A lane as the solver wants its operator."""
 
-    lane: Lane
+    lane: Column
     shape: tuple[int, int]
     dtype: np.dtype[Any]
 

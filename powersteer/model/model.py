@@ -23,7 +23,7 @@ from ..vectors.interventions import Intervention, Steering, core_steering, make_
 from ..vectors.steering_vector import SteeringVector
 from .cost import Estimate, estimate, forward_bytes
 from .generation import Row, Sampling, Stops, Stream, decode_rows, row_seeds
-from .jacobian import Jacobian, Jacobians, Subject
+from .jacobian import Jacobian, Jacobians, Linearization
 
 if TYPE_CHECKING:
     from ..inputs.tokenizer import Tokenizer
@@ -227,16 +227,16 @@ class Model:
     def tokens(self, prompt: Prompts, **template: Any) -> Any:
         """The token ids that a prompt stands for, int32 (T,), BOS exactly once; token ids come back as they are.
         A list of prompts gives a list. template: variables of the chat template (`enable_thinking`, `tools`, ...)."""
-        prompts, several = split(prompt)
+        prompts, is_batch = split(prompt)
         tokens = [self._encode(p, **template) for p in prompts]
-        return tokens if several else tokens[0]
+        return tokens if is_batch else tokens[0]
 
     def to_str_tokens(self, prompt: Prompts) -> Any:
         """The text of every token of a prompt, as a list; for a list of prompts a list of them."""
-        prompts, several = split(prompt)
+        prompts, is_batch = split(prompt)
         tokenizer = self._need_tokenizer("show tokens as text")
         texts = [tokenizer.to_str_tokens(encode(p, tokenizer, self.n_vocab)) for p in prompts]
-        return texts if several else texts[0]
+        return texts if is_batch else texts[0]
 
     def _need_tokenizer(self, purpose: str) -> Tokenizer:
         if self.tokenizer is None:
@@ -251,40 +251,40 @@ class Model:
 
     def _read(self, prompt: Prompts) -> tuple[list[Prompt], list[Ids], bool]:
         """(prompts, their tokens, several?), none longer than the context."""
-        prompts, several = split(prompt)
+        prompts, is_batch = split(prompt)
         tokens = [self._encode(p) for p in prompts]
         for i, t in enumerate(tokens):
             if len(t) > self.n_ctx:
-                which = f"prompt {i}" if several else "the prompt"
+                which = f"prompt {i}" if is_batch else "the prompt"
                 raise InvalidInput(
                     f"{which} has {len(t)} tokens; the context of {self.name!r} has {self._context}; shorten it"
                 )
-        return prompts, tokens, several
+        return prompts, tokens, is_batch
 
     # ---- forward
 
     def __call__(self, prompt: Prompts) -> Any:
         """Logits (T, n_vocab) of a prompt; for a list of prompts a list."""
-        _, tokens, several = self._read(prompt)
+        _, tokens, is_batch = self._read(prompt)
         logits, _ = self._forward(tokens, [])
-        return logits if several else logits[0]
+        return logits if is_batch else logits[0]
 
     def run_with_cache(self, prompt: Prompts, sites: SiteLike | Iterable[SiteLike] | None = None) -> Any:
         """(logits (T, n_vocab), {(layer, site): activation (T, d)}); for a list of prompts a list of each.
 
         sites: "blocks.3.hook_mlp_out", (5, "resid_post"), ...; None: every one. Steering is in the activations.
         """
-        _, tokens, several = self._read(prompt)
+        _, tokens, is_batch = self._read(prompt)
         wanted = self._sites(sites)
         logits, acts = self._forward(tokens, wanted)
         caches = [dict(zip(map(tuple, wanted), one, strict=True)) for one in acts]
-        return (logits, caches) if several else (logits[0], caches[0])
+        return (logits, caches) if is_batch else (logits[0], caches[0])
 
     def activations(self, prompt: Prompts, site: SiteLike) -> Any:
         """The activation (T, d) at one site, without the cost of logits; for a list of prompts a list."""
-        _, tokens, several = self._read(prompt)
+        _, tokens, is_batch = self._read(prompt)
         _, acts = self._forward(tokens, [parse_site(site, **self._site_rules)], "none")
-        return [one for (one,) in acts] if several else acts[0][0]
+        return [one for (one,) in acts] if is_batch else acts[0][0]
 
     def _forward(
         self,
@@ -361,11 +361,11 @@ class Model:
 
         Raises InvalidInput if prompt and new tokens do not fit the context, and for arguments out of range.
         """
-        _, tokens, several = self._read(prompt)
+        _, tokens, is_batch = self._read(prompt)
         sampling = Sampling(temperature, top_k, top_p)
         totals = self._totals(tokens, max_new_tokens)
         seeds = row_seeds(seed, len(tokens))
-        by_row = self._row_steering(steer, len(tokens), several)
+        by_row = self._row_steering(steer, len(tokens), is_batch)
         lengths = [len(t) for t in tokens]
         core_steer = core_steering(self._steering, lengths, totals)
         for i, extra in enumerate(by_row):
@@ -382,7 +382,7 @@ class Model:
             float(sampling.temperature), min(sampling.top_k, self.n_vocab), float(sampling.top_p), seeds,
         )  # fmt: skip
         pieces = decode_rows(decoder, rows)
-        result: Stream[Any] = Stream(pieces if several else (piece for _, piece in pieces), rows, several)
+        result: Stream[Any] = Stream(pieces if is_batch else (piece for _, piece in pieces), rows, is_batch)
         if stream:
             return result
         for _ in result:
@@ -400,10 +400,10 @@ class Model:
                 )
         return [len(t) + int(max_new_tokens) for t in tokens]
 
-    def _row_steering(self, steer: Any, n: int, several: bool) -> list[tuple[Intervention, ...]]:
+    def _row_steering(self, steer: Any, n: int, is_batch: bool) -> list[tuple[Intervention, ...]]:
         if steer is None:
             return [()] * n
-        if isinstance(steer, SteeringVector) or not several:
+        if isinstance(steer, SteeringVector) or not is_batch:
             return [self._interventions(steer)] * n
         if not isinstance(steer, (list, tuple)) or len(steer) != n:
             raise InvalidInput(
@@ -450,11 +450,11 @@ class Model:
 
         Raises InvalidInput if the source does not come before the target in the computation.
         """
-        core, subjects = self._linearise(
+        core, linearizations = self._linearise(
             prompts, source, [(target, target_site)], source_site, positions,
             slice(-1, None) if positions is _LAST_TWO else positions, source_positions, reduce,
         )  # fmt: skip
-        return Jacobian(core, self.dtype, self.threads, subjects[0])
+        return Jacobian(core, self.dtype, self.threads, linearizations[0])
 
     def jacobians(
         self,
@@ -474,10 +474,10 @@ class Model:
         if not targets:
             raise InvalidInput("jacobians: targets is empty; name at least one layer, 'next_token' or 'logits'")
         places = [(t, None if t in HEADS else target_site) for t in targets]
-        core, subjects = self._linearise(
+        core, linearizations = self._linearise(
             prompts, source, places, source_site, positions, slice(-1, None), source_positions, reduce
         )
-        return Jacobians(core, self.dtype, subjects)
+        return Jacobians(core, self.dtype, linearizations)
 
     def _linearise(
         self,
@@ -489,7 +489,7 @@ class Model:
         head_positions: Positions,
         source_positions: Positions,
         reduce: str,
-    ) -> tuple[Any, list[Subject]]:
+    ) -> tuple[Any, list[Linearization]]:
         given, tokens, _ = self._read(prompts)
         start = resolve_site(source, source_site, **self._site_rules)
         if reduce not in ("stack", "mean"):
@@ -497,7 +497,7 @@ class Model:
         lengths = [len(t) for t in tokens]
         rows_in = tuple(prompt_positions(source_positions, n) for n in lengths)
         texts = tuple(self._text(p, t) for p, t in zip(given, tokens, strict=True))
-        subjects = []
+        linearizations = []
         for target, target_site in targets:
             end = self._target(start, target, target_site)
             if reduce == "mean" and end == "next_token":
@@ -506,17 +506,17 @@ class Model:
                 )
             at = head_positions if isinstance(end, str) else positions
             rows_out = tuple(prompt_positions(at, n) for n in lengths)
-            subjects.append(
-                Subject(start, end, reduce, texts, tuple(tokens), rows_in, rows_out, self.steering, self.identity)
+            linearizations.append(
+                Linearization(start, end, reduce, texts, tuple(tokens), rows_in, rows_out, self.steering, self.identity)
             )
-        ends = [s.target if isinstance(s.target, str) else (s.target.layer, s.target.index) for s in subjects]
-        rows = [list(s.target_positions) for s in subjects]
+        ends = [s.target if isinstance(s.target, str) else (s.target.layer, s.target.index) for s in linearizations]
+        rows = [list(s.target_positions) for s in linearizations]
         one = len(ends) == 1
         core = self._loaded.module.Jacobian(
             self._loaded.core, tokens, core_steering(self._steering, lengths, lengths), (start.layer, start.index),
             ends[0] if one else ends, list(rows_in), rows[0] if one else rows, reduce == "mean",
         )  # fmt: skip
-        return core, subjects
+        return core, linearizations
 
     def estimate(
         self,

@@ -77,9 +77,9 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
 
 
 def _check_samples(where: str, item: Mapping[str, Any], texts: str, scores: str) -> None:
-    said, worth = item.get(texts) or (), item.get(scores) or ()
-    _demand(all(isinstance(text, str) for text in said), f"{where}: {texts} must be texts")
-    _demand(len(worth) in (0, len(said)), f"{where}: {scores} has {len(worth)} entries for {len(said)} of {texts}")
+    generated, worth = item.get(texts) or (), item.get(scores) or ()
+    _demand(all(isinstance(text, str) for text in generated), f"{where}: {texts} must be texts")
+    _demand(len(worth) in (0, len(generated)), f"{where}: {scores} has {len(worth)} entries for {len(generated)} of {texts}")
 
 
 def _fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:

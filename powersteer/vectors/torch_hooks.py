@@ -33,7 +33,7 @@ from ..inputs.positions import Canonical, Positions, canonical, describe, includ
 from ..inputs.sites import Site, parse_site
 
 if TYPE_CHECKING:
-    from ..loading.family import Facts, Family
+    from ..loading.family import Family, Hyperparameters
 
 __all__ = ["Hook", "attach", "import_torch"]
 
@@ -139,7 +139,7 @@ def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = Non
     return hook
 
 
-def _read(hf_model: Any) -> tuple[Family, Facts]:
+def _read(hf_model: Any) -> tuple[Family, Hyperparameters]:
     from ..loading.config import family_of, read_facts
 
     if not hasattr(hf_model, "config") or not hasattr(hf_model, "named_modules"):
@@ -165,7 +165,7 @@ def _base_and_block(hf_model: Any, family: Family, layer: int) -> tuple[Any, Any
     )
 
 
-def _point(block: Any, site: str, family: Family, facts: Facts) -> tuple[Any, bool, float]:
+def _point(block: Any, site: str, family: Family, facts: Hyperparameters) -> tuple[Any, bool, float]:
     """(module, whether its input is meant, the site's value over the module's)"""
     from ..loading.family import value_of
 
