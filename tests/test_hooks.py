@@ -276,8 +276,8 @@ def test_other_models_are_refused_by_name():
     with pytest.raises(ps.UnsupportedModel, match="'bloom'"):
         vec.hook(transformers.AutoModelForCausalLM.from_config(config))
     hf = copy.deepcopy(hf_models.make("llama"))
-    hf.config.unheard_of = 3
-    with pytest.raises(ps.UnsupportedModel, match="unheard_of"):
+    hf.config.is_causal = False
+    with pytest.raises(ps.UnsupportedModel, match="is_causal"):
         vec.hook(hf)
     wrapped = torch.nn.ModuleDict({"inner": hf_models.make("llama")})
     wrapped.config = hf_models.make("llama").config

@@ -184,7 +184,7 @@ def test_scipys_linear_operator(model):
      ((1, 1), dict(source_site="resid_post"), "does not come before"),
      ((0, 3), {}, "no layer 3"), ((-1, 2), {}, "no layer -1"), ((0, 2), dict(source_site="mlp"), "no site"),
      (("mlp_out", 2), {}, "cannot read"),
-     ((0, "tokens"), {}, "cannot read"), ((0.5, 2), {}, "not an integer"),
+     ((0, "tokens"), {}, "no target 'tokens'"), ((0.5, 2), {}, "not an integer"),
      ((0, "logits"), dict(target_site="mlp_out"), "no site"),
      ((0, 2), dict(reduce="sum"), "reduce"), ((0, "next_token"), dict(reduce="mean"), "mean"),
      ((0, 2), dict(positions=6), "no position 6"),
