@@ -72,6 +72,6 @@ def test_products(core, data):
         Y = before.copy()
         call = Call(M, N, K, X.ctypes.data, X.shape[1], kind, B.ctypes.data, B.strides[0] // B.itemsize, B.strides[1] // B.itemsize,
                     None if bias is None else bias.ctypes.data, add, Y.ctypes.data, Y.shape[1])  # fmt: skip
-        core.lib.tile(instructions, ctypes.byref(call), scratch.ctypes.data_as(ctypes.c_void_p))
+        core.lib.gemm_packed(instructions, ctypes.byref(call), scratch.ctypes.data_as(ctypes.c_void_p))
         assert (np.abs(Y[:, :N] - want) <= 4 * np.finfo(core.dtype).eps * np.sqrt(K + 1) * bound).all()
         assert np.array_equal(Y[:, N:], before[:, N:])  # nothing beyond the columns is touched

@@ -58,7 +58,9 @@ typedef struct {
 enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
 enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of gemm_packed.h */
 
-static int is_gemv(const weight *W, size_t M) { return M <= GEMV_MAX_ROWS && W->in_stride == 1 && W->group == W->n_out; }
+static int is_gemv(const runtime *rt, const weight *W, size_t M) {
+    return rt->few_rows && M <= GEMV_MAX_ROWS && W->in_stride == 1 && W->group == W->n_out;
+}
 
 static void gemv_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
@@ -158,7 +160,7 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
             real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
-    if (is_gemv(W, M)) {
+    if (is_gemv(rt, W, M)) {
         p.cols = operations(&p) < THREAD_POOL_WORTH ? 1 : CHUNKS * (size_t)thread_pool_threads(rt->pool);
         thread_pool_run(rt->pool, p.cols, operations(&p), gemv_task, &p);
     } else {

@@ -10,6 +10,7 @@ typedef struct {
     const blas *blas;
     thread_pool *pool;
     cpu_isa kind;
+    int few_rows; /* products of up to GEMV_MAX_ROWS rows go through gemv.h, whose sums have another order than the rest */
     /* Non-zero: stop. Called on the caller's thread between operations; once it has said stop it goes on saying so.
      * A product that finds it so is left undone, and whoever can return an error next asks again. */
     ps_code (*poll)(void *ctx, ps_status *st);

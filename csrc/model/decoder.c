@@ -49,9 +49,12 @@ static int rotation_changes(const spec *m, size_t from, size_t to) {
     return 0;
 }
 
-/* Sequences id[0..n) take tokens[i][0..length[i]). */
-static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, const int *const *tokens, const size_t *length,
-                    const size_t *start, const hooks *v, ps_status *st) {
+/* Sequences id[0..n) take tokens[i][0..length[i]). A step is bound by reading the weights, and so is the head: their few
+ * rows are worth a kernel of their own. A prompt's are not: they have the bits of any other forward pass. */
+static ps_code feed(decoder *d, const runtime *rt, int is_step, size_t n, const int *id, const int *const *tokens,
+                    const size_t *length, const size_t *start, const hooks *v, ps_status *st) {
+    runtime few = *rt;
+    few.few_rows = 1;
     batch b = {0};
     arena memory = {0};
     real *x;
@@ -64,7 +67,7 @@ static ps_code feed(decoder *d, const runtime *rt, size_t n, const int *id, cons
     arena_slice table[] = {SLICE(x, b.n_rows, d->m->d_model)};
     if (arena_make(&memory, table, COUNT(table), st)) goto done;
     forward_plan plan = {.hooks = v, .cache = &d->cache, .n_layers = d->m->n_layers, .first_taped = d->m->n_layers};
-    if (forward_stream(rt, d->m, &b, &plan, x, st) || choose(d, rt, &b, x, st)) goto done;
+    if (forward_stream(is_step ? &few : rt, d->m, &b, &plan, x, st) || choose(d, &few, &b, x, st)) goto done;
     for (size_t i = 0; i < n; i++) d->cache.length[id[i]] = start[i] + length[i];
 done:
     arena_free(&memory);
@@ -95,7 +98,7 @@ ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, c
         if (length[s] <= d->cache.capacity[s])
             memcpy(d->history + d->cache.offset[s], tokens[s], length[s] * sizeof *d->history);
     }
-    feed(d, rt, d->n_seq, f.id, tokens, length, f.start, v, st);
+    feed(d, rt, 0, d->n_seq, f.id, tokens, length, f.start, v, st);
     arena_free(&f.memory);
     return st->code;
 }
@@ -116,7 +119,7 @@ ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *s
         f.tokens[n] = history + f.start[n];
         n++;
     }
-    if (n) feed(d, rt, n, f.id, f.tokens, f.length, f.start, v, st);
+    if (n) feed(d, rt, 1, n, f.id, f.tokens, f.length, f.start, v, st);
     arena_free(&f.memory);
     return st->code;
 }

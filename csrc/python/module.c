@@ -58,7 +58,7 @@ static ps_code poll_signals(void *ctx, ps_status *st) {
 
 void core_begin(core_call *c, PyObject *module, thread_pool *p) {
     const module_state *s = module_state_of(module);
-    c->rt = (runtime){s->blas, p, s->kind, poll_signals, c};
+    c->rt = (runtime){.blas = s->blas, .pool = p, .kind = s->kind, .poll = poll_signals, .poll_ctx = c};
     c->last = now();
     c->stopped = 0;
     c->thread = PyEval_SaveThread();
