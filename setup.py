@@ -32,10 +32,14 @@ def flags():
     compile_ += ["-Wno-psabi"]  # 64-byte vectors never cross a function that is not inlined
     if sys.platform.startswith("linux"):
         link += ["-lpthread", "-ldl"]
-    compile_ += ["-O0", "-g3"] if flag("DEBUG") else ["-O3", "-g1"]
+    sanitizers = os.environ.get("POWERSTEER_SANITIZE")
+    if flag("DEBUG"):
+        compile_ += ["-O0", "-g3"]
+    else:  # instrumented kernels take minutes to compile with -O3
+        compile_ += ["-O1" if sanitizers else "-O3", "-g1"]
     if flag("WERROR"):
         compile_ += ["-Werror"]
-    if sanitizers := os.environ.get("POWERSTEER_SANITIZE"):
+    if sanitizers:
         compile_ += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
         compile_ += ["-Wno-maybe-uninitialized"]  # GCC, where code is instrumented, sees what is not there
         link += [f"-fsanitize={sanitizers}"]

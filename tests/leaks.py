@@ -58,17 +58,19 @@ def operations() -> dict[str, Callable[[int], object]]:
         raise AssertionError("a token beyond the vocabulary was taken")
 
     def abandoned(i: int) -> None:
-        next(iter(model.generate(PROMPT, 5, stream=True)))
+        next(iter(model.generate(PROMPT, max_new_tokens=5, stream=True)))
 
     return {
         "load and forward": lambda i: ps.load("demo")(PROMPT),
         "jacobian": lambda i: model.jacobian(PROMPT, i % 3, 3) @ np.ones((model.d_model, 2), np.float32),
         "svd": lambda i: J.svd(3, seed=i),
         "refused": refused,
-        "steered generation": lambda i: model.steered(vec.relative(0.1)).generate([PROMPT, "Q:"], 3),
+        "steered generation": lambda i: model.steered(vec.relative(0.1)).generate([PROMPT, "Q:"], max_new_tokens=3),
         "abandoned stream": abandoned,
         "interrupted svd": lambda i: interrupted(lambda: model.jacobian(long, 0, 4).svd(12, tol=1e-6), 0.001 + i % 20 / 1000),
-        "interrupted generation": lambda i: interrupted(lambda: model.generate([long] * 4, 8, stop=[]), 0.001 + i % 20 / 1000),
+        "interrupted generation": lambda i: interrupted(
+            lambda: model.generate([long] * 4, max_new_tokens=8, stop=[]), 0.001 + i % 20 / 1000
+        ),
     }
 
 

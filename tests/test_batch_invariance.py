@@ -168,5 +168,5 @@ def test_the_public_calls(instructions, dtype, rng):
         alone = model.generate([prompt], steer=[steer[2 + i]], seed=[9 + i], **options)[0]
         assert alone.tokens.tolist() == out[i].tokens.tolist()
     vectors = [v for v in steer if v is not None]
-    few, all_ = (ps.effects(model, prompts[2:4], v, scales=1.0, max_new_tokens=2, random=0) for v in (vectors[:1], vectors))
+    few, all_ = (ps.effects(model, prompts[2:4], v, scales=1.0, max_new_tokens=2, n_random=0) for v in (vectors[:1], vectors))
     assert [(e.kl_end, e.kl_continuation, e.text) for e in few] == [(e.kl_end, e.kl_continuation, e.text) for e in all_ if e.vector == 0]

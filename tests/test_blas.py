@@ -65,7 +65,7 @@ def test_numpys_own_library_is_left_alone():
 
 def test_a_user_may_name_kernels_and_library():
     info = _core32.blas_info()
-    named = python("import powersteer; print(powersteer._core32.blas_info()['path'])", POWERSTEER_OPENBLAS=info["path"] + ":scipy_")
+    named = python("import powersteer; print(powersteer._core._core32.blas_info()['path'])", POWERSTEER_OPENBLAS=info["path"] + ":scipy_")
     assert named.stdout.strip() == info["path"]
     wrong = python("import powersteer", POWERSTEER_OPENBLAS="/no/such/library.so")
     assert "NotFound" in wrong.stderr and "/no/such/library.so" in wrong.stderr
@@ -74,8 +74,9 @@ def test_a_user_may_name_kernels_and_library():
 
 
 def test_threads_from_the_environment():
-    assert python("from powersteer import _blas; print(_blas.default_threads())", POWERSTEER_NUM_THREADS="3").stdout.strip() == "3"
-    assert "POWERSTEER_NUM_THREADS" in python("from powersteer import _blas; _blas.default_threads()", POWERSTEER_NUM_THREADS="0").stderr
+    script = "from powersteer._core.blas import default_threads; print(default_threads())"
+    assert python(script, POWERSTEER_NUM_THREADS="3").stdout.strip() == "3"
+    assert "POWERSTEER_NUM_THREADS" in python(script, POWERSTEER_NUM_THREADS="0").stderr
 
 
 def test_show_config(capsys):
@@ -87,7 +88,7 @@ def test_show_config(capsys):
 
 @pytest.mark.parametrize("kind", _core32.instruction_sets())
 def test_an_instruction_set_is_forced(kind):
-    script = "import powersteer; powersteer.show_config(); print('core64', powersteer._blas._core64.instruction_set())"
+    script = "import powersteer; powersteer.show_config(); print('core64', powersteer._core._core64.instruction_set())"
     printed = dict(line.split(maxsplit=1) for line in python(script, POWERSTEER_CPU=kind, OPENBLAS_CORETYPE="").stdout.splitlines())
     assert printed["instruction_set"].strip() == printed["core64"] == kind
     if "sse4.2" in _core32.cpu_features():
@@ -95,7 +96,7 @@ def test_an_instruction_set_is_forced(kind):
 
 
 def test_the_best_instruction_set_is_in_use_by_itself():
-    script = "import powersteer as ps; print(ps._blas._core32.instruction_set(), ps._blas._core64.instruction_set())"
+    script = "import powersteer as ps; print(ps._core._core32.instruction_set(), ps._core._core64.instruction_set())"
     assert python(script, POWERSTEER_CPU="").stdout.split() == [_core32.instruction_sets()[-1]] * 2
 
 

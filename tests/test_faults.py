@@ -92,7 +92,7 @@ class Everything:
         return r.S, r.U, r.Vh, r.residuals
 
     def power(self):
-        r = self.J.svd(2, "power", tol=1.0, iterations=2)
+        r = self.J.svd(2, method="power", tol=1.0, iterations=2)
         return r.S, r.U, r.Vh, r.residuals
 
     def matrix_svd(self):
@@ -100,7 +100,7 @@ class Everything:
         return r.S, r.U, r.Vh
 
     def generate(self):
-        out = self.steered.generate(PROMPTS, 3, temperature=1.1, top_k=50, top_p=0.9, seed=5, stop=[])
+        out = self.steered.generate(PROMPTS, max_new_tokens=3, temperature=1.1, top_k=50, top_p=0.9, seed=5, stop=[])
         return [g.tokens for g in out]
 
 

@@ -1,4 +1,4 @@
-"""The kernel of products with a stored weight, by every kind of instruction that this machine has, against NumPy."""
+"""Products with a stored weight, with every instruction set that this machine has, against NumPy."""
 
 import ctypes
 
@@ -8,8 +8,8 @@ from c_core import DTYPES, Core
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 3}  # csrc/ops/spec.h
-SCRATCH = 36 * 1024 + 64
+TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 3}  # csrc/kernels/weight.h
+SCRATCH = 36 * 1024 + 64  # csrc/kernels/gemm_packed.h
 
 
 class Call(ctypes.Structure):
@@ -23,7 +23,7 @@ class Call(ctypes.Structure):
 
 @pytest.fixture(scope="module", params=list(DTYPES))
 def core(request, tmp_path_factory):
-    return Core(tmp_path_factory.mktemp("tile"), request.param)
+    return Core(tmp_path_factory.mktemp("gemm_packed"), request.param)
 
 
 def stored(values, kind):
@@ -36,7 +36,7 @@ def stored(values, kind):
 
 
 def laid_out(array, layout):
-    """The (K, N) array in memory some way: a view."""
+    """The (K, N) array with this layout in memory."""
     K, N = array.shape
     if layout == "k":
         return np.ascontiguousarray(array.T).T
@@ -74,4 +74,4 @@ def test_products(core, data):
                     None if bias is None else bias.ctypes.data, add, Y.ctypes.data, Y.shape[1])  # fmt: skip
         core.lib.gemm_packed(instructions, ctypes.byref(call), scratch.ctypes.data_as(ctypes.c_void_p))
         assert (np.abs(Y[:, :N] - want) <= 4 * np.finfo(core.dtype).eps * np.sqrt(K + 1) * bound).all()
-        assert np.array_equal(Y[:, N:], before[:, N:])  # nothing beyond the columns is touched
+        assert np.array_equal(Y[:, N:], before[:, N:])  # nothing beyond the columns is written

@@ -24,7 +24,7 @@ PROMPTS = [[1, 7, 3, 250, 40, 7], [9, 8], list(range(40))]
 def everything(model):
     """A bit of each kind of work; as bytes, so that equal means equal bits."""
     J = model.jacobian(PROMPTS, 0, 2)
-    sampled = model.generate(PROMPTS, 6, temperature=1.2, seed=3, stop=[])
+    sampled = model.generate(PROMPTS, max_new_tokens=6, temperature=1.2, seed=3, stop=[])
     parts = [*model(PROMPTS), J.dense(), J.T @ np.ones(J.shape[0]), J.svd(k=3).Vh, *(out.tokens for out in sampled)]
     return [np.asarray(part).tobytes() for part in parts]
 

@@ -1,4 +1,4 @@
-"""The vector exponential, by every kind of instruction that this machine has, against NumPy in float64."""
+"""The vectorised exponential, with every instruction set that this machine has, against NumPy in extended precision."""
 
 import ctypes
 
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 @pytest.fixture(scope="module", params=list(DTYPES))
 def core(request, tmp_path_factory):
-    return Core(tmp_path_factory.mktemp("exponential"), request.param)
+    return Core(tmp_path_factory.mktemp("vexp"), request.param)
 
 
 def by(core, instructions, x):
     y = np.empty_like(x)
-    core.lib.exponential(instructions, ctypes.c_size_t(len(x)), core.pointer(x), core.pointer(y))
+    core.lib.vexp(instructions, ctypes.c_size_t(len(x)), core.pointer(x), core.pointer(y))
     return y
 
 

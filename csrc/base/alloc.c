@@ -3,7 +3,7 @@
 #ifdef PS_FAULTS
 #include <stdatomic.h>
 
-/* The one state of the core, in this build only: which allocation fails is a matter of the process. */
+/* The core's only static state, and in this build only: counters of the whole process. */
 atomic_long faults_at, faults_n, faults_live;
 
 void faults_arm(long n) {
@@ -28,5 +28,5 @@ void ps_free(void *p) {
     free(p);
 }
 #else
-typedef int alloc_is_empty; /* ISO C wants something in a file */
+typedef int alloc_is_empty; /* ISO C forbids an empty file */
 #endif

@@ -1,5 +1,5 @@
-/* The core's allocations: malloc, calloc and free. With -DPS_FAULTS (setup.py: POWERSTEER_FAULTS=1) one of them can be
- * made to fail and those that live are counted, for tests/test_faults.py; the bindings' allocations then count, too. */
+/* The core's allocator: malloc, calloc and free. With -DPS_FAULTS (setup.py: POWERSTEER_FAULTS=1) a chosen allocation
+ * fails and live blocks are counted, for tests/test_faults.py; python/faults.h counts the bindings' allocations as well. */
 #ifndef PS_ALLOC_H
 #define PS_ALLOC_H
 #include <stdlib.h>
@@ -9,13 +9,10 @@ void *ps_malloc(size_t bytes);
 void *ps_calloc(size_t n, size_t item);
 void ps_free(void *p); /* accepts NULL */
 
-/* The n-th allocation from now on fails, once; 0: none. */
-void faults_arm(long n);
-/* Allocations since faults_arm, and blocks not freed. */
-long faults_made(void);
-long faults_alive(void);
-/* Counts an allocation that somebody else makes: 1 if it is to fail. */
-int faults_due(void);
+void faults_arm(long n);  /* the n-th allocation from now on fails, once; 0: none */
+long faults_made(void);   /* allocations since faults_arm */
+long faults_alive(void);  /* blocks that are not freed */
+int faults_due(void);     /* counts an allocation made elsewhere; 1 if it must fail */
 #else
 #define ps_malloc malloc
 #define ps_calloc calloc

@@ -38,7 +38,7 @@ ps_code arena_make(arena *a, const arena_slice *table, size_t n, ps_status *st) 
     size_t total;
     if (arena_bytes(table, n, &total, st)) return st->code;
     char *base = ps_malloc(total);
-    if (!base) return ps_fail(st, PS_ERR_MEMORY, "out of memory: %zu bytes asked for", total);
+    if (!base) return ps_fail(st, PS_ERR_MEMORY, "out of memory: %zu bytes requested", total);
     a->base = base;
     a->bytes = total;
     char *p = base + (ALIGN - (uintptr_t)base % ALIGN) % ALIGN;

@@ -1,4 +1,4 @@
-/* Sizes table -> one allocation -> named slices.
+/* Several buffers in one allocation, made from a table of their sizes.
  *
  *   real *q, *k; int *pos;
  *   arena_slice table[] = {SLICE(q, R, C), SLICE(k, R, C), SLICE(pos, R)};
@@ -6,7 +6,7 @@
  *   ...
  *   arena_free(&arena);                                             // accepts a zeroed arena
  *
- * Every slice starts on a 64-byte boundary. A size of 0 gives a valid pointer to nothing. */
+ * Every slice starts on a 64-byte boundary. A slice of size 0 has a valid pointer that must not be read. */
 #ifndef PS_ARENA_H
 #define PS_ARENA_H
 #include <stddef.h>
@@ -35,12 +35,13 @@ typedef struct {
 ps_code arena_bytes(const arena_slice *table, size_t n, size_t *bytes, ps_status *st);
 /* Allocates (uninitialised) and sets the slots. On failure nothing is allocated and the slots are untouched. */
 ps_code arena_make(arena *a, const arena_slice *table, size_t n, ps_status *st);
-/* For makers that can also say their size: bytes NULL is arena_make; else what it would allocate is added to *bytes. */
+/* bytes NULL: arena_make. Otherwise allocates nothing and adds arena_bytes to *bytes; a and the slots stay untouched. So
+ * one table both makes a struct's buffers and counts them. */
 ps_code arena_make_or_count(arena *a, const arena_slice *table, size_t n, size_t *bytes, ps_status *st);
-void arena_free(arena *a);
+void arena_free(arena *a); /* accepts a zeroed arena and leaves one */
 
-/* out = a*b, refusing overflow: every product of sizes that becomes an address or an allocation goes through here
- * or through arena_bytes. */
+/* *out = a b, or PS_ERR_OVERFLOW. Every product of sizes that becomes an address or an allocation is formed here or in
+ * arena_bytes. */
 ps_code size_mul(size_t a, size_t b, size_t *out, ps_status *st);
 
 #endif

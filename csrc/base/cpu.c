@@ -9,7 +9,7 @@ cpu_isa cpu_best(void) {
     return PLAIN;
 }
 
-const char *cpu_name(cpu_isa kind) {
+const char *cpu_name(cpu_isa isa) {
     static const char *const names[] = {[PLAIN] = "portable", [AVX2] = "avx2", [AVX512] = "avx512"};
-    return names[kind];
+    return names[isa];
 }

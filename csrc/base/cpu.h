@@ -1,5 +1,5 @@
-/* Instruction sets that a kernel is compiled for beside the plain one, chosen at run time: functions of TARGET_AVX2 and
- * TARGET_AVX512, listed in the order of `instructions`. HAS_TARGETS: 0 where there is only the plain one. */
+/* The instruction sets that kernels are compiled for; one is chosen at run time. A function marked TARGET_AVX2 or
+ * TARGET_AVX512 may use that set; tables of kernels are indexed by cpu_isa. HAS_TARGETS is 0 where only PLAIN exists. */
 #ifndef PS_CPU_H
 #define PS_CPU_H
 
@@ -13,7 +13,7 @@ typedef enum { PLAIN, AVX2, AVX512 } cpu_isa;
 #define HAS_TARGETS 0
 #endif
 
-cpu_isa cpu_best(void);               /* the last that the machine has */
-const char *cpu_name(cpu_isa kind); /* as POWERSTEER_CPU spells it */
+cpu_isa cpu_best(void);            /* the last that this machine has */
+const char *cpu_name(cpu_isa isa); /* as POWERSTEER_CPU spells it */
 
 #endif

@@ -1,4 +1,4 @@
-/* float16 and bfloat16 to float, without tables or branches, so that loops over them vectorise. */
+/* float16 and bfloat16 to float, exactly, without tables or branches, so that loops over them vectorise. */
 #ifndef PS_HALF_H
 #define PS_HALF_H
 #include <stdint.h>
@@ -10,8 +10,8 @@ static inline float bits_to_float(uint32_t bits) {
     return out;
 }
 
-/* Shift exponent and mantissa into a float's place and rebias by a multiplication, which also normalises the numbers
- * that are normal in half; subnormal ones are built by a subtraction from 0.5. */
+/* Normal numbers: shift exponent and mantissa to a float's positions and correct the bias by a multiplication.
+ * Subnormal numbers: put the mantissa under the exponent of 0.5 and subtract 0.5. The sign is added last. */
 static inline float half_to_float(uint16_t h) {
     uint32_t w = (uint32_t)h << 16, sign = w & 0x80000000u, twice = w + w, bits;
     float normal = bits_to_float((twice >> 4) + (0xE0u << 23)) * 0x1.0p-112f;

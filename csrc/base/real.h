@@ -1,5 +1,6 @@
 /* The scalar of the core. The core is compiled twice from the same sources: float (_core32) and, with
- * -DPS_DOUBLE, double (_core64). Nothing outside this file may depend on which of the two it is. */
+ * -DPS_DOUBLE, double (_core64). Code outside this
+ * file should hold for both; where it cannot, it tests PS_DOUBLE or REAL_SIZE. */
 #ifndef PS_REAL_H
 #define PS_REAL_H
 #include <float.h>
@@ -20,5 +21,6 @@ typedef float real;
 #define REAL_MAX FLT_MAX
 #define FN(name) name##f
 #endif
+_Static_assert(sizeof(real) == REAL_SIZE, "the size for the preprocessor is that of the type");
 
 #endif

@@ -1,11 +1,13 @@
-/* Sums over a row. Sixteen partial sums let the compiler use vector registers without reordering licences
- * (no fast-math), and round less than one running sum. */
+/* Reductions of a row. Sixteen partial sums fill vector registers without -ffast-math, since their order is written
+ * here, and round less than one running sum. The order does not depend on the instruction set. */
 #ifndef PS_REDUCE_H
 #define PS_REDUCE_H
 #include "base/real.h"
 
 enum { WIDTH = 16 };
+_Static_assert((WIDTH & (WIDTH - 1)) == 0, "reduce_total halves it");
 
+/* The sum of the partial sums, by halves */
 static inline real reduce_total(const real *acc) {
     real t[WIDTH];
     for (int j = 0; j < WIDTH; j++) t[j] = acc[j];
@@ -32,7 +34,7 @@ static inline real reduce_dot(size_t n, const real *x, const real *y) {
     return reduce_total(acc);
 }
 
-/* sum w x y, w NULL: 1 */
+/* sum of w x y; w NULL: 1 */
 static inline real reduce_dot3(size_t n, const real *w, const real *x, const real *y) {
     if (!w) return reduce_dot(n, x, y);
     real acc[WIDTH] = {0};
@@ -49,7 +51,7 @@ static inline real reduce_max(size_t n, const real *x) { /* n >= 1 */
     return m;
 }
 
-/* 1 if every element is a number: x - x is 0, or NaN for NaN and infinities */
+/* 1 if every element is finite: x - x is 0, or NaN where x is NaN or infinite */
 static inline int reduce_finite(size_t n, const real *x) {
     real acc[WIDTH] = {0};
     size_t i = 0;

@@ -2,7 +2,7 @@
 
 /* Philox 2x64-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"): ten rounds
  *   (x0, x1) <- (hi(M x0) ^ key ^ x1, lo(M x0)),   key += W
- * of the block (counter, stream) under the key seed. */
+ * on the block (counter, stream), with the seed as the first key. */
 static const uint64_t M = 0xD2B74407B1CE6E93u, W = 0x9E3779B97F4A7C15u;
 static const double TWO_PI = 6.283185307179586;
 

@@ -1,5 +1,5 @@
-/* Counter-based random numbers: the n-th draw of stream (seed, stream) is a pure function of the three, so any
- * number of threads and any order of work give the same values. State is the caller's. */
+/* Counter-based random numbers: a draw is a function of (seed, stream, counter) alone, so that any number of threads and
+ * any order of work give the same values. The state belongs to the caller. */
 #ifndef PS_RNG_H
 #define PS_RNG_H
 #include "base/real.h"

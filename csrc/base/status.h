@@ -1,5 +1,5 @@
-/* Error codes and their message. The core never prints, exits or aborts: a function that can fail returns 0
- * or a ps_code (non-zero) and leaves a sentence in the caller's ps_status. */
+/* Error codes and their message. The core never prints, exits or aborts: a function that can fail returns PS_OK = 0, or
+ * another ps_code and writes a sentence to the caller's ps_status. */
 #ifndef PS_STATUS_H
 #define PS_STATUS_H
 
@@ -8,9 +8,9 @@ typedef enum {
     PS_ERR_MEMORY,      /* an allocation failed */
     PS_ERR_VALUE,       /* an argument is outside its domain */
     PS_ERR_OVERFLOW,    /* a product of sizes does not fit */
-    PS_ERR_NONFINITE,   /* NaN or infinity where a number is needed */
-    PS_ERR_INTERRUPTED, /* the caller's poll asked to stop */
-    PS_ERR_CALLBACK,    /* a callback of the caller failed; the caller knows why */
+    PS_ERR_NONFINITE,   /* NaN or infinity where a finite number is needed */
+    PS_ERR_INTERRUPTED, /* the caller's poll requested a stop */
+    PS_ERR_CALLBACK,    /* a callback of the caller failed, and has recorded why */
     PS_ERR_SYSTEM       /* the operating system refused (threads, dlopen) */
 } ps_code;
 

@@ -6,24 +6,24 @@
 #include <unistd.h>
 #include "base/alloc.h"
 
-/* How long a thread looks for news before it sleeps: longer than the gaps between the operations of one forward pass, as
- * waking costs tens of microseconds on either side. */
+/* How long a thread spins before it sleeps: longer than the gaps between the operations of one forward pass, because
+ * waking costs both sides tens of microseconds. */
 static const long SPIN_NANOSECONDS = 200 * 1000;
 
 struct thread_pool {
     int n_threads;          /* the caller's included */
-    int n_workers;          /* started ones, <= n_threads - 1 */
+    int n_workers;          /* threads that have started, <= n_threads - 1 */
     pthread_t *workers;     /* (n_threads - 1) */
-    _Atomic long owner;     /* pid whose threads these are; 0: not started; -1: being started */
-    atomic_flag busy;       /* a caller is inside thread_pool_run with the workers */
+    _Atomic long owner;     /* process that the threads belong to; 0: not started; -1: being started */
+    atomic_flag busy;       /* a caller of thread_pool_run has the workers */
     pthread_mutex_t lock;   /* guards the two conditions */
     pthread_cond_t start, done;
-    atomic_uint generation; /* counts runs: workers wake when it moves */
-    atomic_int asleep;      /* workers that wait for `start`, or are about to */
-    atomic_int waiting;     /* the caller waits for `done`, or is about to */
+    atomic_uint generation; /* number of runs so far: workers start when it changes */
+    atomic_int asleep;      /* workers that wait for `start` or are about to */
+    atomic_int waiting;     /* 1 while the caller waits for `done` or is about to */
     atomic_int stop;
     atomic_int running;     /* workers that have not finished this run */
-    atomic_size_t next;     /* next task to hand out */
+    atomic_size_t next;     /* the first task that no worker has taken */
     size_t n;
     thread_pool_task task;
     void *ctx;
@@ -32,7 +32,7 @@ struct thread_pool {
 typedef struct {
     thread_pool *p;
     int worker;
-    unsigned seen;
+    unsigned seen; /* generation of its last run */
 } worker_arg;
 
 void part(size_t total, size_t n, size_t i, size_t *begin, size_t *end) {
@@ -49,6 +49,7 @@ static inline void relax(void) {
 #endif
 }
 
+/* Takes and runs tasks until none is left. */
 static void drain(thread_pool *p, int worker) {
     for (;;) {
         size_t i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
@@ -57,35 +58,38 @@ static void drain(thread_pool *p, int worker) {
     }
 }
 
-/* Looks at `news` for a while; whether it came. */
-static int spin(int (*news)(thread_pool *, unsigned), thread_pool *p, unsigned seen) {
+/* Spins until ready() is true or SPIN_NANOSECONDS have passed; returns whether it became true. */
+static int spin(int (*ready)(thread_pool *, unsigned), thread_pool *p, unsigned seen) {
     struct timespec from, now;
     clock_gettime(CLOCK_MONOTONIC, &from);
     do {
         for (int i = 0; i < 16; i++) {
-            if (news(p, seen)) return 1;
+            if (ready(p, seen)) return 1;
             relax();
         }
         clock_gettime(CLOCK_MONOTONIC, &now);
     } while ((now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec < SPIN_NANOSECONDS);
-    return news(p, seen);
+    return ready(p, seen);
 }
 
-/* Sleeps until there is news. `sleepers` is raised before the last look, and who has news looks at it after telling: in
- * sequential consistency one of the two sees the other. */
-static void sleep_until(int (*news)(thread_pool *, unsigned), thread_pool *p, unsigned seen, pthread_cond_t *condition, atomic_int *sleepers) {
+/* Sleeps until ready() is true. The sleeper raises `sleepers` and then tests ready(); the other side makes ready() true and
+ * then tests `sleepers` in wake(). With sequential consistency at least one of the two sees the other's write, so that
+ * no wake-up is lost. */
+static void sleep_until(int (*ready)(thread_pool *, unsigned), thread_pool *p, unsigned seen, pthread_cond_t *condition,
+                        atomic_int *sleepers) {
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(sleepers, 1);
-    while (!news(p, seen)) pthread_cond_wait(condition, &p->lock);
+    while (!ready(p, seen)) pthread_cond_wait(condition, &p->lock);
     atomic_fetch_sub(sleepers, 1);
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Wakes the threads that sleep_until has put to sleep. ready() is true already. */
 static void wake(thread_pool *p, pthread_cond_t *condition, atomic_int *sleepers) {
     if (!atomic_load(sleepers)) return;
-    pthread_mutex_lock(&p->lock); /* who has raised `sleepers` waits by now */
+    pthread_mutex_lock(&p->lock); /* a thread that has raised `sleepers` holds the lock until it waits */
     pthread_mutex_unlock(&p->lock);
-    pthread_cond_broadcast(condition); /* unlocked, so that nobody wakes up to wait for the lock */
+    pthread_cond_broadcast(condition); /* without the lock, so that a woken thread does not wait for it */
 }
 
 static int is_started(thread_pool *p, unsigned seen) { return atomic_load(&p->generation) != seen || atomic_load(&p->stop); }
@@ -108,16 +112,16 @@ static void *worker_main(void *arg) {
     }
 }
 
-/* Starts the workers in this process. Fewer than asked for is not an error: the caller does the rest. */
+/* Starts the workers in this process. If fewer threads can be started, the caller and those there are share the tasks. */
 static void start_workers(thread_pool *p) {
-    pthread_mutex_init(&p->lock, NULL); /* after fork() the old ones may be held by threads that no longer exist */
+    pthread_mutex_init(&p->lock, NULL); /* after fork() threads that no longer exist may hold the old lock */
     pthread_cond_init(&p->start, NULL);
     pthread_cond_init(&p->done, NULL);
     atomic_store(&p->running, 0);
     atomic_store(&p->asleep, 0);
     atomic_store(&p->waiting, 0);
     p->n_workers = 0;
-    sigset_t all, old; /* signals belong to the caller's threads */
+    sigset_t all, old; /* workers block every signal: the caller's threads handle them */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (p->n_workers < p->n_threads - 1) {
@@ -146,7 +150,8 @@ static int acquire(thread_pool *p) {
 }
 
 ps_code thread_pool_create(thread_pool **out, int threads, ps_status *st) {
-    if (threads < 1 || threads > 4096) return ps_fail(st, PS_ERR_VALUE, "threads must be between 1 and 4096, got %d", threads);
+    if (threads < 1 || threads > MAX_THREADS)
+        return ps_fail(st, PS_ERR_VALUE, "threads must be between 1 and %d, got %d", MAX_THREADS, threads);
     thread_pool *p = ps_calloc(1, sizeof *p);
     pthread_t *workers = ps_calloc((size_t)threads, sizeof *workers);
     if (!p || !workers) {
@@ -163,7 +168,7 @@ ps_code thread_pool_create(thread_pool **out, int threads, ps_status *st) {
 
 void thread_pool_free(thread_pool *p) {
     if (!p) return;
-    if (atomic_load(&p->owner) == (long)getpid()) { /* in a forked child there is nobody to join */
+    if (atomic_load(&p->owner) == (long)getpid()) { /* in a forked child the threads do not exist */
         atomic_store(&p->stop, 1);
         wake(p, &p->start, &p->asleep);
         for (int i = 0; i < p->n_workers; i++) pthread_join(p->workers[i], NULL);

@@ -13,10 +13,10 @@
 #endif
 
 #ifndef PS_BLAS_MAX
-#define PS_BLAS_MAX INT_MAX /* the largest size the library takes; tests make it small */
+#define PS_BLAS_MAX INT_MAX /* the largest size that the library takes; tests make it small */
 #endif
 
-enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* CBLAS's numbers */
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* of CBLAS's enums */
 
 #ifdef PS_DOUBLE
 #define CBLAS(f) "cblas_d" f
@@ -26,7 +26,7 @@ enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* CBLAS's numbers */
 
 typedef void gemm_fn(int order, int ta, int tb, int M, int N, int K, real alpha, const real *A, int lda, const real *B,
                      int ldb, real beta, real *C, int ldc);
-/* Fortran; the last argument is the hidden length of jobz, which compilers pass and ignore */
+/* Fortran: every argument by address; the last one is the hidden length of jobz, which compilers pass and ignore */
 typedef void gesdd_fn(const char *jobz, const int *m, const int *n, double *A, const int *lda, double *s, double *U,
                       const int *ldu, double *Vt, const int *ldvt, double *work, const int *lwork, int *iwork, int *info,
                       size_t jobz_length);
@@ -58,7 +58,8 @@ static void library_symbol(void *h, const char *name, void *slot) {
 #define RTLD_NODELETE 0
 #endif
 static void *library_open(const char *path, ps_status *st) {
-    /* LOCAL: nobody else's symbols are touched. NODELETE: the library's threads and fork handlers outlive any handle. */
+    /* LOCAL keeps its symbols apart from those of other copies. NODELETE, because its fork handlers stay registered after
+     * dlclose. */
     void *h = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!h) {
         const char *why = dlerror();
@@ -73,7 +74,7 @@ static void library_symbol(void *h, const char *name, void *slot) {
 }
 #endif
 
-/* Sets *slot to the function prefix+name, or to NULL */
+/* Sets *slot to the address of the function prefix+name, NULL if there is none. */
 static void find(const blas *b, const char *prefix, const char *name, void *slot) {
     char full[128];
     int n = snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -81,6 +82,7 @@ static void find(const blas *b, const char *prefix, const char *name, void *slot
     if (n > 0 && (size_t)n < sizeof full) library_symbol(b->library, full, slot);
 }
 
+/* Fills in the functions of the library that is open. */
 static ps_code bind(blas *b, const char *path, const char *prefix, ps_status *st) {
     text_fn *config, *corename;
     threads_fn *set_num_threads;
@@ -129,7 +131,7 @@ void blas_close(blas *b) {
 const char *blas_config(const blas *b) { return b->config; }
 const char *blas_corename(const blas *b) { return b->corename; }
 
-/* Where the library cannot go: nothing to sum over, or a leading dimension beyond its integers. */
+/* For what the library does not take: K = 0, or a leading dimension beyond its int. */
 static void gemm_plain(int ta, int tb, size_t M, size_t N, size_t K, real alpha, const real *A, size_t lda,
                        const real *B, size_t ldb, real beta, real *C, size_t ldc) {
     for (size_t i = 0; i < M; i++)
@@ -170,8 +172,8 @@ ps_code small_svd(const blas *b, size_t m, size_t n, double *A, double *U, doubl
     if (!r) return PS_OK;
     if (m > INT_MAX || n > INT_MAX)
         return ps_fail(st, PS_ERR_OVERFLOW, "an SVD of %zu x %zu is beyond LAPACK's integers", m, n);
-    /* LAPACK sees columns where we have rows: it factors A' (n, m) = V S U', and its column-major V and U' are our
-     * row-major Vt and U. */
+    /* LAPACK is column-major and so reads the row-major A (m, n) as A' (n, m). It returns A' = V S U' with V and U' by
+     * columns, which by rows are Vt and U. */
     rows = (int)n, cols = (int)m, small = (int)r;
     b->dgesdd("S", &rows, &cols, A, &rows, s, Vt, &rows, U, &small, &best, &lwork, &small, &info, 1);
     if (info || !(best >= 1 && best < INT_MAX))

@@ -1,15 +1,20 @@
-/* The body of gemm_packed.c for one instruction set: VECTOR bytes a vector, tiles of MR rows x NV vectors, TARGET. */
+/* The packed gemm for one instruction set, TARGET: vectors of VECTOR bytes, a microkernel of MR rows by NR columns, which are
+ * NV vectors. Included by gemm_packed.c once for each. */
 #include "kernels/simd.h"
 
 enum { OF(NR) = NV * VECTOR / sizeof(real) }; /* columns of a panel */
+_Static_assert(MR <= MAX_MR && (MR == 6 || MR == 14), "the scratch holds the rows, microkernel_rows has a case for each");
+_Static_assert(GEMM_COLUMNS % OF(NR) == 0, "whole panels");
+_Static_assert(PANEL_REALS >= GEMM_KC * OF(NR), "the panels hold at least one");
 
-/* Y(r, PANEL) = [Y +] X(r, K) P(K, PANEL) + bias. r is a constant after inlining, the sums stay in registers. */
+/*  Y (r, NR) = [Y +] X (r, K) P (K, NR) + bias,  r <= MR
+ * X has row stride LDX. r is a constant after inlining, so that the sums stay in registers. */
 TARGET static ALWAYS void OF(microkernel)(const size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y,
                                       size_t ldy) {
     OF(simd) sum[MR][NV];
     for (size_t i = 0; i < r; i++)
         for (size_t v = 0; v < NV; v++) sum[i][v] = (OF(simd)){0};
-    for (size_t i = 0; i < r; i++) { /* ready when the sums are */
+    for (size_t i = 0; i < r; i++) { /* in the cache by the time the sums are complete */
         __builtin_prefetch(Y + i * ldy, 1);
         __builtin_prefetch(Y + i * ldy + OF(NR) - 1, 1);
     }
@@ -33,6 +38,7 @@ TARGET static ALWAYS void OF(microkernel)(const size_t r, size_t K, const real *
     }
 }
 
+/* The microkernel for r rows */
 TARGET static void OF(microkernel_rows)(size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y,
                                     size_t ldy) {
 #define CASE(n) \
@@ -48,7 +54,7 @@ TARGET static void OF(microkernel_rows)(size_t r, size_t K, const real *X, const
 
 typedef void OF(loader)(const void *, size_t, OF(simd) *);
 
-/* One panel's columns n0..n0+n of the rows k0..k0+K of B -> P(K, PANEL), zeros in the missing columns. */
+/* Packs columns n0..n0+n, n <= NR, of rows k0..k0+K of B -> P (K, NR), with zeros in the missing columns. */
 TARGET static ALWAYS void OF(pack_any)(const gemm_call *c, real (*one)(const void *, ptrdiff_t), size_t k0, size_t K, size_t n0,
                                        size_t n, real *P) {
     for (size_t k = 0; k < K; k++)
@@ -57,7 +63,7 @@ TARGET static ALWAYS void OF(pack_any)(const gemm_call *c, real (*one)(const voi
                 j < n ? one(c->data, (ptrdiff_t)(k0 + k) * c->k_stride + (ptrdiff_t)(n0 + j) * c->n_stride) : 0;
 }
 
-/* `count` whole panels of a B that is contiguous along n: row by row, so that memory is read in long runs */
+/* Packs `count` whole panels of a B that is contiguous along n, row by row, so that memory is read in long runs. */
 TARGET static ALWAYS void OF(pack_straight)(const gemm_call *c, OF(loader) *load, size_t item, size_t k0, size_t K, size_t n0,
                                             size_t count, real *P) {
     for (size_t k = 0; k < K; k++) {
@@ -71,7 +77,7 @@ TARGET static ALWAYS void OF(pack_straight)(const gemm_call *c, OF(loader) *load
     }
 }
 
-/* One whole panel of a B that is contiguous along k */
+/* Packs one whole panel of a B that is contiguous along k, in blocks that are transposed in registers. */
 TARGET static ALWAYS void OF(pack_transposed)(const gemm_call *c, OF(loader) *load, real (*one)(const void *, ptrdiff_t),
                                           size_t item, size_t k0, size_t K, size_t n0, real *P) {
     size_t whole = K - K % OF(WIDTH);
@@ -88,7 +94,7 @@ TARGET static ALWAYS void OF(pack_transposed)(const gemm_call *c, OF(loader) *lo
     OF(pack_any)(c, one, k0 + whole, K - whole, n0, OF(NR), P + whole * OF(NR));
 }
 
-/* Columns n0..n1 of the rows k0..k0+K of B -> panels P(panel, K, PANEL) */
+/* Packs columns n0..n1 of rows k0..k0+K of B -> P (panels, K, NR). */
 TARGET static ALWAYS void OF(pack_type)(const gemm_call *c, OF(loader) *load, real (*one)(const void *, ptrdiff_t), size_t item,
                                         size_t k0, size_t K, size_t n0, size_t n1, real *P) {
     size_t whole = (n1 - n0) / OF(NR), rest = (n1 - n0) % OF(NR);
@@ -110,7 +116,7 @@ TARGET static void OF(pack)(const gemm_call *c, size_t k0, size_t K, size_t n0, 
     }
 }
 
-/* The last columns: a panel that is not full goes through a buffer. */
+/* The product with the last panel, of which only n < NR columns exist, by way of a buffer. */
 TARGET static void OF(edge)(size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y, size_t ldy,
                             size_t n) {
     real part[MR * OF(NR)];
@@ -120,6 +126,8 @@ TARGET static void OF(edge)(size_t r, size_t K, const real *X, const real *P, co
             Y[i * ldy + j] = part[i * OF(NR) + j] + (add ? Y[i * ldy + j] : bias ? bias[j] : 0);
 }
 
+/* The whole product, in the blocks of BLIS: as many panels as fit are packed, then the rows of X pass in nearly equal
+ * micro-tiles of at most MR rows, each multiplied with every panel. P: scratch, panels first, then the rows of X. */
 TARGET static void OF(product)(const gemm_call *c, real *P) {
     real *X = P + PANEL_REALS;
     size_t tiles = (c->M + MR - 1) / MR, depth = GEMM_KC, width = PANEL_REALS / depth / OF(NR) * OF(NR);

@@ -1,40 +1,44 @@
 #include "kernels/gemm_packed.h"
 #include <string.h>
 
-/* Reals of the panels at a time: they stay in the L2 cache. LDX: from row to row of the tile's part of X, which is copied
- * so that the kernel knows the stride and no two rows compete for a place in the L1 cache. */
+/* PANEL_REALS: reals of the packed panels, 128 KiB of floats, which stay in the L2 cache. MR: rows of a microkernel, at most
+ * MAX_MR; with NV vectors their sums, an operand and the panel's vectors fill the registers (PLAIN: those of NEON). LDX:
+ * row stride of the MR rows of X, which are copied: the stride is then a constant, and not a power of two, with which the
+ * rows would compete for the same lines of the L1 cache. */
 enum { PANEL_REALS = 32 * 1024, LDX = GEMM_KC + 16, MAX_MR = 14 };
+enum { CACHE_LINE = 64 };
+_Static_assert(GEMM_SCRATCH >= PANEL_REALS + MAX_MR * LDX + CACHE_LINE / REAL_SIZE, "the panels, the rows of X, the alignment");
 
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
-#define OF(name) PASTE(name, KIND)
+#define OF(name) PASTE(name, ISA)
 
-#define KIND plain
+#define ISA plain
 #define TARGET
 #define VECTOR 16
 #define MR 6
 #define NV 4
 #include "kernels/gemm_microkernel.h"
-#undef KIND
+#undef ISA
 #undef TARGET
 #undef VECTOR
 #undef MR
 #undef NV
 
 #if HAS_TARGETS
-#define KIND avx2
+#define ISA avx2
 #define TARGET TARGET_AVX2
 #define VECTOR 32
 #define MR 6
 #define NV 2
 #include "kernels/gemm_microkernel.h"
-#undef KIND
+#undef ISA
 #undef TARGET
 #undef VECTOR
 #undef MR
 #undef NV
 
-#define KIND avx512
+#define ISA avx512
 #define TARGET TARGET_AVX512
 #define VECTOR 64
 #define MR 14
@@ -45,7 +49,7 @@ enum { PANEL_REALS = 32 * 1024, LDX = GEMM_KC + 16, MAX_MR = 14 };
 #define product_avx2 product_plain
 #endif
 
-/* Nothing to sum over. */
+/* Whether there is nothing to sum; then writes the result, which is the bias. */
 static int is_empty(const gemm_call *c) {
     if (c->K) return !c->M || !c->N;
     for (size_t m = 0; !c->add && m < c->M; m++)
@@ -53,10 +57,11 @@ static int is_empty(const gemm_call *c) {
     return 1;
 }
 
-/* the panels begin on a cache line */
-static real *aligned(real *scratch) { return (real *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); }
+/* The panels begin on a cache line. */
+static real *aligned(real *scratch) { return (real *)(((uintptr_t)scratch + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1)); }
 
-void gemm_packed(cpu_isa kind, const gemm_call *c, real *scratch) {
-    static void (*const products[])(const gemm_call *, real *) = {product_plain, product_avx2, product_avx512};
-    if (!is_empty(c)) products[kind](c, aligned(scratch));
+void gemm_packed(cpu_isa isa, const gemm_call *c, real *scratch) {
+    static void (*const products[])(const gemm_call *, real *) = {
+        [PLAIN] = product_plain, [AVX2] = product_avx2, [AVX512] = product_avx512};
+    if (!is_empty(c)) products[isa](c, aligned(scratch));
 }

@@ -1,4 +1,4 @@
-/* The body of gemv.c for one instruction set: VECTOR bytes a vector, TARGET. */
+/* The kernel of gemv.c for one instruction set, TARGET, with vectors of VECTOR bytes. Included once for each. */
 #include "kernels/simd.h"
 
 typedef void OF(weight_loader)(const void *, size_t, OF(simd) *);

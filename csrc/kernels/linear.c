@@ -24,8 +24,8 @@ void weight_row(const weight *W, size_t o, real *out) {
 
 static wtype real_type(void) { return sizeof(real) == 4 ? W_F32 : W_F64; }
 
-/* How the BLAS can read W: 'o', element (o,i) at p[o*ld + i]; 'i', at p[i*ld + o]; 0, not at all. It takes reals, without
- * groups, of unit stride one way and a positive stride that is no overlap the other. */
+/* How the BLAS can read W in place: 'o', element (o,i) at p[o*ld + i]; 'i', at p[i*ld + o]; 0: it cannot. It takes one group
+ * of reals with unit stride one way and, the other way, a positive stride that does not make rows overlap. */
 static char in_place_layout(const weight *W) {
     if (W->type != real_type() || W->group != W->n_out) return 0;
     if (W->in_stride == 1 && W->out_stride >= (ptrdiff_t)W->n_in) return 'o';
@@ -35,28 +35,30 @@ static char in_place_layout(const weight *W) {
 
 size_t linear_scratch(const weight *W) { return W->data ? GEMM_SCRATCH : 0; }
 
+/* Address of element (o, i) */
 static const void *element(const weight *W, size_t o, size_t i) {
     static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
+    _Static_assert(sizeof item / sizeof *item == W_BF16 + 1, "a size for every wtype");
     return (const char *)W->data + (row_offset(W, o) + (ptrdiff_t)i * W->in_stride) * (ptrdiff_t)item[W->type];
 }
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* end of the run of outputs from o that lie at one stride, cut at `end` */
+/* End of o's group, at most `end`: the outputs up to there lie at one stride. */
 static size_t run_end(const weight *W, size_t o, size_t end) { return smaller((o / W->group + 1) * W->group, end); }
 
 typedef struct {
     const runtime *rt;
-    size_t M, ld_in, ld_out, rows, cols; /* the grid of tasks: rows x cols parts of the result */
+    size_t M, ld_in, ld_out, rows, cols; /* the result is shared out as a grid of rows x cols parts, a task each */
     const real *in, *bias;
     real *out, *scratch, beta;
     size_t scratch_stride;
     const weight *W;
-    char layout; /* linear_t: as the BLAS reads W, 0: as gemm_packed.h does */
+    char layout; /* linear_t: how the BLAS reads W, 0: gemm_packed.h reads it */
 } product;
 
-enum { CHUNKS = 4 }; /* tasks a thread: none waits long for one that was held up */
-enum { COLUMNS = 32 }; /* of the result, that tasks do not divide: whole panels of gemm_packed.h */
+enum { CHUNKS = 4 };   /* tasks for each thread, so that one delayed thread does not hold up the others */
+enum { COLUMNS = GEMM_COLUMNS }; /* tasks begin at multiples of this many columns */
 
 static int is_gemv(const runtime *rt, const weight *W, size_t M) {
     return rt->few_rows && M <= GEMV_MAX_ROWS && W->in_stride == 1 && W->group == W->n_out;
@@ -71,11 +73,11 @@ static void gemv_task(void *ctx, size_t task, int worker) {
     n0 *= COLUMNS;
     n1 = smaller(n1 * COLUMNS, W->n_out);
     if (n1 > n0)
-        gemv(p->rt->kind, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
+        gemv(p->rt->isa, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
                p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
 }
 
-/* The part of the (M, N) result that is the task's. */
+/* The task's part of the (M, N) result: m rows from m0, columns n0..n1. Returns 0 if it is empty. */
 static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t *m, size_t *n0, size_t *n1) {
     part(p->M, p->rows, task / p->cols, m0, m);
     part((N + COLUMNS - 1) / COLUMNS, p->cols, task % p->cols, n0, n1);
@@ -94,7 +96,7 @@ static void linear_task(void *ctx, size_t task, int worker) {
     real *Y = p->out + m0 * p->ld_out;
     for (size_t a = n0, b; a < n1; a = b) {
         b = run_end(W, a, n1);
-        gemm_packed(p->rt->kind, &(gemm_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
+        gemm_packed(p->rt->isa, &(gemm_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
                           .k_stride = W->in_stride, .n_stride = W->out_stride, .bias = p->bias ? p->bias + a : NULL,
                           .Y = Y + a, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
@@ -114,7 +116,7 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
     }
     for (size_t a = 0, b; a < W->n_out; a = b) {
         b = run_end(W, a, W->n_out);
-        gemm_packed(p->rt->kind, &(gemm_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
+        gemm_packed(p->rt->isa, &(gemm_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
                           .data = element(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride,
                           .add = a || p->beta != 0, .Y = X, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
@@ -122,24 +124,26 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
 
 static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
 
-/* Rows up to which linear_t is faster by gemm_packed.h than by the BLAS; measured. */
-static size_t gemm_packed_max_rows(cpu_isa kind) { return kind == AVX512 ? 192 : 0; }
+/* Rows up to which gemm_packed.h computes linear_t faster than the BLAS, as measured. */
+static size_t gemm_packed_max_rows(cpu_isa isa) { return isa == AVX512 ? 192 : 0; }
 
-/* Splits an (M, N) result over the threads. A part of m x n reads (and packs) m rows of the activations and n columns
- * of the weight: rows*N + cols*M in all; gemm_packed.h packs the weight alone, and turning or widening it is dearer. */
+/* Shares an (M, N) result out to the threads. A part of m x n reads m rows of activations and n columns of the weight. Summed
+ * over the grid each column of the weight is read `rows` times and each row of activations `cols` times, so the cost is
+ * rows N + cols M. gemm_packed.h packs the weight for every part, transposing or widening it, which costs about three
+ * times a read. */
 static void run_grid(product *p, size_t N, thread_pool_task task) {
     size_t threads = (size_t)thread_pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
     if (operations(p) < THREAD_POOL_WORTH) threads = 1;
     p->rows = 1, p->cols = smaller(threads, panels);
     for (size_t rows = 1; rows <= threads; rows++) {
         size_t cols = threads / rows, cost = rows * N * (p->layout ? 1 : 3) + cols * p->M;
-        if (threads % rows || (rows > 1 && rows > p->M / 4) || cols > panels) continue; /* no slivers */
+        if (threads % rows || (rows > 1 && rows > p->M / 4) || cols > panels) continue; /* at least 4 rows a part */
         if (!best || cost < best) best = cost, p->rows = rows, p->cols = cols;
     }
     thread_pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
 }
 
-/* Rows at a time, so that a product of any size stops within RUNTIME_SLICE operations. */
+/* Rows of one slice of a product. Between slices it polls, about every RUNTIME_SLICE operations. */
 static size_t rows_at_a_time(const product *p) {
     double rows = 2 * RUNTIME_SLICE / ((double)p->W->n_out * (double)p->W->n_in);
     return rows < 256 ? 256 : rows < (double)p->M ? (size_t)rows : p->M;
@@ -149,7 +153,7 @@ static void run_by_rows(product *p, size_t N, thread_pool_task task) {
     size_t all = p->M, step = rows_at_a_time(p);
     for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
         p->M = all - m < step ? all - m : step;
-        p->layout = task == linear_t_task && p->M > gemm_packed_max_rows(p->rt->kind) ? in_place_layout(p->W) : 0;
+        p->layout = task == linear_t_task && p->M > gemm_packed_max_rows(p->rt->isa) ? in_place_layout(p->W) : 0;
         run_grid(p, N, task);
         p->in += p->M * p->ld_in;
         p->out += p->M * p->ld_out;

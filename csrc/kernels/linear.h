@@ -1,24 +1,25 @@
-/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, any strides. No second copy of the model
- * exists.
+/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, with any strides. Elements are widened as
+ * they are read, so that the model is in memory once.
  *
- * linear, which the forward pass is made of, sums in one order (gemm_packed.h) whatever the number of rows and threads, so that a
- * row's result has the same bits alone and among others. It uses gemv.h for few rows and gemm_packed.h for many. linear_t, the
- * transpose, goes through the BLAS where that is faster, and promises no such thing. */
+ * linear, used by the forward pass, sums an element in the one order of gemm_packed.h for any number of rows and threads: a row's
+ * result has the same bits alone and in any batch. It calls gemv.h for few rows, gemm_packed.h for many. linear_t, used by
+ * derivatives, calls the BLAS where that is faster, and its bits may depend on the number of rows. */
 #ifndef PS_LINEAR_H
 #define PS_LINEAR_H
 #include "kernels/runtime.h"
 #include "kernels/weight.h"
 
-/* Reals of scratch a worker that linear and linear_t need for W; 0 if it is absent. */
+/* Reals of scratch that each worker of linear and linear_t needs for W; 0 if W is absent. */
 size_t linear_scratch(const weight *W);
 
-/* Y(M, n_out) = X(M, n_in) W' + bias. ldx, ldy: row strides. scratch: (threads, scratch_stride). */
+/*  Y (M, n_out) = X (M, n_in) W' + bias
+ * ldx, ldy: row strides. bias (n_out), NULL: 0. scratch (threads, scratch_stride), scratch_stride >= linear_scratch(W). */
 void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight *W, const real *bias,
             real *Y, size_t ldy, real *scratch, size_t scratch_stride);
-/* X(M, n_in) = beta X + Y(M, n_out) W: the transpose of linear. beta is 0 or 1. */
+/* The transpose:  X (M, n_in) = beta X + Y (M, n_out) W,  beta 0 or 1. With beta = 0, X is not read. */
 void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
               real *X, size_t ldx, real *scratch, size_t scratch_stride);
-/* out(n_in) = row o of W, widened */
+/* out (n_in) = row o of W, widened to real */
 void weight_row(const weight *W, size_t o, real *out);
 
 #endif

@@ -1,6 +1,6 @@
-/* Vectors of VECTOR bytes by the compiler's own extension, loaded from a weight as stored. A vector longer than the
- * machine's is several registers. To be included once for each VECTOR; OF(name) makes the names differ. Functions are
- * to be inlined into one that names its instruction set, which is TARGET. */
+/* Vectors of VECTOR bytes by the compiler's vector extension, loaded from a weight of any type. A vector longer than the
+ * processor's takes several registers. Included once for each VECTOR; OF(name) makes the names differ. Every function
+ * must be inlined into one that has TARGET, its instruction set. */
 #include <string.h>
 #include "base/half.h"
 #include "kernels/weight.h"
@@ -13,6 +13,12 @@
 #endif
 #define WIDTH_ ((int)OF(WIDTH))
 #define ALWAYS inline __attribute__((always_inline))
+#define PRAGMA(text) _Pragma(#text)
+#ifdef __SANITIZE_ADDRESS__
+#define UNROLL(n) /* every access is instrumented: unrolled, gemv.c takes many minutes to compile */
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
 #define LOAD(name, type, p) \
     type name;              \
     memcpy(&name, p, sizeof name)
@@ -37,7 +43,7 @@ TARGET static ALWAYS void OF(simd_bf16)(const void *p, size_t i, OF(simd) *out) 
     OF(words) w = __builtin_convertvector(h, OF(words)) << 16;
     *out = __builtin_convertvector((OF(floats))w, OF(simd));
 }
-/* float16 in the upper half of each word, the lower one 0: half.h, on vectors */
+/* half_to_float of half.h on a vector: each word holds a float16 in its upper half and 0 in the lower one */
 TARGET static ALWAYS OF(simd) OF(f16_of)(OF(words) w) {
     OF(words) sign = w & 0x80000000u, twice = w + w;
     OF(floats) normal = (OF(floats))((twice >> 4) + (0xE0u << 23)) * 0x1.0p-112f;
@@ -57,7 +63,7 @@ typedef int64_t OF(indices) __attribute__((vector_size(VECTOR)));
 typedef int32_t OF(indices) __attribute__((vector_size(VECTOR)));
 #endif
 
-/* A LANE x LANE block, transposed in registers: step s exchanges the off-diagonal blocks of size s. */
+/* Rows a and b, s apart: exchanges the elements of a in columns with bit s set with those of b in columns without. */
 TARGET static ALWAYS void OF(exchange)(OF(simd) *a, OF(simd) *b, int s) {
     OF(simd) x = *a, y = *b;
 #define LOW(j, s) ((j) & (s) ? WIDTH_ + (j) - (s) : (j))
@@ -95,15 +101,16 @@ TARGET static ALWAYS void OF(exchange)(OF(simd) *a, OF(simd) *b, int s) {
 #undef STEP
 }
 
+/* Transposes a WIDTH x WIDTH block in registers: step s exchanges the off-diagonal blocks of size s. */
 TARGET static ALWAYS void OF(transpose)(OF(simd) *rows) {
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int s = 1; s < WIDTH_; s *= 2)
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int i = 0; i < WIDTH_; i++)
             if (!(i & s)) OF(exchange)(&rows[i], &rows[i + s], s);
 }
 
-/* element i of a weight of any type, converted */
+/* Element i of a weight of any type, converted to real */
 #ifndef PS_SIMD_ONE
 #define PS_SIMD_ONE
 static inline real one_f32(const void *p, ptrdiff_t i) { return (real)((const float *)p)[i]; }

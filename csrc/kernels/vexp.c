@@ -4,8 +4,9 @@
 #ifdef PS_DOUBLE
 static inline double one(double x) { return exp(x); }
 #else
-/* x = n ln 2 + r with |r| <= ln(2)/2, ln 2 in two parts so that r is exact; exp(x) = 2^n exp(r), exp(r) by its Taylor
- * polynomial economised on that interval (Cephes' expf, S. Moshier). No branch: compilers turn a loop of it into vectors. */
+/*  exp(x) = 2^n exp(r),  x = n ln 2 + r,  |r| <= ln(2)/2
+ * ln 2 is split in two parts so that r is exact. exp(r) is the polynomial of Cephes' expf (S. Moshier): Taylor's, economised
+ * on that interval. There is no branch, so that a loop of it vectorises. */
 static inline __attribute__((always_inline)) float one(float x) {
     x = x < -87.3f ? -87.3f : x > 89.0f ? 89.0f : x; /* n in -126..128 */
     float shifted = x * 1.44269504088896341f + 0x1.8p23f, n = shifted - 0x1.8p23f; /* rounded to an integer */
@@ -19,7 +20,7 @@ static inline __attribute__((always_inline)) float one(float x) {
     p = p * (r * r) + r + 1;
     uint32_t bits;
     memcpy(&bits, &shifted, 4);
-    bits = (bits + 126) << 23; /* 2^(n-1), 0 for -126: n is in the low bits of `shifted` */
+    bits = (bits + 126) << 23; /* 2^(n-1), 0 for n = -126: the low bits of `shifted` hold n */
     float power;
     memcpy(&power, &bits, 4);
     return p * power * 2;
@@ -38,7 +39,7 @@ TARGET_AVX512 static void avx512(size_t n, const real *x, real *y) { BODY }
 #define avx512 plain
 #endif
 
-void vexp(cpu_isa kind, size_t n, const real *x, real *y) {
-    static void (*const kinds[])(size_t, const real *, real *) = {plain, avx2, avx512};
-    kinds[kind](n, x, y);
+void vexp(cpu_isa isa, size_t n, const real *x, real *y) {
+    static void (*const kernels[])(size_t, const real *, real *) = {[PLAIN] = plain, [AVX2] = avx2, [AVX512] = avx512};
+    kernels[isa](n, x, y);
 }

@@ -1,5 +1,5 @@
-/* Packed sequences: there is no padding. Row r of a batch is one token; it knows its sequence and its absolute
- * position. A subset names some of the rows, e.g. those a Jacobian's target needs. */
+/* Packed sequences, without padding. A row of a batch is one token with its absolute position; the rows of a sequence follow
+ * each other. A subset is a selection of the rows, for example those of a Jacobian's target. */
 #ifndef PS_BATCH_H
 #define PS_BATCH_H
 #include <stddef.h>
@@ -9,7 +9,7 @@
 typedef struct {
     size_t n_seq, n_rows;
     size_t *row0;       /* (n_seq + 1) first row of each sequence */
-    int *id;            /* (n_seq) the caller's number of the sequence: cache and steering know it by this */
+    int *id;            /* (n_seq) the caller's number of the sequence, used by the cache and by interventions */
     int *token, *pos;   /* (n_rows) */
     size_t max_keys;    /* largest position + 1 */
     real *cosine, *sine; /* (n_rope, n_rows, rope_dim/2) */
@@ -24,14 +24,15 @@ typedef struct {
     arena memory;
 } subset;
 
-/* Sequence s holds tokens[s][0..length[s]) at positions start[s].. (start NULL: 0). id NULL: 0, 1, ...
- * PS_ERR_VALUE: a token outside the vocabulary, an empty sequence, a position beyond n_ctx. */
+/* Sequence s has the tokens tokens[s][0..length[s]) at positions start[s].. (start NULL: 0). id NULL: 0, 1, ... All are copied.
+ * PS_ERR_VALUE: a token outside the vocabulary, an empty sequence, a position beyond n_ctx. PS_ERR_MEMORY, PS_ERR_OVERFLOW. */
 ps_code batch_make(batch *b, const spec *m, size_t n_seq, const int *const *tokens, const size_t *length,
                    const size_t *start, const int *id, ps_status *st);
 void batch_free(batch *b); /* accepts a zeroed batch */
 
-/* positions[s][0..n[s]) of sequence s, strictly ascending; positions NULL: every row. */
+/* positions[s][0..n[s]) of sequence s, strictly ascending; positions NULL: every row. PS_ERR_VALUE: a position outside its
+ * sequence, out of order, or none at all. */
 ps_code subset_make(subset *q, const batch *b, const int *const *positions, const size_t *n, ps_status *st);
-void subset_free(subset *q);
+void subset_free(subset *q); /* accepts a zeroed subset */
 
 #endif

@@ -6,7 +6,7 @@
 
 int block_shares_norm(const spec *m, size_t layer) { return m->parallel && !m->layer[layer].norm2.present; }
 
-/* Scratch of a worker for the weights of every layer. */
+/* Reals of scratch that each worker needs for any weight of the model */
 static size_t panel_stride(const spec *m) {
     size_t most = 0;
     for (size_t l = 0; l < m->n_layers; l++) {
@@ -71,7 +71,7 @@ ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, int threa
 
 void sweep_scratch_free(sweep_scratch *s) { arena_free(&s->memory); }
 
-/* ---- the parts as rowwise.h wants them ---- */
+/* ---- arguments of the ops ---- */
 
 static norm_rows norm_of(const spec *m, const norm *w, real *xhat, real *r, const size_t *map, size_t n_t, size_t n,
                          double scale) {
@@ -79,7 +79,7 @@ static norm_rows norm_of(const spec *m, const norm *w, real *xhat, real *r, cons
                        .bias = w->bias, .xhat = xhat, .r = r, .map = map, .n_t = n_t, .n = n, .scale = (real)scale};
 }
 
-/* qk-norm of n_heads heads: a norm a head, or one over all of them */
+/* qk-norm of n_heads heads: one for each head, or one over all */
 static norm_rows head_norm_of(const spec *m, const norm *w, size_t n_heads, real *xhat, real *r, const size_t *map,
                               size_t n_t, size_t n) {
     norm_rows a = norm_of(m, w, xhat, r, map, n_t, n, 1);
@@ -104,6 +104,7 @@ static attention attention_of(const spec *m, size_t layer, size_t n_seq, const a
 
 /* ---- forward ---- */
 
+/* s->attn = attn_out of x, resid_pre. Leaves norm1's output in s->normed. */
 static void attn_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
                          block_scratch *s, const real *x) {
     const layer_spec *y = &m->layer[layer];
@@ -146,7 +147,7 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
     }
 }
 
-/* x: resid_mid, or resid_pre in a parallel block; leaves down_proj in s->mlp */
+/* s->mlp = down_proj. x: resid_mid, or resid_pre in a parallel block */
 static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, size_t n, tape *t, block_scratch *s, const real *x) {
     const layer_spec *y = &m->layer[layer];
     size_t C = m->d_model, F = m->d_ff;
@@ -210,7 +211,7 @@ static void lin_t(const block_call *c, size_t rows, const real *Y, const weight 
     linear_t(c->rt, rows, Y, W->n_out, W, beta, X, W->n_in, c->s->panel, c->s->panel_stride);
 }
 
-/* The taped attention, with the subset's queries gathered to s->heads if they are not all. */
+/* The taped attention with the queries of the subset, which are copied to s->taped_q unless they are all. */
 static attention taped_attention(const block_call *c) {
     const batch *b = c->b;
     size_t W = c->m->n_heads * c->m->head_dim, WKV = c->m->n_kv_heads * c->m->head_dim;
@@ -227,7 +228,7 @@ static attention taped_attention(const block_call *c) {
     return attention_of(c->m, c->layer, b->n_seq, c->s->seq, q, c->q->pos, c->s->head_scratch, c->s->head_stride);
 }
 
-/* s * post(x) of the branch in x (n_t, Q, C) */
+/* resid_scale * post(x) of a branch, in place in x (n_t, Q, C): jvp, or vjp if transposed */
 static void post_rows(const block_call *c, const norm *w, real *xhat, real *r, real *x, int transposed) {
     if (w->present) {
         norm_rows p = norm_of(c->m, w, xhat, r, c->q->row, c->n_t, c->q->n, c->m->resid_scale);
@@ -245,7 +246,7 @@ void block_post_mlp_vjp(const block_call *c) {
     post_rows(c, &c->m->layer[c->layer].post2, c->t->xhat_m, c->t->r_m, c->s->mlp, 1);
 }
 
-/* qk-norm and rotation of dq (n_t, Q, W) and dk (n_t, n, WKV); the transpose takes them in the other order */
+/* qk-norm, then rotation, of dq (n_t, Q, W) and dk (n_t, n, WKV), in place; the transpose is the transposes in the other order. */
 static void transform_heads(const block_call *c, int transposed) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
@@ -278,7 +279,7 @@ void block_attn_jvp(const block_call *c) {
     }
     lin(c, c->n_t * n, in, &y->k, s->dk);
     lin(c, c->n_t * n, in, &y->v, s->dv);
-    if (Q != n) { /* keys and values of every row, queries of the rows that are wanted */
+    if (Q != n) { /* keys and values of every row, queries of the subset */
         rowwise_gather(c->n_t, n, Q, c->q->row, C, in, s->attn);
         in = s->attn;
     }

@@ -1,4 +1,4 @@
-/* Keys and values of the tokens seen so far, per layer and sequence, after qk-norm and rotation. Key j is position j. */
+/* Keys (after qk-norm and rotation) and values of the tokens so far, by layer and sequence. Key j is position j. */
 #ifndef PS_CACHE_H
 #define PS_CACHE_H
 #include "model/batch.h"
@@ -12,12 +12,13 @@ typedef struct {
     arena memory;
 } cache;
 
+/* capacity[s] <= n_ctx, copied. */
 ps_code cache_make(cache *c, const spec *m, size_t n_seq, const size_t *capacity, ps_status *st);
 void cache_free(cache *c); /* accepts a zeroed cache */
-/* Rows of sequence id, layer l. */
+/* The rows (capacity, width) of sequence id in layer l */
 static inline real *cache_k(const cache *c, size_t l, size_t id) { return c->k + (l * c->total + c->offset[id]) * c->width; }
 static inline real *cache_v(const cache *c, size_t l, size_t id) { return c->v + (l * c->total + c->offset[id]) * c->width; }
-/* Writes the batch's k, v (n_rows, width) of layer l at their positions; the caller has checked the capacity. */
+/* Writes k and v (n_rows, width) of the batch in layer l at their positions. The caller checks the capacity. */
 void cache_write(cache *c, size_t l, const batch *b, const real *k, const real *v);
 
 #endif

@@ -27,7 +27,7 @@ void decoder_free(decoder *d) {
     arena_free(&d->memory);
 }
 
-/* Logits at the last row of each sequence of the batch, and the next tokens. x (n_rows, C) is destroyed. */
+/* Logits of the last row of each sequence of the batch, and the next tokens. x (n_rows, C) is overwritten. */
 static ps_code choose(decoder *d, const runtime *rt, const batch *b, real *x, ps_status *st) {
     size_t C = d->m->d_model, V = d->m->n_vocab;
     for (size_t i = 0; i < b->n_seq; i++) memmove(x + i * C, x + (b->row0[i + 1] - 1) * C, C * sizeof(real));
@@ -42,15 +42,16 @@ static ps_code choose(decoder *d, const runtime *rt, const batch *b, real *x, ps
     return st->code;
 }
 
-/* Whether a sequence that grows from `from` to `to` tokens passes a change of a rotary table. */
+/* Whether a rotary table changes when a sequence grows from `from` to `to` tokens. */
 static int rotation_changes(const spec *m, size_t from, size_t to) {
     for (size_t t = 0; t < m->n_rope; t++)
         if (m->rope[t].long_inv_freq && from <= m->rope[t].long_after && to > m->rope[t].long_after) return 1;
     return 0;
 }
 
-/* Sequences id[0..n) take tokens[i][0..length[i]). A step is bound by reading the weights, and so is the head: their few
- * rows are worth a kernel of their own. A prompt's are not: they have the bits of any other forward pass. */
+/* Appends tokens[i][0..length[i]) at position start[i] to sequence id[i], i < n, and chooses the next tokens. The time of a
+ * step is that of reading the weights, and so is the head's, which has one row a sequence: both use the kernel for few rows.
+ * A prompt does not: its activations have the bits of any other forward pass. */
 static ps_code feed(decoder *d, const runtime *rt, int is_step, size_t n, const int *id, const int *const *tokens,
                     const size_t *length, const size_t *start, const hooks *v, ps_status *st) {
     runtime few = *rt;
@@ -75,6 +76,7 @@ done:
     return st->code;
 }
 
+/* Arguments of feed */
 typedef struct {
     const int **tokens;
     size_t *length, *start;
@@ -111,7 +113,7 @@ ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *s
         size_t length = d->cache.length[s];
         int *history = d->history + d->cache.offset[s];
         if (d->next[s] < 0) continue;
-        if (length < d->cache.capacity[s]) history[length] = d->next[s]; /* feed refuses a full one */
+        if (length < d->cache.capacity[s]) history[length] = d->next[s]; /* feed refuses a full sequence */
         int again = rotation_changes(d->m, length, length + 1);
         f.id[n] = (int)s;
         f.start[n] = again ? 0 : length;

@@ -1,7 +1,7 @@
-/* Generation: several prompts continued together, one token each a step, through a KV cache. Each sequence has its own
- * random stream and its own interventions (by sequence number), so company does not change what it says. Where a rotary
- * table changes with the length (longrope), a sequence that grows past the change is run again from its start: the cache
- * never changes the result. */
+/* Generation: several prompts are continued together through a KV cache, one token each a step. Every sequence has its own
+ * random stream and its own interventions (by sequence number), so a sequence's tokens do not depend on the other
+ * sequences. Where a rotary table changes with the length (longrope), a sequence that grows past the change is computed
+ * again from its start, so that the result is that of a forward pass without a cache. */
 #ifndef PS_DECODER_H
 #define PS_DECODER_H
 #include "model/cache.h"
@@ -14,22 +14,23 @@ typedef struct {
     cache cache;
     sampling how;
     rng *streams;        /* (n_seq) */
-    int *next;           /* (n_seq) token to feed; -1: stopped */
-    int *history;        /* tokens in the cache, at cache.offset[s] */
+    int *next;           /* (n_seq) the token chosen last; -1: stopped */
+    int *history;        /* the tokens in the cache, sequence s's from cache.offset[s] */
     real *logits;        /* (n_seq, n_vocab) of the last step */
     arena memory;
 } decoder;
 
-/* capacity[s]: tokens sequence s may reach in all, at most n_ctx. d must be zeroed. */
+/* capacity[s]: the largest number of tokens of sequence s, prompt included, at most n_ctx, else PS_ERR_VALUE. seeds (n_seq). d
+ * must be zeroed, and freed also after an error. */
 ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capacity, const sampling *how,
                      const uint64_t *seeds, ps_status *st);
 void decoder_free(decoder *d); /* accepts a zeroed one */
 
-/* Runs tokens[s][0..length[s]) (the prompts) through the cache and chooses the first tokens. */
+/* Runs the prompts tokens[s][0..length[s]) through the model and chooses the first tokens, in d->next. */
 ps_code decoder_start(decoder *d, const runtime *rt, const int *const *tokens, const size_t *length, const hooks *v,
                       ps_status *st);
-/* Feeds the tokens chosen last and chooses the next. Sequences that are stopped are left out; PS_ERR_VALUE if one has
- * reached its capacity. The tokens are in d->next. */
+/* Appends the tokens chosen last and chooses the next, in d->next. Stopped sequences are left out. PS_ERR_VALUE if a sequence
+ * is at its capacity. After an error the sequences are as before the step. */
 ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *st);
 
 #endif

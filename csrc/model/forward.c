@@ -4,6 +4,7 @@
 #include "ops/rowwise.h"
 #include "base/reduce.h"
 
+/* x (n_rows, C) = token embeddings, scaled, plus position embeddings. row (C): scratch */
 static void embed(const spec *m, const batch *b, real *x, real *row) {
     size_t C = m->d_model;
     for (size_t r = 0; r < b->n_rows; r++) {
@@ -18,7 +19,7 @@ static void embed(const spec *m, const batch *b, real *x, real *row) {
 
 ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const forward_plan *plan, real *x, ps_status *st) {
     block_scratch s = {0};
-    tape once = {0}; /* of the layers that are not taped, one after the other */
+    tape once = {0}; /* for the layers that are not taped, one after the other: a forward pass writes to a tape in any case */
     if (block_scratch_make(&s, m, b, thread_pool_threads(rt->pool), st)) goto done;
     if (plan->first_taped > 0 && tape_make(&once, m, m->n_layers, b->n_rows, st)) goto done;
     embed(m, b, x, s.normed);
@@ -38,8 +39,8 @@ typedef struct {
     real *slope, *logits;
 } cap_task_ctx;
 
-/*  z -> c tanh(z/c)
- * dz -> (1 - tanh^2) dz */
+/*  logits = c tanh(s z / c)
+ * dlogits = s (1 - tanh^2) dz,  in place for one row */
 static void cap_row(void *ctx, size_t i, int worker) {
     const cap_task_ctx *c = ctx;
     size_t V = c->m->n_vocab;

@@ -1,6 +1,7 @@
 #include "model/hooks.h"
 #include <string.h>
 
+/* Whether the intervention adds its vector at this position of sequence id. */
 static int touches(const intervention *s, int id, int pos) {
     if (s->sequence >= 0 && s->sequence != id) return 0;
     for (size_t i = 0; i < s->n_ranges; i++)

@@ -1,4 +1,4 @@
-/* What happens at a site as the forward pass goes by: vectors are added, then the activation is copied out. */
+/* Hooks of the forward pass: at a site first vectors are added to the activation, then it is copied out. */
 #ifndef PS_HOOKS_H
 #define PS_HOOKS_H
 #include "model/batch.h"
@@ -7,7 +7,7 @@ typedef struct {
     size_t layer;
     site site;
     const real *vector; /* (C) */
-    int sequence;       /* batch.id it applies to, -1: every one */
+    int sequence;       /* the batch.id it applies to; -1: every sequence */
     size_t n_ranges;
     const int *ranges;  /* (n_ranges, 2) half-open ranges of absolute positions */
 } intervention;
@@ -25,7 +25,7 @@ typedef struct {
     size_t n_captures;
 } hooks;
 
-/* x (n_rows, C): the activation at the site */
+/* Runs the hooks of this layer and site on x (n_rows, C), the activation there. */
 void run_hooks(const hooks *v, size_t layer, site at, const batch *b, size_t C, real *x);
 
 #endif

@@ -1,14 +1,13 @@
-/* The Jacobian from one site of a prompt to one or several later ones, as linear operators on blocks of vectors.
+/* The Jacobian of one or several targets with respect to an earlier site of the same prompts: the tape that sweep.h reads.
  *
  * One vector v (C) is added to the source activation at every source row; a target is read at its own rows:
  *   site:       F(v) = activation at the target rows                       width C
  *   logits:     F(v) = logits at the target rows                           width n_vocab
  *   next token: J = D (dlogits - 1 p'dlogits), D = diag(sqrt p)            width n_vocab
- * Several prompts are packed sequences: rows are stacked, or averaged over each prompt's target rows (mean).
+ * For several prompts, which are packed sequences, the rows are stacked, or averaged over each prompt's target rows (mean).
  *
- * The forward pass is taped once, for all targets. A sweep hooks only the layers between source and target, and of the
- * last block only what the target rows need (its keys and values at all rows). Vectors for different targets go in one
- * sweep: forward, each is carried until its target is passed; backward, it is picked up there. */
+ * The forward pass is taped once for all targets. A product visits only the layers between source and target, and in the
+ * target's layer computes only the target rows, apart from keys and values, which all rows have. */
 #ifndef PS_JACOBIAN_H
 #define PS_JACOBIAN_H
 #include "model/forward.h"
@@ -17,14 +16,14 @@ typedef enum { TARGET_SITE, TARGET_LOGITS, TARGET_NEXT_TOKEN } target_kind;
 
 typedef struct {
     size_t layer;
-    site site;          /* of the last layer's RESID_POST unless kind is SITE */
+    site site;          /* the last layer's RESID_POST unless kind is TARGET_SITE */
     target_kind kind;
     int mean;
     subset at;          /* the target rows */
     size_t width;       /* C or n_vocab */
     size_t rows;        /* of J */
     real *base;         /* (at.n, width) the target at v = 0: activation, logits, or probabilities */
-    lm_head_tape head;     /* kind != SITE */
+    lm_head_tape lm_head; /* unless kind is TARGET_SITE */
     arena memory;
 } target;
 
@@ -36,8 +35,8 @@ typedef struct {
     subset all, source;
     size_t n_targets;
     target *targets;
-    size_t last_layer;  /* the deepest target's */
-    size_t first_taped; /* the source's own block is left out where the sweep starts behind it */
+    size_t last_layer;  /* of the deepest target */
+    size_t first_taped; /* see jacobian_first_taped */
     tape *tapes;        /* (last_layer + 1 - first_taped) */
     real source_norm;   /* mean 2-norm of the source activation over the source rows */
     arena memory;
@@ -45,10 +44,10 @@ typedef struct {
 
 typedef struct {
     target_kind kind;
-    size_t layer;       /* ignored unless kind is SITE */
+    size_t layer;       /* ignored unless kind is TARGET_SITE */
     site site;
     int mean;
-    const int *const *positions; /* (n_seq), ascending; NULL: every */
+    const int *const *positions; /* (n_seq), each ascending; NULL: all */
     const size_t *n_positions;
 } target_plan;
 
@@ -61,47 +60,19 @@ typedef struct {
     const target_plan *targets;
 } jacobian_plan;
 
-/* The caller has checked that the source comes before every target. j must be zeroed; free it also after an error. */
+/* The source must be before every target: the caller checks it. j must be zeroed, and freed also after an error. Nothing of
+ * `plan`, `tokens` and `steer` is kept. PS_ERR_VALUE (see batch.h), PS_ERR_NONFINITE, PS_ERR_MEMORY, PS_ERR_OVERFLOW,
+ * PS_ERR_INTERRUPTED. */
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
                       const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st);
 void jacobian_free(jacobian *j); /* accepts a zeroed one */
-size_t jacobian_bytes(const jacobian *j);
+size_t jacobian_bytes(const jacobian *j); /* held by it */
 
-/* A vector in a sweep: v (C) at the source, u (rows of its target) at the target. */
-typedef struct {
-    size_t target; /* index */
-    real *v, *u;
-} column;
-
-/* u = J v (or v = J'u) for n <= s->n_t columns, in any order: they are sorted here, deepest target first. */
-ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
-ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
-
-/* One sweep that every target reads on its way: u_i = J_i v for n <= s->n_t vectors v and all targets i.
- * columns (n_targets, n), those of target i from i n on; the v of target 0's are read. */
-ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st);
-
-/* How many vectors a sweep carries at a time: enough rows to fill a product, few enough to bound its scratch. */
-size_t jacobian_block(size_t n_rows, size_t n);
-/* The first layer that is taped: a source's own block is left out where the sweep starts behind it. */
+/* The first layer that is taped: the source's own, or the next where the source is behind all that the derivative reads. */
 size_t jacobian_first_taped(size_t layer, site at);
 
-/* Bytes that a computation would allocate, counted on the tables of sizes that allocate them. Of the batch only n_rows,
- * n_seq and max_keys count; the positions of rows, a few integers each, are neglected. */
-typedef struct {
-    size_t tape;   /* held by the Jacobian */
-    size_t record; /* buffers of the taped forward pass */
-    size_t sweep;  /* buffers and results of a sweep */
-} footprint;
-typedef struct {
-    size_t source_layer;
-    site source_site;
-    target_kind kind;
-    size_t target_layer; /* ignored unless kind is SITE */
-    size_t n_target;     /* target rows */
-    size_t n_columns;    /* vectors in a sweep */
-} footprint_plan;
-ps_code forward_footprint(const spec *m, const batch *shape, size_t n_logits, int threads, size_t *bytes, ps_status *st); /* adds */
-ps_code jacobian_footprint(const spec *m, const batch *shape, const footprint_plan *p, int threads, footprint *f, ps_status *st);
+/* Add the bytes of a target with n rows, and of the buffers of the forward pass over n rows that is taped for n_targets. */
+ps_code target_count(const spec *m, target_kind kind, size_t n, size_t *bytes, ps_status *st);
+ps_code record_count(const spec *m, size_t n, size_t n_targets, size_t *bytes, ps_status *st);
 
 #endif

@@ -4,24 +4,25 @@
 #include "base/reduce.h"
 
 enum {
-    PART = 16384, /* tokens of a row that are one task */
+    PART = 16384, /* tokens of a row in one task */
     BLOCK = 256,  /* tokens whose weights are computed together */
-    BINS = 512,   /* intervals of a histogram: four of doubles fit in a first-level cache beside a block */
-    RUNS = 64,    /* independent maxima */
-    GLANCE = 32,  /* tokens that are passed over together where none is wanted */
-    FEW = 48      /* tokens that are cheaper sorted than counted */
+    BINS = 512,   /* intervals of a histogram: four copies, 16 KiB of doubles, stay in the L1 cache beside a block */
+    RUNS = 64,    /* independent maxima, several vectors of them, so that none waits for the last comparison */
+    SCAN = 32,    /* tokens that are skipped together if none is in the bin */
+    FEW = 48      /* tokens below which insertion sort, at most FEW^2 / 2 moves, costs less than clearing and summing BINS bins */
 };
-static const double REACH = 32; /* what weighs less than exp(-REACH) needs no resolution of its own */
+_Static_assert(BINS <= UINT16_MAX && PART % BLOCK == 0, "a bin's number fits its type; a part is whole blocks");
+static const double REACH = 32; /* tokens of weight below exp(-REACH) share the last bin */
 
-/* How tokens are weighed: exp((logit - top) * rate), or 1 each. */
+/* The weight of a token: exp((logit - top) * rate), or 1 if equal. */
 typedef struct {
-    cpu_isa kind; /* that compute it */
+    cpu_isa isa; /* instruction set of the kernels */
     int equal;
     real top, rate;
 } scale;
 
-/* BINS intervals, the largest logits in the first: a logit is in floor((top - logit) / range * BINS), at most the last.
- * That falls with the logit, so that every token of a bin comes before every token of the next. */
+/* Weights of BINS intervals of logits, largest first: a logit is in bin floor((top - logit) / range * BINS), at most the last.
+ * The bin never falls as the logit falls, so every token of a bin is before every token of the next in the order. */
 typedef struct {
     real top, range;
     double weight[BINS];
@@ -29,52 +30,52 @@ typedef struct {
 
 static inline __attribute__((always_inline)) int bin_of(real logit, real top, real range) {
     real at = (top - logit) / range * BINS;
-    return (int)(at < BINS - 1 ? at : BINS - 1); /* the last for NaN: 0 / 0 or inf / inf */
+    return (int)(at < BINS - 1 ? at : BINS - 1); /* NaN, from 0 / 0 or inf / inf, goes to the last */
 }
 
-/* ---- what is done with every token of a row, by each kind of instructions */
+/* ---- operations on every token of a row, for each instruction set */
 
 typedef struct {
-    /* largest and smallest of n >= 1 */
+    /* the largest and the smallest of n >= 1 logits */
     void (*extremes)(size_t n, const real *x, real *top, real *low);
-    /* bins, and the arguments of the weights' exponentials */
-    void (*place)(const scale *by, size_t n, const real *logit, real top, real range, uint16_t *bins, real *arguments);
-    /* whether one of n bins is this one */
-    int (*holds)(size_t n, const uint16_t *bins, uint16_t bin);
+    /* the bins of n logits and the arguments of the exponentials in their weights */
+    void (*weigh)(const scale *by, size_t n, const real *logit, real top, real range, uint16_t *bins, real *arguments);
+    /* whether one of n bins is `bin` */
+    int (*contains)(size_t n, const uint16_t *bins, uint16_t bin);
 } kernels;
 
-#define KERNELS(NAME, TARGET)                                                                                       \
-    TARGET static void NAME##_extremes(size_t n, const real *x, real *top, real *low) {                             \
-        real t[RUNS], l[RUNS];                                                                                    \
-        size_t i = 0;                                                                                               \
-        for (int j = 0; j < RUNS; j++) t[j] = l[j] = x[0];                                                         \
-        for (; i + RUNS <= n; i += RUNS)                                                                          \
-            for (int j = 0; j < RUNS; j++) {                                                                       \
-                t[j] = x[i + j] > t[j] ? x[i + j] : t[j];                                                           \
-                l[j] = x[i + j] < l[j] ? x[i + j] : l[j];                                                           \
-            }                                                                                                       \
-        for (int j = 0; i < n; i++, j++) {                                                                          \
-            t[j] = x[i] > t[j] ? x[i] : t[j];                                                                       \
-            l[j] = x[i] < l[j] ? x[i] : l[j];                                                                       \
-        }                                                                                                           \
-        *top = t[0], *low = l[0];                                                                                   \
-        for (int j = 1; j < RUNS; j++) {                                                                           \
-            *top = t[j] > *top ? t[j] : *top;                                                                       \
-            *low = l[j] < *low ? l[j] : *low;                                                                       \
-        }                                                                                                           \
-    }                                                                                                               \
-    TARGET static void NAME##_place(const scale *by, size_t n, const real *logit, real top, real range,             \
-                                    uint16_t *bins, real *arguments) {                                              \
-        real from = by->top, rate = by->equal ? 0 : by->rate;                                                       \
-        for (size_t i = 0; i < n; i++) bins[i] = (uint16_t)bin_of(logit[i], top, range);                            \
-        for (size_t i = 0; i < n; i++) arguments[i] = (logit[i] - from) * rate;                                     \
-    }                                                                                                               \
-    TARGET static int NAME##_holds(size_t n, const uint16_t *bins, uint16_t bin) {                                  \
-        uint16_t any = 0;                                                                                           \
-        for (size_t i = 0; i < n; i++) any |= (uint16_t)(bins[i] == bin);                                           \
-        return any;                                                                                                 \
-    }                                                                                                               \
-    static const kernels NAME = {NAME##_extremes, NAME##_place, NAME##_holds};
+#define KERNELS(NAME, TARGET)                                                                           \
+    TARGET static void NAME##_extremes(size_t n, const real *x, real *top, real *low) {                 \
+        real t[RUNS], l[RUNS];                                                                          \
+        size_t i = 0;                                                                                   \
+        for (int j = 0; j < RUNS; j++) t[j] = l[j] = x[0];                                              \
+        for (; i + RUNS <= n; i += RUNS)                                                                \
+            for (int j = 0; j < RUNS; j++) {                                                            \
+                t[j] = x[i + j] > t[j] ? x[i + j] : t[j];                                               \
+                l[j] = x[i + j] < l[j] ? x[i + j] : l[j];                                               \
+            }                                                                                           \
+        for (int j = 0; i < n; i++, j++) {                                                              \
+            t[j] = x[i] > t[j] ? x[i] : t[j];                                                           \
+            l[j] = x[i] < l[j] ? x[i] : l[j];                                                           \
+        }                                                                                               \
+        *top = t[0], *low = l[0];                                                                       \
+        for (int j = 1; j < RUNS; j++) {                                                                \
+            *top = t[j] > *top ? t[j] : *top;                                                           \
+            *low = l[j] < *low ? l[j] : *low;                                                           \
+        }                                                                                               \
+    }                                                                                                   \
+    TARGET static void NAME##_weigh(const scale *by, size_t n, const real *logit, real top, real range, \
+                                    uint16_t *bins, real *arguments) {                                  \
+        real from = by->top, rate = by->equal ? 0 : by->rate;                                           \
+        for (size_t i = 0; i < n; i++) bins[i] = (uint16_t)bin_of(logit[i], top, range);                \
+        for (size_t i = 0; i < n; i++) arguments[i] = (logit[i] - from) * rate;                         \
+    }                                                                                                   \
+    TARGET static int NAME##_contains(size_t n, const uint16_t *bins, uint16_t bin) {                   \
+        uint16_t any = 0;                                                                               \
+        for (size_t i = 0; i < n; i++) any |= (uint16_t)(bins[i] == bin);                               \
+        return any;                                                                                     \
+    }                                                                                                   \
+    static const kernels NAME = {NAME##_extremes, NAME##_weigh, NAME##_contains};
 
 KERNELS(plain, )
 #if HAS_TARGETS
@@ -85,23 +86,23 @@ KERNELS(avx512, TARGET_AVX512)
 #define avx512 plain
 #endif
 
-static const kernels *kernels_of(cpu_isa kind) {
-    static const kernels *const kinds[] = {&plain, &avx2, &avx512};
-    return kinds[kind];
+static const kernels *kernels_of(cpu_isa isa) {
+    static const kernels *const all[] = {&plain, &avx2, &avx512};
+    return all[isa];
 }
 
-/* Adds the weights of n tokens to the bins, of which there are four copies so that neighbours of one bin need not wait
- * for each other's sum. Writes the bins if asked. */
-static void tally(const scale *by, size_t n, const real *logit, real top, real range, double *out, uint16_t *bins) {
+/* out (BINS) = the weights of n tokens by bin. There are four copies of the sums, so that neighbouring tokens of one bin do not
+ * wait for each other's addition. Writes the bins to bins (n) unless that is NULL. */
+static void weigh_bins(const scale *by, size_t n, const real *logit, real top, real range, double *out, uint16_t *bins) {
     double sums[4][BINS] = {0};
     real weight[BLOCK];
     uint16_t here[BLOCK];
-    const kernels *k = kernels_of(by->kind);
+    const kernels *k = kernels_of(by->isa);
     for (size_t start = 0; start < n; start += BLOCK) {
         size_t m = n - start < BLOCK ? n - start : BLOCK;
         uint16_t *bin = bins ? bins + start : here;
-        k->place(by, m, logit + start, top, range, bin, weight);
-        vexp(by->kind, m, weight, weight);
+        k->weigh(by, m, logit + start, top, range, bin, weight);
+        vexp(by->isa, m, weight, weight);
         for (size_t i = 0; i < m; i++) sums[i & 3][bin[i]] += (double)weight[i];
     }
     for (int b = 0; b < BINS; b++) out[b] = (sums[0][b] + sums[1][b]) + (sums[2][b] + sums[3][b]);
@@ -121,28 +122,29 @@ typedef struct {
     int *id; /* ascending */
 } token_list;
 
-/* The tokens to choose from: all of a row, with their bins of h, or a list. */
+/* The tokens to choose from: a whole row with its bins in h, or a list. */
 typedef struct {
     scale by;
     histogram *h;
     size_t n;
     const real *logit;
-    const int *id;        /* NULL: all */
-    const uint16_t *bins; /* if all */
+    const int *id;        /* NULL: the whole row */
+    const uint16_t *bins; /* of the whole row */
 } choice;
 
-/* A beginning of the order: its last token and its weight. */
+/* A prefix of the order: its last token and its weight */
 typedef struct {
     real logit;
     int id;
     double weight;
-} beginning;
+} prefix;
 
-static int comes_after(real logit, int id, const beginning *e) {
+static int is_after(real logit, int id, const prefix *e) {
     return logit < e->logit || (logit == e->logit && id > e->id);
 }
 
-/* The bin with which the weight reaches `goal`, of rounding the last that weighs anything; *before: those before it. */
+/* The bin in which the prefix of weight `goal` ends; if rounding makes the total too small, the last bin with any weight.
+ * Adds the weights of the bins before it to *before. */
 static int bin_reaching(const histogram *h, double goal, double *before) {
     int found = 0;
     double sum = *before;
@@ -156,6 +158,7 @@ static int bin_reaching(const histogram *h, double goal, double *before) {
     return found;
 }
 
+/* out = the tokens of one bin, by ascending id. In a list `out` may be the list itself. */
 static void gather(const choice *c, int bin, token_list *out) {
     size_t n = 0;
     if (c->id) {
@@ -165,10 +168,10 @@ static void gather(const choice *c, int bin, token_list *out) {
             n += bin_of(c->logit[i], c->h->top, c->h->range) == bin;
         }
     } else {
-        const kernels *k = kernels_of(c->by.kind);
-        for (size_t start = 0; start < c->n; start += GLANCE) {
-            size_t m = c->n - start < GLANCE ? c->n - start : GLANCE;
-            if (!k->holds(m, c->bins + start, (uint16_t)bin)) continue;
+        const kernels *k = kernels_of(c->by.isa);
+        for (size_t start = 0; start < c->n; start += SCAN) {
+            size_t m = c->n - start < SCAN ? c->n - start : SCAN;
+            if (!k->contains(m, c->bins + start, (uint16_t)bin)) continue;
             for (size_t i = start; i < start + m; i++) {
                 if (c->bins[i] != bin) continue;
                 out->logit[n] = c->logit[i];
@@ -179,7 +182,7 @@ static void gather(const choice *c, int bin, token_list *out) {
     out->n = n;
 }
 
-/* By falling logit, ties as they are. */
+/* Sorts by falling logit, without changing the order of ties. */
 static void sort_few(token_list *l) {
     for (size_t i = 1; i < l->n; i++) {
         real logit = l->logit[i];
@@ -194,33 +197,33 @@ static void sort_few(token_list *l) {
     }
 }
 
-/* The shortest beginning that weighs `goal` or more. l: scratch for c->n tokens. */
-static beginning reach(const choice *c, double goal, token_list *l) {
+/* The shortest prefix of weight `goal` or more. l: scratch for c->n tokens. */
+static prefix shortest_prefix(const choice *c, double goal, token_list *l) {
     histogram finer;
     double before = 0;
     gather(c, bin_reaching(c->h, goal, &before), l);
     for (;;) {
         real top, low;
-        kernels_of(c->by.kind)->extremes(l->n, l->logit, &top, &low);
+        kernels_of(c->by.isa)->extremes(l->n, l->logit, &top, &low);
         if (top == low) break;
         if (l->n <= FEW) {
             sort_few(l);
             break;
         }
-        finer.top = top; /* the largest falls in the first bin, the smallest in the last: fewer are left every time */
+        finer.top = top; /* the largest is in the first bin and the smallest in the last, so that every round leaves fewer */
         finer.range = top - low;
-        tally(&c->by, l->n, l->logit, top, finer.range, finer.weight, NULL);
+        weigh_bins(&c->by, l->n, l->logit, top, finer.range, finer.weight, NULL);
         gather(&(choice){.h = &finer, .n = l->n, .logit = l->logit, .id = l->id}, bin_reaching(&finer, goal, &before), l);
     }
-    beginning e = {l->logit[0], l->id[0], before};
+    prefix e = {l->logit[0], l->id[0], before};
     real weight = 1;
     for (size_t i = 0; i < l->n && (i == 0 || e.weight < goal); i++) {
         if (i == 0 || l->logit[i] != l->logit[i - 1]) {
             real x = (l->logit[i] - c->by.top) * c->by.rate;
-            if (!c->by.equal) vexp(c->by.kind, 1, &x, &weight);
-            if (weight <= 0 && i > 0) break; /* rounding asks for more than there is */
+            if (!c->by.equal) vexp(c->by.isa, 1, &x, &weight);
+            if (weight <= 0 && i > 0) break; /* by rounding, goal exceeds the total */
         }
-        e = (beginning){l->logit[i], l->id[i], e.weight + (double)weight};
+        e = (prefix){l->logit[i], l->id[i], e.weight + (double)weight};
     }
     return e;
 }
@@ -232,7 +235,7 @@ typedef struct {
     const int *id;
     rng *streams;
     int *next;
-    scale by;                /* but for the row's top */
+    scale by;                /* without the row's top */
     real *part_top, *part_low, *top, *range;
     double *part_weight;     /* (n, n_parts, BINS) */
     uint16_t *bins;          /* (n, n_vocab) */
@@ -245,16 +248,16 @@ static void part_extremes(void *ctx, size_t i, int worker) {
     size_t row = i / c->n_parts, begin = i % c->n_parts * PART;
     size_t n = c->n_vocab - begin < PART ? c->n_vocab - begin : PART;
     (void)worker;
-    kernels_of(c->by.kind)->extremes(n, c->logits + row * c->n_vocab + begin, &c->part_top[i], &c->part_low[i]);
+    kernels_of(c->by.isa)->extremes(n, c->logits + row * c->n_vocab + begin, &c->part_top[i], &c->part_low[i]);
 }
 
-static void part_tally(void *ctx, size_t i, int worker) {
+static void part_weights(void *ctx, size_t i, int worker) {
     const call *c = ctx;
     size_t row = i / c->n_parts, begin = i % c->n_parts * PART, at = row * c->n_vocab + begin;
     size_t n = c->n_vocab - begin < PART ? c->n_vocab - begin : PART;
-    scale by = {c->by.kind, c->by.equal, c->top[row], c->by.rate};
+    scale by = {c->by.isa, c->by.equal, c->top[row], c->by.rate};
     (void)worker;
-    tally(&by, n, c->logits + at, c->top[row], c->range[row], c->part_weight + i * BINS, c->bins + at);
+    weigh_bins(&by, n, c->logits + at, c->top[row], c->range[row], c->part_weight + i * BINS, c->bins + at);
 }
 
 static void finish_row(void *ctx, size_t row, int worker) {
@@ -264,30 +267,30 @@ static void finish_row(void *ctx, size_t row, int worker) {
     token_list kept = {0, c->kept_logit + at, c->kept_id + at}, some = {0, c->some_logit + at, c->some_id + at};
     const real *logits = c->logits + row * V;
     histogram h = {c->top[row], c->range[row], {0}};
-    choice from = {.by = {c->by.kind, c->by.equal, h.top, c->by.rate}, .h = &h, .n = V, .logit = logits, .bins = c->bins + row * V};
+    choice from = {.by = {c->by.isa, c->by.equal, h.top, c->by.rate}, .h = &h, .n = V, .logit = logits, .bins = c->bins + row * V};
     for (size_t p = 0; p < c->n_parts; p++)
         for (int b = 0; b < BINS; b++) h.weight[b] += c->part_weight[(row * c->n_parts + p) * BINS + b];
-    if (from.by.equal) { /* every token counted as 1 */
-        beginning last = reach(&from, (double)how->top_k, &some);
+    if (from.by.equal) { /* top_k first, with weight 1 for every token; then the histogram of the tokens that are left */
+        prefix last = shortest_prefix(&from, (double)how->top_k, &some);
         for (size_t i = 0; i < V; i++) {
-            if (comes_after(logits[i], (int)i, &last)) continue;
+            if (is_after(logits[i], (int)i, &last)) continue;
             kept.logit[kept.n] = logits[i];
             kept.id[kept.n++] = (int)i;
         }
-        from = (choice){.by = {c->by.kind, 0, h.top, c->by.rate}, .h = &h, .n = kept.n, .logit = kept.logit, .id = kept.id};
+        from = (choice){.by = {c->by.isa, 0, h.top, c->by.rate}, .h = &h, .n = kept.n, .logit = kept.logit, .id = kept.id};
         h.range = h.top - last.logit;
-        tally(&from.by, kept.n, kept.logit, h.top, h.range, h.weight, NULL);
+        weigh_bins(&from.by, kept.n, kept.logit, h.top, h.range, h.weight, NULL);
     }
     int s = c->id[row];
-    beginning nucleus = {.weight = total(&h)};
-    if (how->top_p < 1) nucleus = reach(&from, how->top_p * nucleus.weight, &some);
+    prefix nucleus = {.weight = total(&h)};
+    if (how->top_p < 1) nucleus = shortest_prefix(&from, how->top_p * nucleus.weight, &some);
     double u = rng_uniform(&c->streams[s]);
-    beginning drawn = reach(&from, nextafter(u * nucleus.weight, INFINITY), &some);
-    if (how->top_p < 1 && comes_after(drawn.logit, drawn.id, &nucleus)) drawn = nucleus; /* by rounding */
+    prefix drawn = shortest_prefix(&from, nextafter(u * nucleus.weight, INFINITY), &some);
+    if (how->top_p < 1 && is_after(drawn.logit, drawn.id, &nucleus)) drawn = nucleus; /* by rounding */
     c->next[s] = drawn.id;
 }
 
-/* The first of the largest: in the first part that has it. */
+/* The first token with the largest logit, which is in the first part with that maximum */
 static void greedy(const call *c, size_t n) {
     for (size_t row = 0; row < n; row++) {
         size_t p = 0, i;
@@ -303,7 +306,7 @@ ps_code sample_rows(const runtime *rt, const sampling *how, size_t n, size_t n_v
     int random = how->temperature > 0, by_rank = random && how->top_k && how->top_k < n_vocab;
     size_t sampled = random ? n : 0, V = random ? n_vocab : 0, ranked = by_rank ? n_vocab : 0;
     call c = {.how = how, .n_vocab = n_vocab, .n_parts = n_parts, .logits = logits, .id = id, .streams = streams, .next = next,
-              .by = {rt->kind, by_rank, 0, (real)fmin(1 / how->temperature, (double)REAL_MAX)}};
+              .by = {rt->isa, by_rank, 0, (real)fmin(1 / how->temperature, (double)REAL_MAX)}};
     arena memory = {0};
     arena_slice table[] = {SLICE(c.part_top, n, n_parts), SLICE(c.part_low, n, n_parts), SLICE(c.top, n), SLICE(c.range, n),
                            SLICE(c.part_weight, sampled, n_parts, BINS), SLICE(c.bins, sampled, n_vocab),
@@ -321,7 +324,7 @@ ps_code sample_rows(const runtime *rt, const sampling *how, size_t n, size_t n_v
     }
     if (!random) greedy(&c, n);
     else {
-        thread_pool_run(rt->pool, n * n_parts, 20 * all, part_tally, &c);
+        thread_pool_run(rt->pool, n * n_parts, 20 * all, part_weights, &c);
         thread_pool_run(rt->pool, n, 2 * all, finish_row, &c);
     }
     arena_free(&memory);

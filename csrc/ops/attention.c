@@ -3,18 +3,21 @@
 #include "kernels/vexp.h"
 #include "base/reduce.h"
 
-enum { BLOCK = 32 }; /* query rows a block */
+/* Query rows of a block: enough to fill the products, few enough that a block of scores stays in the caches and that
+ * little is computed above the diagonal, where it is discarded. */
+enum { BLOCK = 32 };
 
-/* One block: query rows i0..i1 of head h against the keys j0..j1 that any of them sees. */
+/* One block: n query rows from i0 of one head, and the nk keys from j0 that at least one of them sees. */
 typedef struct {
     size_t i0, n, j0, nk;
     const real *k, *v; /* key and value j0 of the head's group */
-    real *q;           /* (n, HS) gathered */
+    real *q;           /* (n, HS) copied from the query rows */
     real *P, *dS, *cap; /* (n, nk) */
 } block;
 
 size_t attention_scratch(size_t max_keys, size_t head_dim) { return BLOCK * (3 * max_keys + head_dim); }
 
+/* The first key that a query at this position sees */
 static size_t first_key(const attention *a, int pos) {
     return a->window && pos >= a->window ? (size_t)(pos - a->window + 1) : 0;
 }
@@ -34,7 +37,8 @@ static block block_at(const attention *a, const attention_seq *s, size_t h, size
     return b;
 }
 
-/* Fills P, and with a soft-cap and want_cap also cap = d cap(x)/dx = 1 - (S/c)^2. */
+/*  S = c tanh(x/c),  P = softmax(S)
+ *  cap = dS/dx = 1 - (S/c)^2,  if there is a soft-cap and want_cap */
 static void probabilities(const runtime *rt, const attention *a, const attention_seq *s, const block *b, int want_cap) {
     gemm(rt->blas, 'n', 't', b->n, b->nk, a->head_dim, a->scale, b->q, a->head_dim, b->k, s->ld, 0, b->P, b->nk);
     for (size_t i = 0; i < b->n; i++) {
@@ -51,14 +55,16 @@ static void probabilities(const runtime *rt, const attention *a, const attention
         for (size_t j = hi; j < b->nk; j++) P[j] = 0;
         real top = reduce_max(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] -= top;
-        vexp(rt->kind, hi - lo, P + lo, P + lo);
+        vexp(rt->isa, hi - lo, P + lo, P + lo);
         real total = 1 / reduce_sum(hi - lo, P + lo);
         for (size_t j = lo; j < hi; j++) P[j] *= total;
     }
 }
 
-/* dS = cap o dX in place, then dP = P o (dS - rowsum(P o dS)): the derivative of softmax(cap(X)), which is its own
- * transpose once the order of the two factors is transposed: see `transposed`. */
+/* The derivative of P = softmax(cap(x)), in place in b->dS:
+ *  jvp:  dS = cap o dx,  dP = P o (dS - rowsum(P o dS))
+ *  vjp:  gS = P o (gP - rowsum(P o gP)),  gx = cap o gS
+ * Each of the two factors is symmetric, so the transpose is the same factors in the other order. */
 static void softmax_derivative(const attention *a, const block *b, int transposed) {
     for (size_t i = 0; i < b->n; i++) {
         real *dS = b->dS + i * b->nk, *P = b->P + i * b->nk;
@@ -87,7 +93,7 @@ typedef struct {
 
 static size_t blocks_of(const attention_seq *s) { return (s->q1 - s->q0 + BLOCK - 1) / BLOCK; }
 
-/* The task'th (sequence, block, head) of the forward and jvp grids. */
+/* Task number `task` of forward and jvp: its sequence, head and first query row. Tasks are (sequence, block, head). */
 static const attention_seq *find_task(const attention *a, size_t task, size_t *h, size_t *i0) {
     const attention_seq *s = a->seq;
     *h = task % a->n_heads;
@@ -113,9 +119,9 @@ static void forward_task(void *ctx, size_t task, int worker) {
     gemm(c->rt->blas, 'n', 'n', b.n, HS, b.nk, 1, b.P, b.nk, b.v, s->ld, 0, c->o + i0 * c->ldo + h * HS, c->ldo);
 }
 
-enum { SOFTMAX = 50 }; /* multiply-adds in whose time a score becomes a probability */
+enum { SOFTMAX = 50 }; /* multiply-adds that take as long as turning one score into a probability */
 
-/* Multiply-adds of the forward pass and `products` more for each of n_t tangents; each sequence counted whole. */
+/* Multiply-adds of the forward pass and of `products` more products of a head's scores; every query counts all keys. */
 static double operations(const attention *a, double products) {
     double n = 0;
     for (size_t s = 0; s < a->n_seq; s++) n += (double)(a->seq[s].q1 - a->seq[s].q0) * (double)a->seq[s].n_keys;
@@ -159,7 +165,8 @@ void attention_jvp(const runtime *rt, const attention *a, size_t n_t, size_t n_q
     runtime_run(rt, n_tasks(a), operations(a, 4 * (double)n_t), jvp_task, &c);
 }
 
-/* One (chunk of tangents, sequence, key/value head): its gk and gv rows are touched by no other task. */
+/* One (chunk of tangents, sequence, key/value head): only this task writes its rows of gk and gv. The heads of the group add
+ * to them one after the other, in the same order for any number of threads. */
 static void vjp_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const attention *a = c->a;
@@ -197,6 +204,7 @@ void attention_vjp(const runtime *rt, const attention *a, size_t n_t, size_t n_q
                    const real *go, real *gq, real *gk, real *gv) {
     call c = {.rt = rt, .a = a, .n_t = n_t, .n_q = n_q, .n_rows = n_rows, .go = go, .gq = gq, .gk = gk, .gv = gv};
     size_t units = a->n_seq * a->n_kv_heads, threads = (size_t)thread_pool_threads(rt->pool);
+    /* tangents are divided only if there are fewer units than threads, since every chunk computes P again */
     c.chunks = (threads + units - 1) / units;
     if (c.chunks > n_t) c.chunks = n_t;
     runtime_run(rt, c.chunks * units, operations(a, 4 * (double)n_t), vjp_task, &c);

@@ -4,10 +4,11 @@
  *   P = softmax of S over the keys j that row i sees:  pos_i - window < j <= pos_i  (window 0: 0 <= j <= pos_i)
  *   o = P v
  *
- * Key j of a sequence is its absolute position j, so k and v start at position 0 and queries may be any later rows: a
- * prompt, one decoded token, or the few rows a Jacobian's target needs. Work is done in blocks of query rows: a
- * worker's scratch is a block's scores, never T x T for all heads. P is computed again in the derivatives, once for
- * all tangents. Shapes and strides of a block's products follow from its sequence alone, and so do its bits. */
+ * Key j of a sequence has absolute position j, so k and v start at position 0. The queries are any rows whose keys exist: a
+ * prompt's, one decoded token's, or the few that a Jacobian's target needs. Work is done in blocks of query rows of one
+ * head, so that a worker's scratch holds the scores of a block and not T x T. The derivatives compute P again, once for all
+ * tangents, instead of taping it. Shapes and strides of a block's products depend on its sequence alone, and so do its
+ * bits. */
 #ifndef PS_ATTENTION_H
 #define PS_ATTENTION_H
 #include "kernels/runtime.h"
@@ -16,8 +17,8 @@
 typedef struct {
     const real *k, *v; /* (n_keys, NKV*HS) */
     size_t n_keys, ld; /* ld: row stride */
-    size_t q0, q1;     /* its query rows q0..q1 among all query rows */
-    size_t key0;       /* packed row of its key 0: where its rows of dk, dv start */
+    size_t q0, q1;     /* rows q0..q1 of the query rows are its own */
+    size_t key0;       /* row of its key 0 in dk and dv */
 } attention_seq;
 
 typedef struct {
@@ -33,15 +34,21 @@ typedef struct {
     size_t scratch_stride;
 } attention;
 
-/* Reals of scratch a worker, for at most max_keys keys in a sequence. */
+/* Reals of scratch that each worker needs for at most max_keys keys in a sequence */
 size_t attention_scratch(size_t max_keys, size_t head_dim);
 
+/* o (n_q, NH*HS), row stride ldo */
 void attention_forward(const runtime *rt, const attention *a, real *o, size_t ldo);
 
-/* n_t tangents. dq, do_: (n_t, n_q, NH*HS); dk, dv: (n_t, n_rows, NKV*HS), sequence s's keys from row seq.key0. */
+/*  S = cap(scale q k')    dS = cap' o scale (dq k' + q dk')
+ *  P = softmax(S)         dP = P o (dS - rowsum(P o dS))
+ *  o = P v                do = dP v + P dv
+ * n_t tangents. dq, do_: (n_t, n_q, NH*HS); dk, dv: (n_t, n_rows, NKV*HS), sequence s's keys from row seq.key0. */
 void attention_jvp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
                    const real *dq, const real *dk, const real *dv, real *do_);
-/* The transpose; gq, gk, gv are overwritten. */
+/* The transpose:
+ *  gv = P' go    gP = go v'    gS = cap' o P o (gP - rowsum(P o gP))    gq = scale gS k    gk = scale gS' q
+ * gq, gk and gv are overwritten. */
 void attention_vjp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
                    const real *go, real *gq, real *gk, real *gv);
 

@@ -6,8 +6,8 @@ static const double SQRT_2_OVER_PI = 0.79788456080286535588, GELU_CUBIC = 0.0447
 
 enum { STRIP = 256 }; /* numbers at a time: they and their exponentials stay in the L1 cache */
 
-/* What the exponential is of: the part of the nonlinearity that is slow by itself. */
-static inline real exponent(act_kind act, real x) {
+/* Argument of the exponential in act(x), computed for a whole strip first so that exp can be vectorised */
+static inline real exp_argument(act_kind act, real x) {
     switch (act) {
     case ACT_SILU: return -x;
     case ACT_GELU: return (real)-0.5 * x * x;
@@ -16,7 +16,9 @@ static inline real exponent(act_kind act, real x) {
     }
 }
 
-/* y = act(x), *slope = act'(x);  e = exp(exponent(x)) */
+/*  y = act(x)
+ *  *slope = act'(x)
+ * e = exp(exp_argument(x)); the comments state act, then act'. */
 static inline real activate(act_kind act, real x, real e, real *slope) {
     switch (act) {
     case ACT_SILU: { /* x s,  s = 1/(1 + exp(-x));  s (1 + x (1 - s)) */
@@ -41,12 +43,13 @@ static inline real activate(act_kind act, real x, real e, real *slope) {
     return 0;
 }
 
-static inline __attribute__((always_inline)) void strip(cpu_isa kind, act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
+/* mlp_forward for n <= STRIP. Inlined for each act, so that the loop has no branch on it. */
+static inline __attribute__((always_inline)) void strip(cpu_isa isa, act_kind act, size_t n, real *g_slope, real *u_lift, real *h) {
     const real *x = g_slope ? g_slope : u_lift;
     real e[STRIP] = {0};
     if (act != ACT_RELU && act != ACT_RELU2) {
-        for (size_t i = 0; i < n; i++) e[i] = exponent(act, x[i]);
-        vexp(kind, n, e, e);
+        for (size_t i = 0; i < n; i++) e[i] = exp_argument(act, x[i]);
+        vexp(isa, n, e, e);
     }
     for (size_t i = 0; i < n; i++) {
         real slope, u = u_lift[i];
@@ -61,12 +64,12 @@ static inline __attribute__((always_inline)) void strip(cpu_isa kind, act_kind a
     }
 }
 
-void mlp_forward(cpu_isa kind, act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
+void mlp_forward(cpu_isa isa, act_kind act, size_t F, real *g_slope, real *u_lift, real *h) {
     for (size_t i = 0; i < F; i += STRIP) {
         size_t n = F - i < STRIP ? F - i : STRIP;
         real *g = g_slope ? g_slope + i : NULL;
 #define CASE(act) \
-    case act: strip(kind, act, n, g, u_lift + i, h + i); break;
+    case act: strip(isa, act, n, g, u_lift + i, h + i); break;
         switch (act) { CASE(ACT_SILU) CASE(ACT_GELU) CASE(ACT_GELU_TANH) CASE(ACT_RELU) CASE(ACT_RELU2) }
 #undef CASE
     }

@@ -22,9 +22,9 @@ ps_code moe_tape_count(const spec *m, size_t n, size_t *bytes, ps_status *st) {
 
 void moe_tape_free(moe_tape *t) { arena_free(&t->memory); }
 
-/* The scratch, cut up: one expert's rows at a time, and the router's numbers for all rows. */
+/* The parts of the scratch: buffers for the rows of one expert at a time, and the router's outputs for all rows */
 typedef struct {
-    real *x;          /* (n_t * n, C) gathered */
+    real *x;          /* (n_t * n, C) input */
     real *gate, *up;  /* (n_t * n, FE) */
     real *out;        /* (n_t * n, C) */
     real *r, *dshare; /* (n_t * n, E), (n_t * n, K) */
@@ -115,8 +115,8 @@ void moe_forward(const moe_call *c, const real *x, real *y) {
 
 /* ---- derivatives ---- */
 
-/* The assignments of expert e whose row is one of the call's, and where in it: both ascend. Returns how many; the
- * assignment and the row's place go to a[] and at[]. */
+/* Expert e's assignments whose row of the tape is one of the call's rows. Writes the assignments to a[], the indices of
+ * their rows in the call to at[], both ascending, and returns their number. */
 static size_t assignments(const moe_call *c, size_t e, size_t *a, size_t *at) {
     const moe_tape *t = c->t;
     size_t n = 0, i = 0;
@@ -130,8 +130,9 @@ static size_t assignments(const moe_call *c, size_t e, size_t *a, size_t *at) {
     return n;
 }
 
-/* w = p or p/sum, p = softmax(r):
- *   norm_topk: dw_e = w_e (dr_e - sum over S of w dr)      else dw_e = p_e (dr_e - sum over all of p dr) */
+/*  p = softmax(r)
+ *  norm_topk:  w_e = p_e / sum over S of p    dw_e = w_e (dr_e - sum over S of w dr)
+ *  else:       w_e = p_e                      dw_e = p_e (dr_e - sum over all of p dr) */
 static void shares_jvp(const spec *m, const real *p, const size_t *chosen, const real *share, const real *dr, real *dw) {
     real mean = 0;
     if (m->norm_topk)
@@ -147,8 +148,8 @@ static void shares_vjp(const spec *m, const real *p, const size_t *chosen, const
     for (size_t k = 0; k < m->top_k; k++) gr[chosen[k]] += share[k] * (m->norm_topk ? gw[k] - total : gw[k]);
 }
 
-/*  y = sum w_e f_e(x)
- * dy = sum w_e df_e + dw_e f_e */
+/*  y = sum of w_e f_e(x)
+ * dy = sum of w_e df_e(x) + dw_e f_e(x) */
 void moe_jvp(const moe_call *c, const real *dx, real *dy) {
     const spec *m = c->m;
     const moe_tape *t = c->t;

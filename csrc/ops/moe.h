@@ -1,11 +1,13 @@
-/* Mixture of experts, in the place of one MLP:
+/* Mixture of experts, instead of one MLP:
  *
  *   r = router x (E)    p = softmax(r)    S = the top_k largest of p, ties to the smaller index
  *   w_e = p_e, or with norm_topk p_e / sum over S of p
  *   y = sum over e in S of w_e expert_e(x)
  *
- * The derivative freezes S at the point of linearisation and differentiates the shares w: S changes at isolated points
- * only, where y jumps and no derivative exists. Rows that chose the same expert go through it together. */
+ *  dy = sum over e in S of w_e dexpert_e(x) + dw_e expert_e(x),  S fixed
+ *
+ * S is fixed because it is constant except where y jumps and has no derivative. Rows that chose the same expert go through
+ * it as one product. */
 #ifndef PS_MOE_H
 #define PS_MOE_H
 #include "base/arena.h"
@@ -17,18 +19,18 @@ typedef struct {
     real *p;        /* (n, E) */
     size_t *chosen; /* (n, K) experts of a row */
     size_t *first;  /* (E + 1) first assignment of each expert */
-    size_t *row, *slot; /* (A): assignment a is row[a]'s slot[a]'th choice */
+    size_t *row, *slot; /* (A) assignment a is choice number slot[a] of row[a] */
     real *share;    /* (n, K) w */
     real *slope, *lift; /* (A, FE): see mlp.h */
-    real *y;        /* (A, C) what the expert returned */
+    real *y;        /* (A, C) output of the expert */
     arena memory;
 } moe_tape;
 
 ps_code moe_tape_make(moe_tape *t, const spec *m, size_t n, ps_status *st);
 ps_code moe_tape_count(const spec *m, size_t n, size_t *bytes, ps_status *st); /* adds the bytes of moe_tape_make */
-void moe_tape_free(moe_tape *t);
+void moe_tape_free(moe_tape *t); /* accepts a zeroed tape */
 
-/* Reals of scratch that moe_forward (n_t = 1) and the sweeps need for n_t tangents of n rows, the panels not included. */
+/* Reals of scratch that moe_forward (with n_t = 1) and the derivatives need for n_t tangents of n rows, without the panels */
 size_t moe_scratch(const spec *m, size_t n_t, size_t n);
 
 typedef struct {
@@ -37,10 +39,10 @@ typedef struct {
     const layer_spec *y;
     const moe_tape *t; /* its buffers are written by moe_forward */
     size_t n_t, n;     /* tangents, rows of each */
-    const size_t *map; /* (n) taped row of each, ascending */
+    const size_t *map; /* (n) row of the tape that each row belongs to, ascending */
     real *scratch;     /* (moe_scratch) */
     size_t *index;     /* (2, n) */
-    real *panel;
+    real *panel;       /* (threads, panel_stride): see linear.h */
     size_t panel_stride;
 } moe_call;
 

@@ -1,11 +1,12 @@
-/* RMSNorm and LayerNorm, one row of n. gain, bias: (n) or NULL for 1, 0.
+/* RMSNorm and LayerNorm of one row of n numbers. gain, bias: (n), NULL: 1, 0.
  *
  *   RMS:   r = 1/sqrt(mean x^2 + eps)          xhat = r x
  *   Layer: r = 1/sqrt(mean (x - m)^2 + eps)    xhat = r (x - m),  m = mean x
  *   y = gain o xhat + bias
+ *  dy = gain o r (dx - mean dx - xhat mean(xhat o dx)),  without mean dx for RMS
  *
- * xhat (n) and r are what the derivative needs. The Jacobian of xhat is symmetric, so jvp and vjp differ only in
- * the side on which the gain stands. dx may be dy. */
+ * The derivative reads xhat (n) and r. The Jacobian of xhat is symmetric, so that in the vjp the gain is applied first
+ * instead of last. dx may be dy, gx may be gy. */
 #ifndef PS_NORM_H
 #define PS_NORM_H
 #include "ops/spec.h"

@@ -9,9 +9,8 @@ void rope_angles(const rope_table *t, size_t rope_dim, int pos, size_t length, r
     }
 }
 
-/* (a, b) -> (a cos - b sin, b cos + a sin) */
 void rope_apply(rope_style style, size_t rope_dim, size_t n_heads, size_t HS, const real *cosine, const real *sine,
-               int inverse, real *x) {
+                int inverse, real *x) {
     size_t half = rope_dim / 2;
     size_t step = style == ROPE_HALF ? 1 : 2, apart = style == ROPE_HALF ? half : 1;
     for (size_t h = 0; h < n_heads; h++, x += HS)

@@ -4,6 +4,7 @@
 #include "ops/norm.h"
 #include "ops/rope.h"
 
+/* out[i] = row(in[i]) for n rows, in `parts` tasks */
 typedef struct {
     size_t n, parts;
     void (*row)(const void *op, size_t i, const real *in, real *out);
@@ -23,7 +24,7 @@ static void pass_task(void *ctx, size_t task, int worker) {
 static void each_row(const runtime *rt, size_t n, size_t width, void (*row)(const void *, size_t, const real *, real *),
                      const void *op, const real *in, real *out) {
     pass p = {n, (size_t)thread_pool_threads(rt->pool), row, op, in, out};
-    double operations = 10.0 * (double)n * (double)width; /* a few a number, and memory */
+    double operations = 10.0 * (double)n * (double)width; /* a few for each number, and the time of reading it */
     if (operations < THREAD_POOL_WORTH) p.parts = 1;
     p.parts *= 1 + (size_t)(operations / RUNTIME_SLICE);
     runtime_run(rt, p.parts, operations, pass_task, &p);
@@ -95,7 +96,7 @@ void rowwise_rope(const runtime *rt, const rope_rows *a, int inverse, real *x) {
 }
 
 typedef struct {
-    cpu_isa kind;
+    cpu_isa isa;
     act_kind act;
     size_t F, n;
     const size_t *map;
@@ -108,7 +109,7 @@ static real *at_row(real *p, size_t i) { return p ? p + i : NULL; }
 static void mlp_forward_row(const void *op, size_t i, const real *in, real *h) {
     const mlp_op *o = op;
     (void)in;
-    mlp_forward(o->kind, o->act, o->F, at_row(o->slope_out, i * o->F), o->lift_out + i * o->F, h + i * o->F);
+    mlp_forward(o->isa, o->act, o->F, at_row(o->slope_out, i * o->F), o->lift_out + i * o->F, h + i * o->F);
 }
 
 static void mlp_jvp_row(const void *op, size_t i, const real *dg, real *du) {
@@ -125,7 +126,7 @@ static void mlp_vjp_row(const void *op, size_t i, const real *in, real *gu) {
 }
 
 void rowwise_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h) {
-    mlp_op op = {.kind = rt->kind, .act = act, .F = F, .n = n, .slope_out = slope, .lift_out = lift};
+    mlp_op op = {.isa = rt->isa, .act = act, .F = F, .n = n, .slope_out = slope, .lift_out = lift};
     each_row(rt, n, F, mlp_forward_row, &op, NULL, h);
 }
 void rowwise_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
@@ -139,7 +140,7 @@ void rowwise_mlp_vjp(const runtime *rt, size_t n_t, size_t n, const size_t *map,
     each_row(rt, n_t * n, F, mlp_vjp_row, &op, NULL, gu);
 }
 
-enum { STRIP = 4096 }; /* numbers a "row" of the flat passes */
+enum { STRIP = 4096 }; /* numbers in a row of the operations that treat an array as flat */
 
 typedef struct {
     size_t n;
@@ -168,16 +169,16 @@ void rowwise_scale(const runtime *rt, size_t n, real factor, real *x) {
 }
 
 void rowwise_gather(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out) {
-    if (n == n_all && in == out) return; /* every row, in order */
+    if (n == n_all && in == out) return; /* every row is in place already */
     for (size_t t = 0; t < n_t; t++)
-        for (size_t i = 0; i < n; i++) /* ascending: in place, nothing is overwritten before it is read */
+        for (size_t i = 0; i < n; i++) /* ascending, so that in place no row is overwritten before it is read */
             memmove(out + (t * n + i) * width, in + (t * n_all + row[i]) * width, width * sizeof(real));
 }
 
 void rowwise_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, real *x) {
     if (n == n_all) return;
     for (size_t t = n_t; t-- > 0;)
-        for (size_t r = n_all, i = n; r-- > 0;) { /* descending, for the same reason */
+        for (size_t r = n_all, i = n; r-- > 0;) { /* descending, so that no row is overwritten before it is read */
             real *to = x + (t * n_all + r) * width;
             if (i && row[i - 1] == r) memmove(to, x + (t * n + --i) * width, width * sizeof(real));
             else memset(to, 0, width * sizeof(real));

@@ -1,6 +1,6 @@
-/* Passes over rows, shared out to the threads: the norms, rotations and nonlinearities of one layer applied to many
- * rows at once. Tangents come as (n_t, n, width): n_t tangents of n rows, row i of each belonging to row map[i] of the
- * taped batch (map NULL: i itself). */
+/* Operations row by row, shared out to the threads: the norms, rotations and nonlinearities of a layer, and copies of rows.
+ * Tangents have shape (n_t, n, width): n_t tangents of n rows. Row i of each belongs to row map[i] of the taped batch;
+ * map NULL: to row i. */
 #ifndef PS_ROWWISE_H
 #define PS_ROWWISE_H
 #include "kernels/runtime.h"
@@ -9,7 +9,7 @@
 typedef struct {
     norm_kind kind;
     double eps;
-    size_t width, groups;  /* a row is `groups` vectors of `width`, each normalised by itself */
+    size_t width, groups;  /* a row is `groups` vectors of `width` numbers, each with a norm of its own */
     const real *gain, *bias; /* (groups * width) or NULL */
     real *xhat, *r;        /* (n_taped, groups * width), (n_taped, groups) */
     const size_t *map;     /* (n) */
@@ -33,18 +33,18 @@ void rowwise_rope(const runtime *rt, const rope_rows *a, int inverse, real *x);
 
 void rowwise_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h);
 void rowwise_mlp_jvp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
-                  const real *lift, const real *dg, real *du);          /* dh over du */
+                     const real *lift, const real *dg, real *du);          /* dh over du */
 void rowwise_mlp_vjp(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t F, const real *slope,
-                  const real *lift, real *gg, real *gu);                /* gh in gu */
+                     const real *lift, real *gg, real *gu);                /* gh in gu */
 
 void rowwise_add(const runtime *rt, size_t n, const real *x, real *y);     /* y += x, n numbers */
 void rowwise_scale(const runtime *rt, size_t n, real factor, real *x);
 
-/* From (n_t, n_all, width) the rows row[0..n) of each tangent, (n_t, n, width); out may be in. */
+/* out (n_t, n, width) = rows row[0..n), ascending, of each tangent in (n_t, n_all, width); out may be in. */
 void rowwise_gather(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out);
-/* The transpose: zero elsewhere. In place: x holds (n_t, n, width) and becomes (n_t, n_all, width). */
+/* The transpose, in place: x (n_t, n, width) becomes (n_t, n_all, width), with zeros in the other rows. */
 void rowwise_expand(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, real *x);
-/* out (n_t, n_all, width) += in (n_t, n, width) at row[] */
+/* Rows row[] of out (n_t, n_all, width) += in (n_t, n, width) */
 void rowwise_scatter_add(size_t n_t, size_t n_all, size_t n, const size_t *row, size_t width, const real *in, real *out);
 
 #endif

@@ -1,5 +1,5 @@
-/* What a transformer block is made of: data, not code. An architecture is a filling of these tables (see
- * powersteer/loading); nothing here or in the ops knows an architecture's name.
+/* A transformer as data. An architecture is a filling of these tables (see powersteer/loading); neither this file nor the
+ * ops test for an architecture's name.
  *
  * Alphabet: L layers, C = d_model, NH query heads, NKV key/value heads, HS = head_dim, F = d_ff.
  *
@@ -11,8 +11,8 @@
  *            mid' = norm2(mid)
  *     y    = mid + m
  *
- * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. A layer with experts has, instead of
- * one MLP, the mixture of moe.h. */
+ * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. A layer with experts has the mixture of
+ * moe.h instead of one MLP. All arrays belong to the caller. */
 #ifndef PS_SPEC_H
 #define PS_SPEC_H
 #include "kernels/weight.h"
@@ -22,11 +22,12 @@ typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL } qk_norm_kind; /* over 
 typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2 } act_kind;
 typedef enum { ROPE_HALF, ROPE_INTERLEAVED } rope_style;     /* pairs (i, i + dim/2) | (2i, 2i + 1) */
 
+/* In the order in which a sequential block computes them: sites are compared by it. */
 typedef enum { SITE_RESID_PRE, SITE_ATTN_OUT, SITE_RESID_MID, SITE_DOWN_PROJ, SITE_MLP_OUT, SITE_RESID_POST, N_SITES } site;
 
 typedef struct {
     int present;
-    const real *gain, *bias; /* NULL: 1, 0. Gains are as multiplied: "1 + w" is added when loading */
+    const real *gain, *bias; /* NULL: 1, 0. The gain is the factor itself: loading adds the 1 of "1 + w" */
 } norm;
 
 typedef struct {
@@ -47,8 +48,8 @@ typedef struct {
 } layer_spec;
 
 typedef struct {
-    const double *inv_freq; /* (rope_dim / 2), rounded to float32 as transformers stores it */
-    double scale;           /* multiplies cos and sin (attention factor of yarn, longrope) */
+    const double *inv_freq; /* (rope_dim / 2), float32 values, as transformers stores them */
+    double scale;           /* multiplies cos and sin (attention factor of yarn and longrope) */
     const double *long_inv_freq; /* (rope_dim / 2) for sequences of more than long_after tokens; NULL: none */
     size_t long_after;
 } rope_table;
@@ -61,10 +62,10 @@ typedef struct {
     int parallel;
     int gated; /* h = act(gate) * up, else h = act(up) */
     act_kind act;
-    size_t n_experts, top_k, d_expert; /* E, how many of them a token takes, FE; 0: no mixture */
-    int norm_topk;            /* the chosen experts' shares sum to 1 */
+    size_t n_experts, top_k, d_expert; /* E, experts of a token, FE; n_experts 0: no mixture */
+    int norm_topk;            /* the shares of the chosen experts are normalised to sum 1 */
     rope_style rope_style;
-    size_t rope_dim; /* leading dimensions of a head that turn */
+    size_t rope_dim; /* leading dimensions of a head that are rotated */
     double attn_softcap, logit_softcap; /* c * tanh(x / c); 0: none */
     double embed_scale, resid_scale, logit_scale;
     size_t n_rope;

@@ -2,6 +2,8 @@
 #include <limits.h>
 #include <string.h>
 
+_Static_assert(sizeof(int) == sizeof(npy_int32), "tokens, positions and ranges are read as int");
+
 int invalid(const char *format, ...) {
     va_list args;
     va_start(args, format);
@@ -100,7 +102,7 @@ int get_weight(PyObject *obj, const char *name, size_t n_out, size_t n_in, int r
                        (PyObject *)PyArray_DESCR(a));
     npy_intp size = PyArray_ITEMSIZE(a);
     for (int i = 0; i < nd; i++)
-        if (strides[i] % size) return invalid("the weight %s has strides that are no multiple of its items", name);
+        if (strides[i] % size) return invalid("the weight %s has strides that are not multiples of its item size", name);
     w->data = PyArray_DATA(a);
     w->n_out = n_out;
     w->n_in = n_in;
@@ -167,7 +169,7 @@ void int_lists_free(int_lists *l) {
     Py_CLEAR(l->keep);
 }
 
-int get_place(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at) {
+int get_site(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at) {
     int l, s;
     if (!PyTuple_Check(obj) || !PyArg_ParseTuple(obj, "ii", &l, &s)) {
         PyErr_Clear();

@@ -1,5 +1,5 @@
-/* Python objects -> what the core wants. The only place that looks at an array's dtype, strides and alignment. Every
- * failure sets an exception that names the argument. */
+/* Conversion of Python objects to the core's types. Only this file reads an array's strides and alignment. A function returns 0,
+ * or -1 (a pointer: NULL) with an exception that names the argument. */
 #ifndef PS_CONVERT_H
 #define PS_CONVERT_H
 #include "python/module.h"
@@ -25,23 +25,24 @@
 /* Raises powersteer.errors.InvalidInput and returns -1. */
 int invalid(const char *format, ...);
 
-/* dict[key], borrowed; missing or None: NULL without an exception */
+/* dict[key], borrowed; NULL without an exception if it is missing or None */
 PyObject *item(PyObject *dict, const char *key);
-/* Every key of dict is one of names (NULL-terminated). */
+/* Refuses a key of dict that is not in names (NULL-terminated). what: the dict's name in the message */
 int known_keys(PyObject *dict, const char *what, const char *const *names);
+/* dict[key] as a number of at most INT_MAX, as a finite number, as the index of its string in choices (NULL-terminated) */
 int get_size(PyObject *dict, const char *key, size_t *out);
 int get_double(PyObject *dict, const char *key, double *out);
 int get_choice(PyObject *dict, const char *key, const char *const *choices, int *out);
 
-/* A matrix (n_out, n_in), or (groups, rows, n_in) with groups*rows = n_out, of any strides. obj NULL: absent, *w zeroed
- * (an error if required). The array is kept alive by appending it to keep. */
+/* A matrix (n_out, n_in), or (groups, rows, n_in) with groups*rows = n_out, of any strides. obj NULL: absent, *w is zeroed,
+ * unless it is required. The array is appended to the list `keep`, which keeps it alive. */
 int get_weight(PyObject *obj, const char *name, size_t n_out, size_t n_in, int required, weight *w, PyObject *keep);
-/* A contiguous real vector of n; obj NULL: NULL. */
+/* A contiguous real vector of n numbers, appended to keep; obj NULL: NULL */
 int get_vector(PyObject *obj, const char *name, size_t n, const real **out, PyObject *keep);
-/* A real matrix (n, cols), any n; contiguous (copied if it is not). New reference. */
+/* A real matrix (n, cols) of any n, copied unless it is contiguous. New reference */
 PyArrayObject *get_rows(PyObject *obj, const char *name, size_t cols);
 
-/* A sequence of 1-D int32 arrays, e.g. prompts or positions. Zero before use; free always. */
+/* A sequence of 1-D int32 arrays, for example prompts. Zero it before use; free it also after an error. */
 typedef struct {
     size_t n;
     const int **data; /* (n) */
@@ -51,7 +52,8 @@ typedef struct {
 int get_int_lists(PyObject *obj, const char *name, int_lists *out);
 void int_lists_free(int_lists *l);
 
-/* The list of interventions (layer, site, vector (d,), sequence, ranges int32 (n, 2)). Zero before use; free always. */
+/* A sequence of interventions (layer, site, vector (d,), sequence, ranges int32 (n, 2)). Zero it before use; free it also
+ * after an error. */
 typedef struct {
     size_t n;
     intervention *items;
@@ -60,10 +62,10 @@ typedef struct {
 int get_steer(PyObject *obj, size_t n_layers, size_t d_model, steer_list *out);
 void steer_list_free(steer_list *l);
 
-/* The lengths of sequences -> n_seq, n_rows and max_keys of a zeroed batch: what counting its buffers needs. */
+/* Sets n_seq, n_rows and max_keys of a zeroed batch from the lengths of its sequences: what footprint.h reads. */
 int get_batch_shape(const spec *m, PyObject *lengths, batch *b);
 
-/* (layer, site) */
-int get_place(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at);
+/* A tuple (layer, site) inside the model */
+int get_site(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at);
 
 #endif

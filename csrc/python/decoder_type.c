@@ -1,4 +1,4 @@
-/* The Python type Decoder: decoder.h with its model, prompts and interventions. */
+/* The Python type Decoder: a decoder of model/decoder.h with its model, prompts and interventions. */
 #include "python/convert.h"
 #include "python/model_type.h"
 #include "model/decoder.h"
@@ -12,17 +12,33 @@ typedef struct {
     int started, busy;
 } decoder_object;
 
+static int decoder_traverse(decoder_object *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->model);
+    Py_VISIT(self->steer.keep);
+    Py_VISIT(self->prompts.keep);
+    return 0;
+}
+
+static int decoder_clear(decoder_object *self) {
+    Py_CLEAR(self->model);
+    Py_CLEAR(self->steer.keep);
+    Py_CLEAR(self->prompts.keep);
+    return 0;
+}
+
 static void decoder_dealloc(decoder_object *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     decoder_free(&self->d);
     steer_list_free(&self->steer);
     int_lists_free(&self->prompts);
-    Py_XDECREF(self->model);
+    decoder_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
-/* A contiguous 1-D array of n items. */
+/* The data of a contiguous 1-D array of n items; NULL with an exception if obj is something else */
 static void *numbers(PyObject *obj, const char *name, int type, size_t n) {
     PyArrayObject *a = (PyArrayObject *)obj;
     if (PyArray_Check(obj) && PyArray_TYPE(a) == type && PyArray_NDIM(a) == 1 && PyArray_ISCARRAY_RO(a)
@@ -60,12 +76,16 @@ static PyObject *decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     if (top_k < 0) return invalid("top_k must not be negative"), NULL;
     how.top_k = (size_t)top_k;
     decoder_object *self = (decoder_object *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    PyObject_GC_UnTrack(self); /* until it is complete */
     PyObject *module = PyType_GetModule(type);
-    if (!self || !module || !(self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model)))
+    if (!module || !(self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model)))
         || get_int_lists(prompts, "prompts", &self->prompts)
         || get_steer(steer, self->model->spec.n_layers, self->model->spec.d_model, &self->steer)
         || make(self, capacity, &how, seeds))
         Py_CLEAR(self);
+    else
+        PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
@@ -116,17 +136,22 @@ static PyObject *decoder_logits(decoder_object *self, PyObject *unused) {
 }
 
 static PyMethodDef decoder_methods[] = {
-    {"step", (PyCFunction)decoder_step_py, METH_NOARGS, "step() -> (n_seq,) int32: the next tokens, -1 where stopped"},
-    {"stop", (PyCFunction)decoder_stop, METH_O, "stop(i): sequence i is left out from now on"},
-    {"logits", (PyCFunction)decoder_logits, METH_NOARGS, "logits() -> (n_seq, n_vocab) of the last step"},
+    {"step", (PyCFunction)decoder_step_py, METH_NOARGS,
+     DOC("step", "($self, /)", "Decode one token for each sequence and return them, int32 (n_seq,); -1 where it is stopped.")},
+    {"stop", (PyCFunction)decoder_stop, METH_O, DOC("stop", "($self, i, /)", "Leave sequence i out of every later step.")},
+    {"logits", (PyCFunction)decoder_logits, METH_NOARGS,
+     DOC("logits", "($self, /)", "Return a copy of the last step's logits (n_seq, n_vocab); a stopped sequence's stay as they were.")},
     {0},
 };
 static PyType_Slot decoder_slots[] = {
-    {Py_tp_new, decoder_new}, {Py_tp_dealloc, decoder_dealloc}, {Py_tp_methods, decoder_methods},
-    {Py_tp_doc, "Decoder(model, prompts, capacity, steer, temperature, top_k, top_p, seeds)"}, {0},
+    {Py_tp_new, decoder_new}, {Py_tp_dealloc, decoder_dealloc}, {Py_tp_traverse, decoder_traverse},
+    {Py_tp_clear, decoder_clear}, {Py_tp_methods, decoder_methods},
+    {Py_tp_doc, DOC("Decoder", "(model, prompts, capacity, steer, temperature, top_k, top_p, seeds)",
+                    "Continues prompts together, a token each a step. capacity: the tokens that each sequence may reach in all.")},
+    {0},
 };
 static PyType_Spec decoder_spec = {
-    .name = "powersteer._core.Decoder", .basicsize = sizeof(decoder_object), .flags = Py_TPFLAGS_DEFAULT,
+    .name = MODULE_NAME ".Decoder", .basicsize = sizeof(decoder_object), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = decoder_slots};
 
 int add_decoder_type(PyObject *module) {

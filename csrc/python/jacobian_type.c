@@ -1,14 +1,14 @@
-/* The Python type Jacobian: jacobian.h with its model, and scratch kept from one call to the next. */
+/* The Python type Jacobian: a jacobian of model/jacobian.h with its model, and scratch kept from call to call. */
 #include "python/convert.h"
 #include "python/model_type.h"
-#include "model/jacobian.h"
+#include "model/footprint.h"
+#include "model/sweep.h"
 
 typedef struct {
     PyObject_HEAD
     model_object *model;
     jacobian j;
-    sweep_scratch spare; /* the last call's scratch, handed to the next one that fits */
-    PyObject *keep;      /* the prompts */
+    sweep_scratch spare; /* scratch of an earlier call, for the next one that it is large enough for */
 } jacobian_object;
 
 static int parse_target(PyObject *obj, size_t n_layers, target_plan *plan) {
@@ -20,10 +20,11 @@ static int parse_target(PyObject *obj, size_t n_layers, target_plan *plan) {
         return 0;
     }
     plan->kind = TARGET_SITE;
-    return get_place(obj, "target", n_layers, &plan->layer, &plan->site);
+    return get_site(obj, "target", n_layers, &plan->layer, &plan->site);
 }
 
-/* Strictly before in the order of computation; in a parallel block attention does not lead to the MLP. */
+/* Refuses a target that does not depend on the source: it must come later in the order of computation, and in a parallel block
+ * the MLP does not read the attention's output. */
 static int check_order(const spec *m, const jacobian_plan *p, const target_plan *t) {
     if (m->parallel && (p->source_site == SITE_RESID_MID || (t->kind == TARGET_SITE && t->site == SITE_RESID_MID)))
         return invalid("resid_mid does not exist in a parallel block");
@@ -34,7 +35,7 @@ static int check_order(const spec *m, const jacobian_plan *p, const target_plan 
     return 0;
 }
 
-/* What the constructor reads its arguments into. */
+/* The constructor's arguments, converted */
 typedef struct {
     int_lists tokens, source_positions, *target_positions; /* (n_targets) */
     target_plan *targets;
@@ -51,7 +52,7 @@ static void request_free(request *r) {
     steer_list_free(&r->steer);
 }
 
-/* targets, positions: a list each, one entry a target. */
+/* targets, positions: lists with an entry for each target */
 static int read_targets(request *r, const spec *m, PyObject *targets, PyObject *positions, int mean) {
     size_t n = (size_t)PyList_GET_SIZE(targets);
     if (!n || !PyList_Check(positions) || (size_t)PyList_GET_SIZE(positions) != n)
@@ -75,12 +76,23 @@ static int read_targets(request *r, const spec *m, PyObject *targets, PyObject *
     return 0;
 }
 
+static int jacobian_traverse(jacobian_object *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->model);
+    return 0;
+}
+
+static int jacobian_clear(jacobian_object *self) {
+    Py_CLEAR(self->model);
+    return 0;
+}
+
 static void jacobian_dealloc(jacobian_object *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     sweep_scratch_free(&self->spare);
     jacobian_free(&self->j);
-    Py_XDECREF(self->model);
-    Py_XDECREF(self->keep);
+    jacobian_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -89,7 +101,7 @@ static int read_request(request *r, const spec *m, PyObject *prompts, PyObject *
                         PyObject *from, PyObject *to, int mean) {
     if (get_int_lists(prompts, "prompts", &r->tokens) || get_int_lists(from, "source_positions", &r->source_positions)
         || get_steer(steer, m->n_layers, m->d_model, &r->steer)
-        || get_place(source, "source", m->n_layers, &r->plan.source_layer, &r->plan.source_site))
+        || get_site(source, "source", m->n_layers, &r->plan.source_layer, &r->plan.source_site))
         return -1;
     if (r->source_positions.n != r->tokens.n)
         return invalid("%zu prompts, but source positions for %zu", r->tokens.n, r->source_positions.n);
@@ -106,11 +118,12 @@ static PyObject *jacobian_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     ps_status st = {0};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOp", names, &model, &prompts, &steer, &source, &targets, &from, &to, &mean))
         return NULL;
-    int single = !PyList_Check(targets); /* one target, its positions not in a list of targets */
+    int single = !PyList_Check(targets); /* a target and its positions, not lists of them */
     targets = single ? Py_BuildValue("[O]", targets) : Py_NewRef(targets);
     to = single ? Py_BuildValue("[O]", to) : Py_NewRef(to);
     jacobian_object *self = (jacobian_object *)type->tp_alloc(type, 0);
     PyObject *module = PyType_GetModule(type);
+    if (self) PyObject_GC_UnTrack(self); /* until it is complete */
     if (!targets || !to || !self || !module) goto done;
     self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model));
     if (!self->model || read_request(&r, &self->model->spec, prompts, steer, source, targets, from, to, mean)) goto done;
@@ -125,10 +138,11 @@ done:
     Py_XDECREF(targets);
     Py_XDECREF(to);
     if (bad) Py_CLEAR(self);
+    else PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
-/* Takes the spare scratch if it carries n vectors, else makes one. Called with the GIL. */
+/* The spare scratch if it is large enough for n vectors, else a new one. Called with the GIL, which guards the spare. */
 static ps_code take_scratch(jacobian_object *self, size_t n, sweep_scratch *s, ps_status *st) {
     if (self->spare.memory.base && self->spare.n_t >= n) {
         *s = self->spare;
@@ -138,8 +152,9 @@ static ps_code take_scratch(jacobian_object *self, size_t n, sweep_scratch *s, p
     return sweep_scratch_make(s, &self->model->spec, &self->j.b, n, thread_pool_threads(self->model->pool), st);
 }
 
+/* Keeps the larger of this scratch and the spare, and frees the other. Called with the GIL. */
 static void return_scratch(jacobian_object *self, sweep_scratch *s) {
-    if (s->n_t > self->spare.n_t) { /* the larger of the two is worth keeping */
+    if (s->n_t > self->spare.n_t) { 
         sweep_scratch other = self->spare;
         self->spare = *s;
         *s = other;
@@ -147,7 +162,7 @@ static void return_scratch(jacobian_object *self, sweep_scratch *s) {
     sweep_scratch_free(s);
 }
 
-/* Runs all columns, as many at a time as a sweep carries. Returns 0 or sets an exception. */
+/* Runs all columns, as many in a sweep as jacobian_block allows. 0, or -1 with an exception */
 static int run(jacobian_object *self, size_t n, column *columns, int transposed) {
     size_t block = jacobian_block(self->j.b.n_rows, n ? n : 1);
     ps_status st = {0};
@@ -162,7 +177,7 @@ static int run(jacobian_object *self, size_t n, column *columns, int transposed)
     return st.code ? raise_status(&st), -1 : 0;
 }
 
-/* One target: (n, from) -> (n, to) */
+/* apply and apply_t of a Jacobian with one target */
 static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed) {
     size_t cols = self->j.m->d_model, rows = self->j.targets[0].rows;
     if (self->j.n_targets != 1) return invalid("this Jacobian has %zu targets: use apply_each", self->j.n_targets), NULL;
@@ -188,7 +203,7 @@ static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed)
 static PyObject *jacobian_apply_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 0); }
 static PyObject *jacobian_apply_t_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 1); }
 
-/* Several targets. columns: list of (target index, v (d,), u (rows of the target,)); one side is read, the other written. */
+/* apply_each and apply_t_each. list: columns (target index, v (d,), u (rows of the target,)), one of the two written */
 static PyObject *run_columns(jacobian_object *self, PyObject *list, int transposed) {
     if (!PyList_Check(list)) return invalid("columns must be a list of (target, v, u)"), NULL;
     size_t n = (size_t)PyList_GET_SIZE(list);
@@ -220,7 +235,7 @@ static PyObject *run_columns(jacobian_object *self, PyObject *list, int transpos
 static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 0); }
 static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 1); }
 
-/* V (n, d) -> a list of (n, m), one a target */
+/* V (n, d) -> a list with an array (n, m) for each target */
 static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
     size_t n_targets = self->j.n_targets, d = self->j.m->d_model;
     PyArrayObject *in = get_rows(arg, "V", d);
@@ -262,7 +277,7 @@ static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
     return out;
 }
 
-/* A value a target; the value itself if there is one target. */
+/* A list with a value for each target; with one target the value itself */
 static PyObject *each_target(jacobian_object *self, PyObject *(*get)(jacobian_object *, const target *)) {
     if (self->j.n_targets == 1) return get(self, &self->j.targets[0]);
     PyObject *list = PyList_New((Py_ssize_t)self->j.n_targets);
@@ -278,7 +293,7 @@ static PyObject *target_shape(jacobian_object *self, const target *t) {
     return Py_BuildValue("nn", (Py_ssize_t)t->rows, (Py_ssize_t)self->j.m->d_model);
 }
 
-/* a copy, so that nobody can write into the tape */
+/* a copy, so that the tape cannot be written */
 static PyObject *target_base(jacobian_object *self, const target *t) {
     (void)self;
     npy_intp dims[] = {(npy_intp)(t->at.n * t->width)};
@@ -325,7 +340,7 @@ static PyObject *jacobian_count_bytes(PyTypeObject *type, PyObject *args) {
     const spec *m = &owner->spec;
     if (n_target < 1 || n_columns < 1) return invalid("n_target and n_columns must be at least 1"), NULL;
     jacobian_plan ends = {0};
-    if (get_batch_shape(m, lengths, &shape) || get_place(source, "source", m->n_layers, &ends.source_layer, &ends.source_site)
+    if (get_batch_shape(m, lengths, &shape) || get_site(source, "source", m->n_layers, &ends.source_layer, &ends.source_site)
         || parse_target(to, m->n_layers, &target) || check_order(m, &ends, &target))
         return NULL;
     footprint_plan p = {.source_layer = ends.source_layer, .source_site = ends.source_site, .kind = target.kind,
@@ -337,30 +352,39 @@ static PyObject *jacobian_count_bytes(PyTypeObject *type, PyObject *args) {
 
 static PyMethodDef jacobian_methods[] = {
     {"count_bytes", (PyCFunction)(void (*)(void))jacobian_count_bytes, METH_VARARGS | METH_CLASS,
-     "count_bytes(model, lengths, source, target, n_target, n_columns) -> {tape, record, sweep}: bytes that such a Jacobian would\n"
-     "hold, that its taped forward pass would allocate, and a product with n_columns vectors"},
-    {"apply", (PyCFunction)jacobian_apply_py, METH_O, "apply(V (n, d)) -> (n, m): J on every row of V"},
-    {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O, "apply_t(U (n, m)) -> (n, d): J' on every row of U"},
-    {"apply_each", (PyCFunction)jacobian_apply_each, METH_O, "apply_each([(target, v, u), ...]): u = J v, in one sweep"},
-    {"apply_t_each", (PyCFunction)jacobian_apply_t_each, METH_O, "apply_t_each([(target, v, u), ...]): v = J' u, in one sweep"},
-    {"apply_all", (PyCFunction)jacobian_apply_all_py, METH_O, "apply_all(V (n, d)) -> [(n, m), ...]: J of every target on every row of V, in one sweep"},
+     DOC("count_bytes", "($type, model, lengths, source, target, n_target, n_columns, /)",
+         "Return the bytes of a Jacobian with n_target target rows: held by its `tape`, allocated to `record` it, and\n"
+         "allocated by a `sweep` of n_columns vectors.")},
+    {"apply", (PyCFunction)jacobian_apply_py, METH_O, DOC("apply", "($self, V, /)", "Return J v of each row v of V: (n, d) -> (n, m).")},
+    {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O,
+     DOC("apply_t", "($self, U, /)", "Return J' u of each row u of U: (n, m) -> (n, d).")},
+    {"apply_each", (PyCFunction)jacobian_apply_each, METH_O,
+     DOC("apply_each", "($self, columns, /)", "Write u = J v of each column (target, v, u), for several targets in one sweep.")},
+    {"apply_t_each", (PyCFunction)jacobian_apply_t_each, METH_O,
+     DOC("apply_t_each", "($self, columns, /)", "Write v = J' u of each column (target, v, u), for several targets in one sweep.")},
+    {"apply_all", (PyCFunction)jacobian_apply_all_py, METH_O,
+     DOC("apply_all", "($self, V, /)", "Return J v of each row v of V for every target, a list of (n, m), in one sweep.")},
     {0},
 };
 static PyGetSetDef jacobian_getset[] = {
-    {"shape", (getter)get_shape, NULL, "(m, d)", NULL},
-    {"base", (getter)get_base, NULL, "target rows at the linearisation point, flat; probabilities for next_token", NULL},
-    {"source_norm", (getter)get_source_norm, NULL, "mean 2-norm of the source activation over its positions", NULL},
-    {"rows_per_vector", (getter)get_rows_per_vector, NULL, "packed positions a tangent occupies", NULL},
-    {"nbytes", (getter)get_nbytes, NULL, "bytes of the tape", NULL},
+    {"shape", (getter)get_shape, NULL, "Rows of the target and width of the source, (m, d); a list if there are several targets.", NULL},
+    {"base", (getter)get_base, NULL,
+     "The target's rows where it is linearised, flat: activations, logits, or the next token's probabilities.", NULL},
+    {"source_norm", (getter)get_source_norm, NULL, "Mean 2-norm of the source activation over the source positions.", NULL},
+    {"rows_per_vector", (getter)get_rows_per_vector, NULL, "Packed positions that one vector of a sweep occupies.", NULL},
+    {"nbytes", (getter)get_nbytes, NULL, "Bytes of the tape.", NULL},
     {0},
 };
 static PyType_Slot jacobian_slots[] = {
-    {Py_tp_new, jacobian_new}, {Py_tp_dealloc, jacobian_dealloc}, {Py_tp_methods, jacobian_methods},
-    {Py_tp_getset, jacobian_getset},
-    {Py_tp_doc, "Jacobian(model, prompts, steer, source, target, source_positions, target_positions, mean)"}, {0},
+    {Py_tp_new, jacobian_new}, {Py_tp_dealloc, jacobian_dealloc}, {Py_tp_traverse, jacobian_traverse},
+    {Py_tp_clear, jacobian_clear}, {Py_tp_methods, jacobian_methods}, {Py_tp_getset, jacobian_getset},
+    {Py_tp_doc, DOC("Jacobian", "(model, prompts, steer, source, target, source_positions, target_positions, mean)",
+                    "The Jacobian of `target` with respect to the activation at `source`, taped at these prompts. target:\n"
+                    "(layer, site), \"logits\", \"next_token\", or a list of them with a list of target_positions each.")},
+    {0},
 };
 static PyType_Spec jacobian_type_spec = {
-    .name = "powersteer._core.Jacobian", .basicsize = sizeof(jacobian_object), .flags = Py_TPFLAGS_DEFAULT,
+    .name = MODULE_NAME ".Jacobian", .basicsize = sizeof(jacobian_object), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = jacobian_slots};
 
 int add_jacobian_type(PyObject *module) {

@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 #include "python/convert.h"
-#include "model/jacobian.h"
+#include "model/footprint.h"
 
 static const char *const spec_keys[] = {
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",
@@ -16,11 +16,14 @@ static const char *const layer_keys[] = {
 static const char *const expert_keys[] = {"gate", "up", "down", NULL};
 static const char *const top_keys[] = {"embed", "pos_embed", "lm_head", "final_norm", "lm_head_bias", NULL};
 
-/* The strings in the order of the enums of spec.h. */
-static const char *const norm_kinds[] = {"rms", "layer", NULL};
-static const char *const qk_norm_kinds[] = {"none", "head", "full", NULL};
-static const char *const act_kinds[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", NULL};
-static const char *const rope_styles[] = {"half", "interleaved", NULL};
+/* The spec's strings for the enums of spec.h, each list with a NULL at its end. */
+static const char *const norm_kinds[] = {[NORM_RMS] = "rms", [NORM_LAYER] = "layer", NULL};
+static const char *const qk_norm_kinds[] = {[QK_NORM_NONE] = "none", [QK_NORM_HEAD] = "head", [QK_NORM_FULL] = "full", NULL};
+static const char *const act_kinds[] = {[ACT_SILU] = "silu", [ACT_GELU] = "gelu", [ACT_GELU_TANH] = "gelu_tanh",
+                                        [ACT_RELU] = "relu", [ACT_RELU2] = "relu2", NULL};
+static const char *const rope_styles[] = {[ROPE_HALF] = "half", [ROPE_INTERLEAVED] = "interleaved", NULL};
+_Static_assert(COUNT(norm_kinds) == NORM_LAYER + 2 && COUNT(qk_norm_kinds) == QK_NORM_FULL + 2, "a string for every norm");
+_Static_assert(COUNT(act_kinds) == ACT_RELU2 + 2 && COUNT(rope_styles) == ROPE_INTERLEAVED + 2, "a string for every kind");
 
 static const struct { const char *key; size_t offset; } size_fields[] = {
     {"n_layers", offsetof(spec, n_layers)}, {"d_model", offsetof(spec, d_model)}, {"n_vocab", offsetof(spec, n_vocab)},
@@ -82,7 +85,7 @@ static int get_frequencies(model_object *self, PyObject *obj, const double **out
     return PyList_Append(self->keep, obj);
 }
 
-/* (inv_freq, scale), or with other frequencies for long sequences (inv_freq, scale, long_inv_freq, long_after) */
+/* rope: list of (inv_freq, scale), or (inv_freq, scale, long_inv_freq, long_after) with other frequencies for long sequences */
 static int parse_ropes(model_object *self, PyObject *list) {
     Py_ssize_t n = list && PyList_Check(list) ? PyList_Size(list) : -1;
     if (n < 0) return invalid("'rope' must be a list of tuples");
@@ -204,6 +207,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     model_object *self = (model_object *)type->tp_alloc(type, 0);
     if (!self) return NULL;
+    PyObject_GC_UnTrack(self); /* until it is complete */
     PyObject *module = PyType_GetModule(type);
     self->module = Py_XNewRef(module);
     self->keep = PyList_New(0);
@@ -212,20 +216,34 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         raise_status(&st);
         goto failed;
     }
+    PyObject_GC_Track(self);
     return (PyObject *)self;
 failed:
     Py_DECREF(self);
     return NULL;
 }
 
+static int model_traverse(model_object *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    Py_VISIT(self->keep);
+    return 0;
+}
+
+static int model_clear(model_object *self) {
+    Py_CLEAR(self->module);
+    Py_CLEAR(self->keep);
+    return 0;
+}
+
 static void model_dealloc(model_object *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     thread_pool_free(self->pool);
     PyMem_Free(self->layers);
     PyMem_Free(self->ropes);
     PyMem_Free(self->experts);
-    Py_XDECREF(self->keep);
-    Py_XDECREF(self->module);
+    model_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -236,7 +254,7 @@ model_object *as_model(PyObject *module, PyObject *obj) {
     return NULL;
 }
 
-/* [packed[row0[s]:row0[s+1]] for s]: views of one array */
+/* [packed[row0[s]:row0[s+1]] for s in range(n_seq)]: slices that share memory */
 static PyObject *split(PyObject *packed, const size_t *row0, size_t n_seq) {
     PyObject *list = PyList_New((Py_ssize_t)n_seq);
     for (size_t s = 0; list && s < n_seq; s++) {
@@ -247,12 +265,13 @@ static PyObject *split(PyObject *packed, const size_t *row0, size_t n_seq) {
     return list;
 }
 
+/* The arguments and buffers of forward */
 typedef struct {
     steer_list steer;
     int_lists tokens;
     batch b;
     capture *captures;
-    PyObject **packed; /* (n_sites) arrays the captures write to */
+    PyObject **packed; /* (n_sites) arrays (n_rows, d_model) that the captures fill */
     PyObject *logits;
     Py_ssize_t n_sites;
     arena memory;
@@ -277,7 +296,7 @@ static int make_captures(forward_call *f, const spec *m, PyObject *sites) {
     npy_intp dims[] = {(npy_intp)f->b.n_rows, (npy_intp)m->d_model};
     for (Py_ssize_t i = 0; i < f->n_sites; i++) {
         capture *c = &f->captures[i];
-        if (get_place(PyList_GetItem(sites, i), "a site", m->n_layers, &c->layer, &c->site)) return -1;
+        if (get_site(PyList_GetItem(sites, i), "a site", m->n_layers, &c->layer, &c->site)) return -1;
         if (m->parallel && c->site == SITE_RESID_MID) return invalid("resid_mid does not exist in a parallel block");
         f->packed[i] = PyArray_SimpleNew(2, dims, NPY_REAL);
         if (!f->packed[i]) return -1;
@@ -286,7 +305,7 @@ static int make_captures(forward_call *f, const spec *m, PyObject *sites) {
     return 0;
 }
 
-/* acts[prompt][site] */
+/* The captured activations as acts[prompt][site] */
 static PyObject *acts_by_prompt(const forward_call *f) {
     PyObject *acts = PyList_New((Py_ssize_t)f->b.n_seq);
     for (size_t s = 0; acts && s < f->b.n_seq; s++) {
@@ -304,7 +323,7 @@ static PyObject *acts_by_prompt(const forward_call *f) {
     return acts;
 }
 
-/* rows: 'a' all, 'l' last, 'n' none */
+/* The forward pass and the logits. rows: 'a' of all positions, 'l' of each last one, 'n' none */
 static ps_code forward_rows(model_object *self, forward_call *f, char rows, ps_status *st) {
     const spec *m = &self->spec;
     real *x, *logits = f->logits ? PyArray_DATA((PyArrayObject *)f->logits) : NULL;
@@ -384,18 +403,27 @@ static PyObject *model_threads(model_object *self, void *closure) {
 
 static PyMethodDef model_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))model_forward, METH_VARARGS | METH_KEYWORDS,
-     "forward(tokens, steer, sites, rows) -> (logits, acts)"},
+     DOC("forward", "($self, /, tokens, steer, sites, rows)",
+         "Run prompts through the model and return (logits, acts): a list of logits for each prompt, of all positions, of the\n"
+         "last, or None (rows = \"all\", \"last\", \"none\"), and acts[prompt][site] of shape (n_tokens, d_model).")},
     {"forward_bytes", (PyCFunction)model_forward_bytes, METH_VARARGS,
-     "forward_bytes(lengths, n_logits) -> bytes that a forward pass of such prompts allocates, its logits included"},
+     DOC("forward_bytes", "($self, lengths, n_logits, /)",
+         "Return the bytes that a forward pass of prompts of these lengths allocates, n_logits rows of logits included.")},
     {0},
 };
-static PyGetSetDef model_getset[] = {{"threads", (getter)model_threads, NULL, "threads of the pool", NULL}, {0}};
+static PyGetSetDef model_getset[] = {
+    {"threads", (getter)model_threads, NULL, "Number of threads of the pool.", NULL}, {0}};
 static PyType_Slot model_slots[] = {
-    {Py_tp_new, model_new}, {Py_tp_dealloc, model_dealloc}, {Py_tp_methods, model_methods},
-    {Py_tp_getset, model_getset}, {Py_tp_doc, "Model(spec, layers, top, threads): an immutable model."}, {0},
+    {Py_tp_new, model_new}, {Py_tp_dealloc, model_dealloc}, {Py_tp_traverse, model_traverse}, {Py_tp_clear, model_clear},
+    {Py_tp_methods, model_methods}, {Py_tp_getset, model_getset},
+    {Py_tp_doc, DOC("Model", "(spec, layers, top, threads)",
+                    "An immutable model: the dict `spec` of sizes and kinds, a dict of weights for each layer, the dict `top` of\n"
+                    "embedding, final norm and LM head, and the number of threads. Arrays are borrowed, not copied.")},
+    {0},
 };
 static PyType_Spec model_spec = {
-    .name = "powersteer._core.Model", .basicsize = sizeof(model_object), .flags = Py_TPFLAGS_DEFAULT, .slots = model_slots};
+    .name = MODULE_NAME ".Model", .basicsize = sizeof(model_object), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = model_slots};
 
 int add_model_type(PyObject *module) {
     PyObject *type = PyType_FromModuleAndSpec(module, &model_spec, NULL);

@@ -1,4 +1,4 @@
-/* The Python type Model: a spec whose weights are borrowed from NumPy arrays, and the threads that work on it. */
+/* The Python type Model: a spec whose weights are the data of NumPy arrays, and a thread pool. */
 #ifndef PS_MODEL_TYPE_H
 #define PS_MODEL_TYPE_H
 #include "python/module.h"
@@ -6,8 +6,8 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *module; /* keeps the library loaded */
-    PyObject *keep;   /* list of the arrays that the spec points into */
+    PyObject *module; /* keeps the matrix library open */
+    PyObject *keep;   /* list of the arrays that the spec points to */
     thread_pool *pool;
     spec spec;
     layer_spec *layers;
@@ -15,7 +15,7 @@ typedef struct {
     expert *experts; /* (n_layers, n_experts) */
 } model_object;
 
-/* Raises and returns NULL if obj is no Model of this module. */
+/* obj as a Model of this module, borrowed; otherwise NULL with an exception */
 model_object *as_model(PyObject *module, PyObject *obj);
 
 #endif

@@ -4,6 +4,7 @@
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
 #include "base/real.h"
+#include "model/sweep.h"
 #include "python/faults.h"
 #include "python/solver.h"
 
@@ -27,6 +28,7 @@ PyObject *raise_status(const ps_status *st) {
         [PS_ERR_MEMORY] = "OutOfMemory", [PS_ERR_VALUE] = "InvalidInput", [PS_ERR_OVERFLOW] = "OutOfMemory",
         [PS_ERR_NONFINITE] = "NumericalError", [PS_ERR_SYSTEM] = "PowersteerError",
     };
+    _Static_assert(COUNT(names) == PS_ERR_SYSTEM + 1, "an exception for every code");
     if (PyErr_Occurred()) return NULL;
     if (st->code == PS_ERR_INTERRUPTED || st->code == PS_ERR_CALLBACK || st->code == PS_OK) {
         PyErr_SetString(PyExc_RuntimeError, "the core stopped without saying why");
@@ -58,7 +60,7 @@ static ps_code poll_signals(void *ctx, ps_status *st) {
 
 void core_begin(core_call *c, PyObject *module, thread_pool *p) {
     const module_state *s = module_state_of(module);
-    c->rt = (runtime){.blas = s->blas, .pool = p, .kind = s->kind, .poll = poll_signals, .poll_ctx = c};
+    c->rt = (runtime){.blas = s->blas, .pool = p, .isa = s->isa, .poll = poll_signals, .poll_ctx = c};
     c->last = now();
     c->stopped = 0;
     c->thread = PyEval_SaveThread();
@@ -105,13 +107,13 @@ static PyObject *py_instruction_sets(PyObject *module, PyObject *unused) {
 
 static PyObject *py_instruction_set(PyObject *module, PyObject *unused) {
     (void)unused;
-    return PyUnicode_FromString(cpu_name(module_state_of(module)->kind));
+    return PyUnicode_FromString(cpu_name(module_state_of(module)->isa));
 }
 
 static PyObject *py_use_instructions(PyObject *module, PyObject *arg) {
-    for (cpu_isa kind = PLAIN; PyUnicode_Check(arg) && kind <= cpu_best(); kind++)
-        if (!PyUnicode_CompareWithASCIIString(arg, cpu_name(kind))) {
-            module_state_of(module)->kind = kind;
+    for (cpu_isa isa = PLAIN; PyUnicode_Check(arg) && isa <= cpu_best(); isa++)
+        if (!PyUnicode_CompareWithASCIIString(arg, cpu_name(isa))) {
+            module_state_of(module)->isa = isa;
             Py_RETURN_NONE;
         }
     return PyErr_Format(PyExc_ValueError, "this machine has no instruction set %R", arg);
@@ -166,15 +168,25 @@ static PyObject *py_fail_allocation(PyObject *module, PyObject *arg) {
 static PyMethodDef methods[] = {
 #ifdef PS_FAULTS
     {"fail_allocation", py_fail_allocation, METH_O,
-     "fail_allocation(n) -> (allocations since the last call, blocks not freed): the n-th from now on fails; 0: none"},
+     DOC("fail_allocation", "($module, n, /)",
+         "Let the n-th allocation from now on fail, 0 none. Returns the number of allocations since the last call and of\n"
+         "blocks not freed.")},
 #endif
-    {"blas_open", py_blas_open, METH_VARARGS, "blas_open(path, prefix): open the OpenBLAS library, once."},
-    {"blas_info", py_blas_info, METH_NOARGS, "blas_info() -> dict: config, corename, path, opened."},
-    {"cpu_features", py_cpu_features, METH_NOARGS, "cpu_features() -> tuple of names, as found at run time."},
+    {"blas_open", py_blas_open, METH_VARARGS,
+     DOC("blas_open", "($module, path, prefix, /)",
+         "Open the OpenBLAS library at `path`, whose symbols begin with `prefix`. A second call does nothing.")},
+    {"blas_info", py_blas_info, METH_NOARGS,
+     DOC("blas_info", "($module, /)", "Return a dict of the library's config, corename, path, and whether it is opened.")},
+    {"cpu_features", py_cpu_features, METH_NOARGS,
+     DOC("cpu_features", "($module, /)", "Return the names of the processor's vector extensions, as found at run time.")},
     {"instruction_sets", py_instruction_sets, METH_NOARGS,
-     "instruction_sets() -> tuple of names: what the core's kernels are compiled for and this machine has, the best last."},
-    {"instruction_set", py_instruction_set, METH_NOARGS, "instruction_set() -> the name of the one in use, at first the plainest."},
-    {"use_instructions", py_use_instructions, METH_O, "use_instructions(name): from now on the core's kernels use that one."},
+     DOC("instruction_sets", "($module, /)",
+         "Return the names of the instruction sets that the kernels are compiled for and this machine has, the best last.")},
+    {"instruction_set", py_instruction_set, METH_NOARGS,
+     DOC("instruction_set", "($module, /)", "Return the name of the instruction set in use: \"portable\" until another is chosen.")},
+    {"use_instructions", py_use_instructions, METH_O,
+     DOC("use_instructions", "($module, name, /)",
+         "Use this instruction set's kernels from now on. ValueError if the machine lacks it.")},
     {"svd_krylov", (PyCFunction)(void (*)(void))py_svd_krylov, METH_VARARGS | METH_KEYWORDS, py_svd_krylov_doc},
     {"svd_power", (PyCFunction)(void (*)(void))py_svd_power, METH_VARARGS | METH_KEYWORDS, py_svd_power_doc},
     {0},
@@ -185,12 +197,30 @@ static int import_numpy(void) {
     return 0;
 }
 
+/* The constants that Python shares with the core. */
+static int add_constants(PyObject *module) {
+    static const char *const site_names[] = {
+        [SITE_RESID_PRE] = "resid_pre", [SITE_ATTN_OUT] = "attn_out", [SITE_RESID_MID] = "resid_mid",
+        [SITE_DOWN_PROJ] = "down_proj", [SITE_MLP_OUT] = "mlp_out", [SITE_RESID_POST] = "resid_post"};
+    _Static_assert(COUNT(site_names) == N_SITES, "a name for every site");
+    PyObject *sites = PyTuple_New(N_SITES);
+    for (int i = 0; sites && i < N_SITES; i++) {
+        PyObject *name = PyUnicode_FromString(site_names[i]);
+        if (!name) Py_CLEAR(sites);
+        else PyTuple_SET_ITEM(sites, i, name);
+    }
+    int bad = !sites || PyModule_AddObjectRef(module, "SITES", sites) || PyModule_AddIntConstant(module, "real_size", sizeof(real))
+           || PyModule_AddIntConstant(module, "MAX_THREADS", MAX_THREADS) || PyModule_AddIntConstant(module, "SWEEP_ROWS", SWEEP_ROWS);
+    Py_XDECREF(sites);
+    return bad ? -1 : 0;
+}
+
 static int module_exec(PyObject *module) {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) { /* where NumPy's C API lives */
         PyErr_SetString(PyExc_ImportError, "powersteer works in Python's main interpreter only, not in a subinterpreter");
         return -1;
     }
-    if (import_numpy() || PyModule_AddIntConstant(module, "real_size", sizeof(real))) return -1;
+    if (import_numpy() || add_constants(module)) return -1;
     return add_model_type(module) || add_jacobian_type(module) || add_decoder_type(module) ? -1 : 0;
 }
 
@@ -226,14 +256,6 @@ static PyModuleDef_Slot slots[] = {
 #endif
     {0, NULL},
 };
-
-#ifdef PS_DOUBLE
-#define MODULE_NAME "powersteer._core._core64"
-#define MODULE_INIT PyInit__core64
-#else
-#define MODULE_NAME "powersteer._core._core32"
-#define MODULE_INIT PyInit__core32
-#endif
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = MODULE_NAME, .m_doc = "The numerical core of powersteer.",

@@ -4,22 +4,24 @@
 #include "solver/svd_power.h"
 
 const char py_svd_krylov_doc[] =
-    "svd_krylov(op, shape, k, block, tol, max_applications, seed, max_basis, callback=None) -> dict\n\n"
-    "op.apply(V (n, cols)) -> (n, rows) and op.apply_t(U (n, rows)) -> (n, cols) in this core's real type.\n"
-    "callback(applications, worst_residual, sigma) after every step; what it raises ends the run.\n"
-    "The dict: U (k, rows), S (k,), V (k, cols), residuals (k, 2), applications, certificate_applications,\n"
-    "history [(applications, worst_residual, sigma)], next_sigma, missed_probability, stop.";
+    DOC("svd_krylov", "($module, /, op, shape, k, block, tol, max_applications, seed, max_basis, callback=None)",
+        "Return the k leading singular triplets of an operator by block Krylov iteration.\n\n"
+        "op.apply(V (n, cols)) -> (n, rows) and op.apply_t(U (n, rows)) -> (n, cols), in this core's real type.\n"
+        "callback(applications, worst_residual, sigma) is called after every step; an exception that it raises ends the run.\n"
+        "The dict holds U (k, rows), S (k,), V (k, cols), residuals (k, 2), applications, certificate_applications,\n"
+        "history [(applications, worst_residual, sigma)], next_sigma, missed_probability and stop.");
 const char py_svd_power_doc[] =
-    "svd_power(op, shape, k, oversample, iterations, seed, tol, probe_most, max_basis, callback=None)\n"
-    "-> dict, as svd_krylov returns it";
+    DOC("svd_power", "($module, /, op, shape, k, oversample, iterations, seed, tol, probe_most, max_basis, callback=None)",
+        "Return k singular triplets after a fixed number of power iterations, in a dict as svd_krylov's.");
 
+/* A run: the context of the operator and the observer */
 typedef struct {
     PyObject *op, *callback, *history;
     size_t rows, cols;
-    PyThreadState *thread; /* while the core runs without the GIL */
+    PyThreadState *thread; /* of the caller, while the core runs without the GIL */
 } session;
 
-/* Called with the GIL. 0, or -1 with an exception. */
+/* out (n, to) = op.name(in (n, from)). Called with the GIL. 0, or -1 with an exception */
 static int call_operator(const session *s, const char *name, size_t n, const real *in, size_t from, real *out,
                          size_t to) {
     npy_intp dims[] = {(npy_intp)n, (npy_intp)from};
@@ -61,8 +63,9 @@ static ps_code apply_t(void *ctx, size_t n, const real *U, real *V, ps_status *s
     return multiply(s, "apply_t", n, U, s->rows, V, s->cols, st);
 }
 
-/* Appends (applications, worst, sigma) to the history and calls the callback with it. Called with the GIL. */
-static int tell(session *s, size_t applications, double worst, size_t n, const double *sigma) {
+/* Appends (applications, worst, sigma) to the history and calls the callback with it. Called with the GIL. 0, or -1 with an
+ * exception */
+static int call_callback(session *s, size_t applications, double worst, size_t n, const double *sigma) {
     npy_intp dims[] = {(npy_intp)n};
     PyObject *values = PyArray_SimpleNew(1, dims, NPY_FLOAT64), *entry = NULL, *answer = NULL;
     int bad = -1;
@@ -83,7 +86,7 @@ static int tell(session *s, size_t applications, double worst, size_t n, const d
 static ps_code report(void *ctx, size_t applications, double worst, size_t n, const double *sigma, ps_status *st) {
     session *s = ctx;
     PyEval_RestoreThread(s->thread);
-    int bad = tell(s, applications, worst, n, sigma);
+    int bad = call_callback(s, applications, worst, n, sigma);
     s->thread = PyEval_SaveThread();
     return bad ? ps_fail(st, PS_ERR_CALLBACK, "the callback failed") : PS_OK;
 }
@@ -114,6 +117,7 @@ static int arrays_make(arrays *a, size_t k, const session *s, svd_result *out) {
 static PyObject *result_dict(const arrays *a, const svd_result *r, const session *s) {
     static const char *const stops[] = {[SVD_CERTIFIED] = "certified", [SVD_MAX_APPLICATIONS] = "max_applications",
                                         [SVD_PRECISION] = "precision", [SVD_FIXED] = "fixed"};
+    _Static_assert(COUNT(stops) == SVD_FIXED + 1, "a word for every svd_stop");
     return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V,
                          "residuals", a->residuals, "applications", (Py_ssize_t)r->applications,
                          "certificate_applications", (Py_ssize_t)r->certificate_applications, "history", s->history,
@@ -121,7 +125,7 @@ static PyObject *result_dict(const arrays *a, const svd_result *r, const session
                          stops[r->stop]);
 }
 
-/* Exactly one of the two sets of options is given. */
+/* Runs one of the solvers: the one whose options are not NULL. */
 static PyObject *solve(PyObject *module, session *s, size_t k, const krylov_options *krylov, const power_options *power) {
     arrays a = {0};
     svd_result r = {0};
@@ -144,7 +148,7 @@ done:
     return dict;
 }
 
-/* Every count is at least 0, so that it may become a size_t. */
+/* Refuses a negative count, so that each can become a size_t. */
 static int counts(size_t n, const Py_ssize_t *values, const char *const *names) {
     for (size_t i = 0; i < n; i++)
         if (values[i] < 0) return invalid("%s must not be negative, got %zd", names[i], values[i]);

@@ -1,4 +1,4 @@
-/* The solvers under Python: svd_krylov and svd_power on any object with apply and apply_t. */
+/* The Python functions svd_krylov and svd_power, for any object with methods apply and apply_t. */
 #ifndef PS_SOLVER_H
 #define PS_SOLVER_H
 #define PY_SSIZE_T_CLEAN

@@ -1,9 +1,9 @@
-/* A linear operator with its transpose, on blocks of vectors. The solvers see this and nothing of transformers.
+/* A linear operator and its transpose, on blocks of vectors: all that the solvers know of a model.
  *
  *   apply:   U[j] = J  V[j],  j = 0..n-1;   V (n, cols), U (n, rows), one vector a contiguous row
  *   apply_t: V[j] = J' U[j]
  *
- * A callback returns 0 or an error (PS_ERR_CALLBACK, PS_ERR_INTERRUPTED, ...), which the solver hands on at once. */
+ * A callback returns PS_OK or an error (PS_ERR_CALLBACK, PS_ERR_INTERRUPTED, ...), which the solver returns at once. */
 #ifndef PS_LINOP_H
 #define PS_LINOP_H
 #include "base/real.h"

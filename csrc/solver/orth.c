@@ -13,7 +13,7 @@ double norm2(size_t n, const real *x) {
     for (int j = 0; i < n; i++, j++) acc[j] += (double)x[i] * (double)x[i];
     for (int j = 0; j < WIDTH; j++) sum += acc[j];
     if (sum > 1e-280 && sum < 1e280) return sqrt(sum);
-    /* zero, not finite, or (double only) out of the range of squares: once more, relative to the largest */
+    /* zero, not finite, or (in double only) with squares out of range: again, relative to the largest element */
     for (i = 0; i < n; i++) {
         double a = fabs((double)x[i]);
         if (!isfinite(a)) return a;
@@ -28,7 +28,7 @@ static void divide(size_t n, real *x, double by) {
     for (size_t i = 0; i < n; i++) x[i] = (real)((double)x[i] / by);
 }
 
-/* Y (m rows, each divided by its length) -= (Y Q') Q;  coef_j += length_j (Y Q')_j. length: every ldc-th number */
+/* One pass:  Y -= (Y Q') Q,  coef_j += length_j (Y Q')_j.  Y: m rows that have been divided by length[j*ldc]. */
 static void project(const blas *b, const real *Q, size_t n, real *Y, size_t m, size_t len, const double *length,
                     double *coef, size_t ldc, real *work) {
     if (!n) return;
@@ -38,7 +38,8 @@ static void project(const blas *b, const real *Q, size_t n, real *Y, size_t m, s
         for (size_t i = 0; i < n; i++) coef[j * ldc + i] += length[j * ldc] * (double)work[j * n + i];
 }
 
-/* One row against the n of Q, until a pass takes little away: 1 and the row normalised, or 0 if it is dependent. */
+/* Passes of one row against the n rows of Q until one removes less than half. Returns 1 and the normalised row, or 0 if
+ * the row is dependent. */
 static int settle(const blas *b, const real *Q, size_t n, real *y, size_t len, double length, double scale,
                   double *coef, real *work) {
     double drop = DROP * (double)REAL_EPS * (scale > length ? scale / length : 1), before = norm2(len, y);
@@ -57,7 +58,7 @@ static int settle(const blas *b, const real *Q, size_t n, real *y, size_t len, d
 
 size_t orth(const blas *b, real *Q, size_t n, size_t m, size_t len, double scale, double *coef, size_t ldc, real *work) {
     real *Y = Q + n * len;
-    double *length = coef + n + m; /* the last column */
+    double *length = coef + n + m; /* the last column of coef */
     size_t r = 0;
     for (size_t j = 0; j < m; j++) {
         memset(coef + j * ldc, 0, (n + m) * sizeof *coef);

@@ -19,7 +19,7 @@ ps_code svd_multiply(svd_operator *a, int transposed, size_t n, const real *X, r
             return ps_fail(st, PS_ERR_NONFINITE,
                            "the operator's %s returned NaN or infinity (application %zu, vector %zu of %zu)",
                            t ? "apply_t" : "apply", a->applications + j + 1, j + 1, n);
-        if (size > 0 && a->unit == 0) { /* clamped so that the inverse exists; all products so far were zero */
+        if (size > 0 && a->unit == 0) { /* the first nonzero product; clamped so that 1 / unit is finite */
             int exponent = ilogb(size);
             a->unit = ldexp(1, exponent < -1000 ? -1000 : exponent);
         }

@@ -1,8 +1,8 @@
-/* What the two solvers share: the result, the observer, and products with the operator that are counted and checked.
+/* Shared by the two solvers: the result, the observer, and products with the operator that are counted and checked.
  *
  * J (rows, cols) has singular triplets J v = sigma u, J'u = sigma v. One application is J or J' on one vector. The
- * certificate of a triplet is the pair |J v - sigma u|, |J'u - sigma v| over sigma_1, from products that the operator
- * itself has made: nothing about it is taken from a recurrence. */
+ * certificate of a triplet is the pair |J v - sigma u|, |J'u - sigma v| over sigma_1, computed from products of the
+ * operator itself and not from a recurrence. */
 #ifndef PS_SVD_H
 #define PS_SVD_H
 #include "kernels/blas.h"
@@ -10,9 +10,9 @@
 
 typedef enum {
     SVD_CERTIFIED,        /* every residual is at most tol, and a closing probe has found nothing above sigma_k */
-    SVD_MAX_APPLICATIONS, /* the budget is spent */
-    SVD_PRECISION,        /* the residuals have reached the operator's rounding noise, which is above tol */
-    SVD_FIXED             /* the method does not look at tol */
+    SVD_MAX_APPLICATIONS, /* max_applications are used up */
+    SVD_PRECISION,        /* the residuals are the operator's rounding errors, which exceed tol */
+    SVD_FIXED             /* the number of iterations was fixed */
 } svd_stop;
 
 typedef struct {
@@ -20,33 +20,34 @@ typedef struct {
     double *sigma;     /* (k) descending; the caller's */
     double *residuals; /* (k, 2): left |J v - sigma u|, right |J'u - sigma v|, over sigma_1; the caller's */
     size_t applications;
-    size_t certificate_applications; /* made for the residuals alone, not part of applications */
-    double next_sigma;               /* the Ritz value after the k-th, NaN if there is none */
-    double missed_probability;       /* bound on that of a false "nothing is missing"; 1 without a finished probe */
+    size_t certificate_applications; /* for the certificate alone; not counted in applications */
+    double next_sigma;               /* the (k+1)-th Ritz value, NaN if there is none */
+    double missed_probability;       /* bound on the probability that a larger triplet was missed; 1 without a finished probe */
     svd_stop stop;
 } svd_result;
 
-/* Told after every step; a non-zero return stops the run and is handed on. worst: the largest residual, infinity while
- * there are fewer than k triplets. sigma (n): the first n <= k Ritz values. */
+/* report is called after every step; an error that it returns stops the run and is returned. worst: the largest residual,
+ * infinity while there are fewer than k triplets. sigma (n): the first n <= k Ritz values. */
 typedef struct {
     ps_code (*report)(void *ctx, size_t applications, double worst, size_t n, const double *sigma, ps_status *st);
     void *ctx;
 } svd_observer;
 
+/* o NULL: nothing is reported. */
 ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma,
                    ps_status *st);
 
-/* The operator A = J / unit, or J' / unit if flipped. unit is a power of two near the length of the first product that
- * is not zero, so that an operator of any scale is solved as if it had entries near 1. */
+/* The operator A = J / unit, or J' / unit if flipped. unit is a power of two near the length of the first nonzero product,
+ * so that an operator of any scale is solved as one with entries near 1, without rounding. */
 typedef struct {
     const linop *J;
     int flipped;
-    double unit;    /* 0 until there is a product */
-    double largest; /* longest product so far, in units */
+    double unit;    /* 0 before the first nonzero product */
+    double largest; /* length of the longest product so far, in units */
     size_t applications;
 } svd_operator;
 
-/* The failure probability that the closing probes of one run have together. */
+/* Failure probability of all closing probes of one run together */
 #define SVD_MISSED 1e-3
 
 /* Y[j] = A X[j] or, if transposed, A' X[j], j < n. PS_ERR_NONFINITE if a product is not finite. */
@@ -59,7 +60,7 @@ enum { SVD_PANEL = 1024 };
 void svd_residual(const blas *b, size_t m, size_t len, const real *a, size_t nx, const real *X, const real *c, size_t ny,
                   const real *Y, double *out, size_t step, real *work);
 
-/* The first p rows of X (n, len) become those of a X;  a (p, n), p <= n. By panels; work: n * SVD_PANEL reals. */
+/* Rows 0..p of X (n, len) = a X,  a (p, n), p <= n, by panels of columns. work: n * SVD_PANEL reals. */
 void svd_rotate(const blas *b, size_t p, size_t n, size_t len, const real *a, real *X, real *work);
 
 #endif

@@ -4,6 +4,8 @@
 #include "solver/orth.h"
 #include "base/rng.h"
 
+/* PROBE_ROOM: vectors of V that a probe needs at least. NOISY_CHECKS: that many steps whose residual is above tol though the
+ * recurrence is below NOISE * tol end the run. FIRST: the first probe's part of SVD_MISSED. */
 enum { PROBE_ROOM = 10, NOISY_CHECKS = 3 };
 static const double NOISE = 0.1, FIRST = 0.9, PI = 3.14159265358979323846;
 
@@ -12,26 +14,28 @@ typedef struct {
     const svd_observer *observer;
     svd_operator A;
     rng g;
-    size_t rows, cols, k, block, max_basis, max_pool, max_applications;
+    size_t rows, cols, k, block, max_basis, max_candidates, max_applications;
     double tol;
     size_t n_v, n_u, n_w, n_ritz;
-    real *V, *AV, *U, *AtU;   /* (max_basis + max_pool, cols) with W behind V; (max_basis, rows | rows | cols) */
-    double *B, *R;            /* (max_basis, max_basis), (max_basis, max_pool) */
-    double *P, *Q, *sigma;    /* of the SVD of B: P (n_u, n_ritz), Q (n_ritz, n_v), in rows of just that length */
+    real *V, *AV, *U, *AtU;   /* (max_basis + max_candidates, cols) with W behind V; (max_basis, rows | rows | cols) */
+    double *B, *R;            /* (max_basis, max_basis), (max_basis, max_candidates) */
+    double *P, *Q, *sigma;    /* the SVD of B: P (n_u, n_ritz), Q (n_ritz, n_v), contiguous */
     double *residual;         /* (k, 2) */
-    double worst, recurrence; /* largest residual; the same as R sees it */
-    size_t noisy;             /* checks at which rounding noise was all that was left */
-    double missed;            /* failure probability of the probes so far, together */
-    size_t n_held;            /* of a probe, in coordinates of V: the Ritz vectors before it (n_held, max_basis) ... */
-    double *held, *held_sigma, *lanczos; /* ... and its Lanczos vectors (max_basis + 1, max_basis + 1) */
-    double *coef, *copy, *left, *turn, *weight;
+    double worst, recurrence; /* the largest residual: the certificate's, the recurrence's |R'p| */
+    size_t noisy;             /* checks after which noise_only held */
+    double missed;            /* failure probability of the probes so far together */
+    /* of a probe, in coordinates of V: the Ritz vectors before it, (n_held, max_basis), and its Lanczos vectors,
+     * (max_basis + 1, max_basis + 1) */
+    size_t n_held;
+    double *held, *held_sigma, *lanczos;
+    double *coef, *copy, *left, *rotation, *weight;
     real *work, *x, *y;
 } krylov;
 
 static size_t max2(size_t a, size_t b) { return a > b ? a : b; }
 static size_t min2(size_t a, size_t b) { return a < b ? a : b; }
-static size_t left_over(const krylov *s) { return s->max_applications - s->A.applications; }
-static real *pool_row(const krylov *s, size_t l) { return s->V + (s->n_v + l) * s->cols; }
+static size_t applications_left(const krylov *s) { return s->max_applications - s->A.applications; }
+static real *candidate(const krylov *s, size_t l) { return s->V + (s->n_v + l) * s->cols; }
 
 size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block) {
     size_t full = min2(rows, cols);
@@ -40,7 +44,7 @@ size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block) {
 
 /* ---- Ritz triplets and their certificate ---- */
 
-/* out (m, n_v) = -factor_i q_i or, for U, out (m, n_u) = -factor_i p_i;  factor NULL: plainly q_i, p_i */
+/* out (m, n_v) = -factor_i q_i or, for U, out (m, n_u) = -factor_i p_i;  factor NULL: q_i, p_i */
 static void right_rows(const krylov *s, size_t m, const double *factor, real *out) {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < s->n_v; j++)
@@ -60,12 +64,13 @@ static double recurrence(const krylov *s, size_t i) {
     double sum = 0;
     for (size_t l = 0; l < s->n_w; l++) {
         double e = 0;
-        for (size_t j = 0; j < s->n_u; j++) e += s->P[j * s->n_ritz + i] * s->R[j * s->max_pool + l];
+        for (size_t j = 0; j < s->n_u; j++) e += s->P[j * s->n_ritz + i] * s->R[j * s->max_candidates + l];
         sum += e * e;
     }
     return over(sqrt(sum), s->sigma[0]);
 }
 
+/* The residuals of the m leading Ritz triplets, from the operator's products */
 static void certify(krylov *s, size_t m) {
     right_rows(s, m, NULL, s->x);
     left_rows(s, m, s->sigma, s->y);
@@ -85,6 +90,7 @@ static void certify(krylov *s, size_t m) {
     }
 }
 
+/* The Ritz triplets of the bases as they are now, their residuals, and a report */
 static ps_code check(krylov *s, ps_status *st) {
     s->n_ritz = min2(s->n_u, s->n_v);
     for (size_t i = 0; i < s->n_u; i++) memcpy(s->copy + i * s->n_v, s->B + i * s->max_basis, s->n_v * sizeof *s->B);
@@ -98,62 +104,64 @@ static ps_code check(krylov *s, ps_status *st) {
 
 /* ---- growing and shrinking the bases ---- */
 
-/* Makes the m rows behind the pool orthogonal to V and W and adds them to W; coef: orth's. R is the caller's. */
-static size_t extend_pool(krylov *s, size_t m, double scale) {
+/* Makes the m rows behind W orthonormal to V and W, and returns how many are independent. The caller counts them in n_w and
+ * sets their columns of R. coef: see orth. */
+static size_t extend_candidates(krylov *s, size_t m, double scale) {
     size_t n = s->n_v + s->n_w;
     return orth(s->b, s->V, n, m, s->cols, scale, s->coef, n + m + 1, s->work);
 }
 
-/* Up to m random vectors join the pool. A'U has no part in them: it lies in V and W. */
+/* Adds up to m random candidates. A'U lies in V and W, so their columns of R are 0. */
 static void add_random(krylov *s, size_t m) {
-    m = min2(m, min2(s->max_pool - s->n_w, s->cols - s->n_v - s->n_w));
-    rng_normal(&s->g, m * s->cols, pool_row(s, s->n_w));
-    size_t r = extend_pool(s, m, 0);
+    m = min2(m, min2(s->max_candidates - s->n_w, s->cols - s->n_v - s->n_w));
+    rng_normal(&s->g, m * s->cols, candidate(s, s->n_w));
+    size_t r = extend_candidates(s, m, 0);
     for (size_t i = 0; i < s->n_u; i++)
-        for (size_t l = s->n_w; l < s->n_w + r; l++) s->R[i * s->max_pool + l] = 0;
+        for (size_t l = s->n_w; l < s->n_w + r; l++) s->R[i * s->max_candidates + l] = 0;
     s->n_w += r;
 }
 
-/* R (n_u, n_w) <- R turn' */
-static void turn_R(krylov *s) {
+/* R (n_u, n_w) <- R rotation' */
+static void rotate_R(krylov *s) {
     for (size_t i = 0; i < s->n_u; i++) {
-        double *r = s->R + i * s->max_pool;
+        double *r = s->R + i * s->max_candidates;
         for (size_t l = 0; l < s->n_w; l++) {
             s->weight[l] = 0;
-            for (size_t c = 0; c < s->n_w; c++) s->weight[l] += s->turn[l * s->n_w + c] * r[c];
+            for (size_t c = 0; c < s->n_w; c++) s->weight[l] += s->rotation[l * s->n_w + c] * r[c];
         }
         memcpy(r, s->weight, s->n_w * sizeof *r);
     }
 }
 
-/* W <- turn W with R to match. Overwrites x and weight. */
-static void turn_pool(krylov *s) {
+/* W <- rotation W, and R accordingly. Overwrites x and weight. */
+static void rotate_candidates(krylov *s) {
     size_t n = s->n_w;
-    for (size_t i = 0; i < n * n; i++) s->x[i] = (real)s->turn[i];
-    svd_rotate(s->b, n, n, s->cols, s->x, pool_row(s, 0), s->work);
-    turn_R(s);
+    for (size_t i = 0; i < n * n; i++) s->x[i] = (real)s->rotation[i];
+    svd_rotate(s->b, n, n, s->cols, s->x, candidate(s, 0), s->work);
+    rotate_R(s);
 }
 
-/* Turns the pool so that its first vector is along sum_l e_l W_l, by the reflection that swaps e and the first axis.
- * Returns |e|, negative if the first vector is the opposite one. */
-static double aim_pool(krylov *s, const double *e) {
+/* Reflects the candidates so that the first is sum_l e_l W_l / |e| or its opposite. Returns |e|, negative for the opposite,
+ * 0 if e is 0. */
+static double aim_candidates(krylov *s, const double *e) {
     size_t n = s->n_w;
     double length = 0, *h = s->left;
     for (size_t l = 0; l < n; l++) length += e[l] * e[l];
     if (!(length > 0)) return 0;
     length = sqrt(length);
     for (size_t l = 0; l < n; l++) h[l] = e[l] / length;
-    double sign = h[0] > 0 ? -1 : 1; /* the first vector may as well be the opposite one: no cancellation */
+    double sign = h[0] > 0 ? -1 : 1; /* the sign for which h[0] - sign does not cancel */
     h[0] -= sign;
     double half = 1 - sign * e[0] / length; /* |h|^2 / 2 */
     for (size_t l = 0; l < n; l++)
-        for (size_t c = 0; c < n; c++) s->turn[l * n + c] = (l == c) - h[l] * h[c] / half;
-    turn_pool(s);
+        for (size_t c = 0; c < n; c++) s->rotation[l * n + c] = (l == c) - h[l] * h[c] / half;
+    rotate_candidates(s);
     return sign * length;
 }
 
-/* Turns the pool by the right singular vectors of the residuals R'p of the triplets that still need it. */
-static ps_code order_pool(krylov *s, ps_status *st) {
+/* Rotates the candidates by the right singular vectors of the residuals R'p of the triplets that are not certified, or of
+ * all k if all are: the first candidates then carry most of them. */
+static ps_code order_candidates(krylov *s, ps_status *st) {
     size_t n = s->n_w, m = 0;
     int all = s->worst <= s->tol;
     if (n <= 1 || !s->n_ritz) return PS_OK;
@@ -162,25 +170,25 @@ static ps_code order_pool(krylov *s, ps_status *st) {
         for (size_t l = 0; l < n; l++) {
             s->copy[m * n + l] = 0;
             for (size_t j = 0; j < s->n_u; j++)
-                s->copy[m * n + l] += s->P[j * s->n_ritz + i] * s->R[j * s->max_pool + l];
+                s->copy[m * n + l] += s->P[j * s->n_ritz + i] * s->R[j * s->max_candidates + l];
         }
         m++;
     }
-    for (; m < n; m++) memset(s->copy + m * n, 0, n * sizeof *s->copy); /* square at least, for a full turn */
-    if (small_svd(s->b, m, n, s->copy, s->left, s->weight, s->turn, st)) return st->code;
-    turn_pool(s);
+    for (; m < n; m++) memset(s->copy + m * n, 0, n * sizeof *s->copy); /* at least as many rows as columns, so that the rotation is complete */
+    if (small_svd(s->b, m, n, s->copy, s->left, s->weight, s->rotation, st)) return st->code;
+    rotate_candidates(s);
     return PS_OK;
 }
 
-/* The first n pool vectors become the last of V. */
+/* The first n candidates become the last vectors of V, which lie next to each other in memory. */
 static void move_to_V(krylov *s, size_t n) {
     s->n_v += n;
     s->n_w -= n;
     for (size_t i = 0; i < s->n_u; i++)
-        memmove(s->R + i * s->max_pool, s->R + i * s->max_pool + n, s->n_w * sizeof *s->R);
+        memmove(s->R + i * s->max_candidates, s->R + i * s->max_candidates + n, s->n_w * sizeof *s->R);
 }
 
-/* U from the products of the last n vectors of V, and the columns of B. Returns how many rows of U are new. */
+/* New rows of U from the products of the last n vectors of V, and the columns of B. Returns the number of new rows. */
 static size_t grow_U(krylov *s, size_t n) {
     size_t from = s->n_v - n, ldc = s->n_u + n + 1;
     memcpy(s->U + s->n_u * s->rows, s->AV + from * s->rows, n * s->rows * sizeof *s->U);
@@ -191,7 +199,7 @@ static size_t grow_U(krylov *s, size_t n) {
     return r;
 }
 
-/* Random rows of U behind the r new ones, as the range of AV has no more: orthogonal to it, so their row of B is 0. */
+/* Random rows of U behind the r new ones, when the range of AV is used up. They are orthogonal to it: their rows of B are 0. */
 static size_t fill_U(krylov *s, size_t r, size_t want) {
     size_t n = s->n_u + r, m = min2(want - r, s->rows - n);
     rng_normal(&s->g, m * s->rows, s->U + n * s->rows);
@@ -200,40 +208,43 @@ static size_t fill_U(krylov *s, size_t r, size_t want) {
     return r + m;
 }
 
-/* W and the rows of R from the products of the last r rows of U. */
+/* New candidates and the rows of R from the products of the last r rows of U. */
 static void grow_W(krylov *s, size_t r) {
     size_t n = s->n_v + s->n_w, from = s->n_u - r, ldc = n + r + 1;
-    memcpy(pool_row(s, s->n_w), s->AtU + from * s->cols, r * s->cols * sizeof *s->V);
-    size_t fresh = extend_pool(s, r, s->A.largest);
+    memcpy(candidate(s, s->n_w), s->AtU + from * s->cols, r * s->cols * sizeof *s->V);
+    size_t fresh = extend_candidates(s, r, s->A.largest);
     for (size_t i = 0; i < s->n_u; i++)
         for (size_t l = 0; l < s->n_w + fresh; l++) {
-            double *entry = &s->R[i * s->max_pool + l];
+            double *entry = &s->R[i * s->max_candidates + l];
             if (i >= from) *entry = s->coef[(i - from) * ldc + s->n_v + l];
             else if (l >= s->n_w) *entry = 0;
         }
     s->n_w += fresh;
 }
 
+/* Moves n candidates to V and extends U, B, W and R: at most 2n applications. */
 static ps_code step(krylov *s, size_t n, ps_status *st) {
     size_t from = s->n_v;
-    if (svd_multiply(&s->A, 0, n, pool_row(s, 0), s->AV + from * s->rows, st)) return st->code;
+    if (svd_multiply(&s->A, 0, n, candidate(s, 0), s->AV + from * s->rows, st)) return st->code;
     move_to_V(s, n);
     size_t r = grow_U(s, n);
     if (s->n_u + r < s->k) r = fill_U(s, r, n);
-    r = min2(r, left_over(s));
+    r = min2(r, applications_left(s));
     if (svd_multiply(&s->A, 1, r, s->U + s->n_u * s->rows, s->AtU + s->n_u * s->cols, st)) return st->code;
     s->n_u += r;
     grow_W(s, r);
     return check(s, st);
 }
 
-/* Half of what a step or a probe does not need. */
+/* Ritz triplets that a restart keeps: the k that are wanted and half of the room beside them. Those beyond k keep their
+ * convergence, and the k-th converges at the rate of the gap to the first that is dropped; the other half is for new
+ * directions, so that restarts, which cost as much as several steps, are few. The room for a step or a probe stays free. */
 static size_t restart_size(const krylov *s) {
     size_t room = max2(s->block, PROBE_ROOM);
     return min2(s->n_ritz, s->k + (s->max_basis - s->k - room) / 2);
 }
 
-/* The p leading Ritz triplets become V and U. */
+/* V and U become the p leading Ritz vectors; W stays. */
 static void restart(krylov *s, size_t p) {
     right_rows(s, p, NULL, s->x);
     svd_rotate(s->b, p, s->n_v, s->cols, s->x, s->V, s->work);
@@ -241,13 +252,13 @@ static void restart(krylov *s, size_t p) {
     left_rows(s, p, NULL, s->x);
     svd_rotate(s->b, p, s->n_u, s->rows, s->x, s->U, s->work);
     svd_rotate(s->b, p, s->n_u, s->cols, s->x, s->AtU, s->work);
-    memmove(s->V + p * s->cols, pool_row(s, 0), s->n_w * s->cols * sizeof *s->V);
+    memmove(s->V + p * s->cols, candidate(s, 0), s->n_w * s->cols * sizeof *s->V);
     for (size_t l = 0; l < s->n_w; l++) { /* R <- P'R, column by column */
         for (size_t i = 0; i < p; i++) {
             s->weight[i] = 0;
-            for (size_t j = 0; j < s->n_u; j++) s->weight[i] += s->P[j * s->n_ritz + i] * s->R[j * s->max_pool + l];
+            for (size_t j = 0; j < s->n_u; j++) s->weight[i] += s->P[j * s->n_ritz + i] * s->R[j * s->max_candidates + l];
         }
-        for (size_t i = 0; i < p; i++) s->R[i * s->max_pool + l] = s->weight[i];
+        for (size_t i = 0; i < p; i++) s->R[i * s->max_candidates + l] = s->weight[i];
     }
     memset(s->B, 0, s->max_basis * s->max_basis * sizeof *s->B);
     memset(s->P, 0, p * p * sizeof *s->P);
@@ -258,20 +269,22 @@ static void restart(krylov *s, size_t p) {
 
 /* ---- the run ---- */
 
+/* Whether the operator's rounding errors alone keep the residuals above tol */
 static int noise_only(const krylov *s) { return s->worst > s->tol && s->recurrence <= NOISE * s->tol; }
 
-/* A random direction of the complement of V, W included, to the front of the pool, uniform on its sphere. */
+/* Makes the first candidate a random unit vector of the complement of V, W included, uniform on its sphere. A random vector
+ * that is orthogonalised to V and W has coefficients e along W and the new candidate, which together are its projection. */
 static double aim_random(krylov *s) {
-    double *e = s->coef + s->n_v; /* what add_random's vector was made of, besides V */
+    double *e = s->coef + s->n_v; /* add_random's coefficients along W and the new candidate */
     if (s->n_v + s->n_w < s->cols) add_random(s, 1);
     else {
         rng_normal(&s->g, s->n_w, s->x);
         for (size_t l = 0; l < s->n_w; l++) e[l] = (double)s->x[l];
     }
-    return aim_pool(s, e);
+    return aim_candidates(s, e);
 }
 
-/* t -= (q't) q, over n entries; q't */
+/* t -= (q't) q, over n entries; returns q't */
 static double subtract_along(const double *q, size_t n, double *t) {
     double dot = 0;
     for (size_t j = 0; j < n; j++) dot += q[j] * t[j];
@@ -284,7 +297,7 @@ static void normal_product(const krylov *s, const double *z, double *t, double *
     memset(t, 0, s->n_v * sizeof *t);
     memset(e, 0, s->n_w * sizeof *e);
     for (size_t i = 0; i < s->n_u; i++) {
-        const double *b = s->B + i * s->max_basis, *r = s->R + i * s->max_pool;
+        const double *b = s->B + i * s->max_basis, *r = s->R + i * s->max_candidates;
         double u = 0;
         for (size_t j = 0; j < s->n_v; j++) u += b[j] * z[j];
         for (size_t j = 0; j < s->n_v; j++) t[j] += u * b[j];
@@ -292,8 +305,9 @@ static void normal_product(const krylov *s, const double *z, double *t, double *
     }
 }
 
-/* H q (see the header) = sum_j t_j V_j + sum_l e_l W_l, for q = sum_j z_j V_j; z and t are zero below `from`, where V ended
- * before the probe. Adds to z the part of an eigenvector that H stands for, and takes it away again. */
+/* H q (see the header) = sum_j t_j V_j + sum_l e_l W_l, for q = sum_j z_j V_j. z and t are zero below `from`, the size of V
+ * before the probe. The first product gives K'q; (limit^2 - Sigma^2)^-1 K'q is added to z along the Ritz vectors, and the
+ * second product is H q outside of V. z is then as before. */
 static void reduced_product(const krylov *s, double *z, size_t from, double bound, double *t, double *e) {
     normal_product(s, z, t, e);
     for (size_t i = s->k; i < s->n_held; i++) {
@@ -310,20 +324,22 @@ static void reduced_product(const krylov *s, double *z, size_t from, double boun
 
 typedef enum { PROBE_PASSED, PROBE_FOUND, PROBE_FULL, PROBE_UNFINISHED } probe_end;
 
-/* Room in V for a sequence and in the pool for its start. Of a full pool what k triplets couple to is kept. */
+/* Makes room in V for a sequence and in W for its start. If W is full, the candidates that the k triplets couple to stay. */
 static ps_code make_room(krylov *s, ps_status *st) {
     if (s->n_v + PROBE_ROOM > s->max_basis && s->max_basis < s->cols) restart(s, restart_size(s));
-    if (s->n_w < s->max_pool || s->n_v + s->n_w == s->cols) return PS_OK;
+    if (s->n_w < s->max_candidates || s->n_v + s->n_w == s->cols) return PS_OK;
     restart(s, s->k);
-    if (order_pool(s, st)) return st->code;
+    if (order_candidates(s, st)) return st->code;
     s->n_w = s->k;
     return PS_OK;
 }
 
-/* One closing probe (see the header). PROBE_FULL: V has been restarted and another probe has to follow. */
+/* One closing probe (see the header). *end: PROBE_PASSED: nothing is missing. PROBE_FOUND: a value above the limit exists, or
+ * the triplets are no longer certified. PROBE_FULL: V was full and has been restarted; another probe must follow.
+ * PROBE_UNFINISHED: no applications are left. */
 static ps_code probe(krylov *s, probe_end *end, ps_status *st) {
     *end = PROBE_PASSED;
-    if (s->n_v == s->cols) return PS_OK; /* nothing is left to look at */
+    if (s->n_v == s->cols) return PS_OK; /* the complement is empty */
     if (make_room(s, st)) return st->code;
     size_t from = s->n_v, stride = s->max_basis + 1, steps = 0;
     double limit = s->sigma[s->k - 1] + s->tol * s->sigma[0], bound = limit * limit;
@@ -338,7 +354,7 @@ static ps_code probe(krylov *s, probe_end *end, ps_status *st) {
     double length = aim_random(s);
     while (length != 0 && !(scale <= allowed * allowed * sum)) {
         double *q = s->lanczos + steps * stride, *next = q + stride, *e = s->coef;
-        *end = left_over(s) < 2 ? PROBE_UNFINISHED : s->n_v == s->max_basis ? PROBE_FULL : PROBE_FOUND;
+        *end = applications_left(s) < 2 ? PROBE_UNFINISHED : s->n_v == s->max_basis ? PROBE_FULL : PROBE_FOUND;
         if (*end == PROBE_FULL) restart(s, restart_size(s));
         if (*end != PROBE_FOUND) return PS_OK;
         if (step(s, 1, st) || s->worst > s->tol) return st->code;
@@ -349,7 +365,7 @@ static ps_code probe(krylov *s, probe_end *end, ps_status *st) {
         for (size_t j = 0; j < s->n_v; j++) size += next[j] * next[j];
         double rise = (bound - alpha) * poly - beta * poly_before;
         if (rise < 0) return PS_OK; /* a Ritz value of the sequence is above the limit */
-        length = aim_pool(s, e);
+        length = aim_candidates(s, e);
         beta = sqrt(size + length * length);
         if (length == 0) break;
         for (size_t j = 0; j < s->n_v; j++) next[j] /= beta;
@@ -369,13 +385,13 @@ static ps_code solve(krylov *s, svd_stop *stop, ps_status *st) {
             s->missed = 0;
             return PS_OK;
         }
-        if (!left_over(s)) {
+        if (!applications_left(s)) {
             *stop = SVD_MAX_APPLICATIONS;
             return PS_OK;
         }
-        size_t n = min2(min2(s->block, s->n_w), (left_over(s) + 1) / 2);
+        size_t n = min2(min2(s->block, s->n_w), (applications_left(s) + 1) / 2);
         if (s->n_v + n > s->max_basis) restart(s, restart_size(s));
-        if (s->n_w > n && order_pool(s, st)) return st->code;
+        if (s->n_w > n && order_candidates(s, st)) return st->code;
         if (step(s, n, st)) return st->code;
         probe_end end = PROBE_FOUND;
         while (s->worst <= s->tol && (end == PROBE_FOUND || end == PROBE_FULL))
@@ -428,14 +444,14 @@ static ps_code check_options(const linop *J, const krylov_options *o, ps_status 
 }
 
 static ps_code krylov_make(krylov *s, arena *memory, ps_status *st) {
-    s->max_pool = min2(s->cols, s->k + 2 * s->block);
+    s->max_candidates = min2(s->cols, s->k + 2 * s->block);
     s->worst = INFINITY;
-    size_t n = s->max_basis, w = s->max_pool, all = n + w, big = max2(n, max2(w, s->k));
+    size_t n = s->max_basis, w = s->max_candidates, all = n + w, big = max2(n, max2(w, s->k));
     arena_slice table[] = {
         SLICE(s->V, all, s->cols), SLICE(s->AV, n, s->rows), SLICE(s->U, n, s->rows), SLICE(s->AtU, n, s->cols),
         SLICE(s->B, n, n), SLICE(s->R, n, w), SLICE(s->P, n, n), SLICE(s->Q, n, n), SLICE(s->sigma, n),
         SLICE(s->residual, s->k, 2), SLICE(s->coef, s->block, all + 1), SLICE(s->copy, big, big),
-        SLICE(s->left, big, big), SLICE(s->turn, big, big), SLICE(s->weight, big), SLICE(s->held, n, n),
+        SLICE(s->left, big, big), SLICE(s->rotation, big, big), SLICE(s->weight, big), SLICE(s->held, n, n),
         SLICE(s->held_sigma, n),
         SLICE(s->lanczos, n + 1, n + 1), SLICE(s->work, all, max2(SVD_PANEL, s->block)), SLICE(s->x, big, big),
         SLICE(s->y, big, big)};

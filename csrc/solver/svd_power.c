@@ -17,8 +17,8 @@ typedef struct {
     real *work, *x, *y;
 } power;
 
-/* Makes the p rows of X orthonormal; what depends on the rows before is replaced by random rows behind the others. coef:
- * orth's, (p, p + 1), with zeros for the random rows. */
+/* Makes the p rows of X orthonormal. Dependent rows are dropped and random ones are added behind the others. coef (p, p + 1):
+ * see orth; 0 for the random rows. */
 static void orthonormal(power *s, real *X, size_t len) {
     size_t r = orth(s->b, X, 0, s->p, len, s->A.largest, s->coef, s->p + 1, s->work);
     double *spare = s->coef + s->p * (s->p + 1);
@@ -28,7 +28,7 @@ static void orthonormal(power *s, real *X, size_t len) {
     }
 }
 
-/* x (m, p) = -factor_i P_i' or, if left, -factor_i W_i';  factor NULL: plainly P_i', W_i' */
+/* x (m, p) = -factor_i P_i' or, if left, -factor_i W_i';  factor NULL: P_i', W_i' */
 static void rows_of(const power *s, int left, size_t m, const double *factor, real *x) {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < s->p; j++)
@@ -45,7 +45,8 @@ static ps_code ritz(power *s, ps_status *st) {
     return small_svd(s->b, s->p, s->p, s->C, s->P, s->sigma, s->Wt, st);
 }
 
-static ps_code tell(power *s, double *most, ps_status *st) {
+/* Divides the residuals by sigma_1, writes the largest to *most and reports it. */
+static ps_code report(power *s, double *most, ps_status *st) {
     double worst = 0, unit = s->A.unit != 0 ? s->A.unit : 1;
     for (size_t i = 0; i < 2 * s->k; i++) {
         double *r = &s->residual[i];
@@ -57,7 +58,8 @@ static ps_code tell(power *s, double *most, ps_status *st) {
     return svd_report(s->observer, s->A.applications, worst, s->k, s->seen, st);
 }
 
-/* Z = A'Y; the triplets' residuals by u_i = P_i'Y / sigma_i, so that A'u_i = P_i'Z / sigma_i. Then V <- orth(Z). */
+/* One iteration: Z = A'Y and V <- orth(Z). The residuals of the old V follow from u_i = P_i'Y / sigma_i, for which
+ * A'u_i = P_i'Z / sigma_i; |A v_i - sigma_i u_i| is 0 by that definition. */
 static ps_code iterate(power *s, ps_status *st) {
     ps_code code = ritz(s, st);
     if (!code) code = svd_multiply(&s->A, 1, s->p, s->Y, s->Z, st);
@@ -65,7 +67,7 @@ static ps_code iterate(power *s, ps_status *st) {
     rows_of(s, 0, s->k, NULL, s->x);
     rows_of(s, 0, s->k, s->sigma, s->y);
     for (size_t i = 0; i < s->k; i++) {
-        int zero = s->sigma[i] <= (double)REAL_EPS * s->sigma[0]; /* then A'u is noise over noise */
+        int zero = s->sigma[i] <= (double)REAL_EPS * s->sigma[0]; /* A'u would be rounding errors over rounding errors */
         for (size_t j = 0; j < s->p; j++)
             s->x[i * s->p + j] = zero ? 0 : (real)((double)s->x[i * s->p + j] / s->sigma[i]);
         s->residual[2 * i] = 0;
@@ -74,10 +76,10 @@ static ps_code iterate(power *s, ps_status *st) {
     memcpy(s->V, s->Z, s->p * s->cols * sizeof *s->V);
     orthonormal(s, s->V, s->cols);
     double worst;
-    return tell(s, &worst, st);
+    return report(s, &worst, st);
 }
 
-/* Whether the k triplets that are certified are the leading ones. Overwrites Y and Q. */
+/* The probe of svd_krylov.h on the k certified triplets. Overwrites Q. */
 static ps_code probe(power *s, const power_options *o, svd_result *out, ps_status *st) {
     const krylov_options options = {.k = s->k, .max_basis = o->max_basis, .max_applications = o->probe_most,
                                     .tol = o->tol, .seed = o->seed};
@@ -90,7 +92,7 @@ static ps_code probe(power *s, const power_options *o, svd_result *out, ps_statu
     return code;
 }
 
-/* The last Rayleigh-Ritz, and the certificate: k applications of J' that the algorithm itself does not need. */
+/* The last Rayleigh-Ritz and the certificate, which takes k applications of J' that the algorithm does not need. */
 static ps_code finish(power *s, const power_options *o, svd_result *out, ps_status *st) {
     ps_code code = ritz(s, st);
     if (code) return code;
@@ -112,7 +114,7 @@ static ps_code finish(power *s, const power_options *o, svd_result *out, ps_stat
     }
     svd_residual(s->b, s->k, s->cols, s->x, s->k, s->Z, s->y, s->k, out->V, s->residual + 1, 2, s->work);
     double worst;
-    code = tell(s, &worst, st);
+    code = report(s, &worst, st);
     memcpy(out->residuals, s->residual, 2 * s->k * sizeof *s->residual);
     out->next_sigma = s->p > s->k ? s->sigma[s->k] * unit : (double)NAN;
     out->stop = SVD_FIXED;

@@ -1,13 +1,12 @@
-/* The published algorithm, for comparison: block power iteration on J'J with a fixed number of iterations.
+/* The published algorithm, for comparison: block power iteration on J'J, with a fixed number of iterations.
  *
  *   V_0 random orthonormal, p = k + oversample vectors
  *   iterations times:  V <- orth(J'J V)
  *   last:  Y = J V,  Rayleigh-Ritz: Y = C Q (orth),  C = P S W',  v_i = P_i'V,  u_i = W_i'Q
  *
- * (2 iterations + 1) p applications. J'U, k more, is multiplied for the certificate alone and counted apart; and if every
- * residual is at most tol, so are the applications of the closing probe, without which nobody knows that the k triplets
- * are the leading ones. The error of
- * the i-th vector shrinks by (sigma_{p+1} / sigma_i)^2 an iteration, which on a flat spectrum is close to 1. */
+ * These are (2 iterations + 1) p applications. Counted separately, as certificate_applications: J'U, k more, for the residuals,
+ * and, if every residual is at most tol, the closing probe, which alone shows that the k triplets are the leading ones.
+ * An iteration reduces the error of the i-th vector by (sigma_{p+1} / sigma_i)^2, which is close to 1 for a flat spectrum. */
 #ifndef PS_SVD_POWER_H
 #define PS_SVD_POWER_H
 #include "solver/svd.h"
@@ -18,11 +17,11 @@ typedef struct {
     size_t iterations; /* >= 1 */
     uint64_t seed;
     double tol;                   /* of the closing probe, see svd_krylov.h */
-    size_t max_basis, probe_most; /* vectors kept, and applications made, by the probe at most */
+    size_t max_basis, probe_most; /* largest numbers of vectors and of applications of the probe */
 } power_options;
 
-/* The observer hears after each iteration the residuals of the subspace that it started from, which follow from its
- * products J V and J'J V; and last the certificate. Errors as svd_krylov. */
+/* After each iteration the observer gets the residuals of the subspace before it, which J V and J'J V determine without
+ * another application; at the end it gets the certificate. Errors as svd_krylov. */
 ps_code svd_power(const blas *b, const linop *J, const power_options *o, const svd_observer *observer, svd_result *out,
                   ps_status *st);
 

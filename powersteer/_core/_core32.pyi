@@ -1,5 +1,5 @@
-"""The numerical core in single precision; _core64 has the same names in double. Arrays named `real` are float32 here and
-float64 there."""
+"""The numerical core in single precision; _core64 has the same names in double. Arrays called `real` are float32 here
+and float64 there."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 _Array = NDArray[Any]
 _Ids = NDArray[np.int32]
-_Place = tuple[int, int]  # (layer, index of the site in powersteer.sites.SITES)
-_Target = _Place | Literal["logits", "next_token"]
+_Site = tuple[int, int]  # (layer, index of the site in SITES)
+_Target = _Site | Literal["logits", "next_token"]
 # (layer, site, vector (d,) real, sequence or -1 for every one, ranges (n, 2) half-open absolute positions)
 _Intervention = tuple[int, int, _Array, int, _Ids]
 
-real_size: int
+real_size: int  # bytes
+MAX_THREADS: int
+SWEEP_ROWS: int  # vectors times positions that a sweep of a Jacobian carries at a time
+SITES: tuple[str, ...]
 
 class _BlasInfo(TypedDict):
     config: str
@@ -31,6 +34,7 @@ class _SVD(TypedDict):
     certificate_applications: int
     history: list[tuple[int, float, _Array]]
     next_sigma: float
+    missed_probability: float
     stop: str
 
 def blas_open(path: str, prefix: str, /) -> None: ...
@@ -48,7 +52,7 @@ def svd_krylov(
     max_applications: int,
     seed: int,
     max_basis: int,
-    callback: Callable[[int, float, _Array], object] | None,
+    callback: Callable[[int, float, _Array], object] | None = None,
 ) -> _SVD: ...
 def svd_power(
     op: Any,
@@ -57,7 +61,10 @@ def svd_power(
     oversample: int,
     iterations: int,
     seed: int,
-    callback: Callable[[int, float, _Array], object] | None,
+    tol: float,
+    probe_most: int,
+    max_basis: int,
+    callback: Callable[[int, float, _Array], object] | None = None,
 ) -> _SVD: ...
 
 class Model:
@@ -71,7 +78,7 @@ class Model:
         self,
         tokens: Sequence[_Ids],
         steer: Sequence[_Intervention],
-        sites: list[_Place],
+        sites: list[_Site],
         rows: Literal["all", "last", "none"],
     ) -> tuple[list[_Array] | None, list[list[_Array]]]: ...
 
@@ -99,7 +106,7 @@ class Jacobian:
         model: Model,
         prompts: Sequence[_Ids],
         steer: Sequence[_Intervention],
-        source: _Place,
+        source: _Site,
         target: _Target | list[_Target],
         source_positions: Sequence[_Ids],
         target_positions: Sequence[_Ids] | list[Sequence[_Ids]],
@@ -107,7 +114,7 @@ class Jacobian:
     ) -> None: ...
     @classmethod
     def count_bytes(
-        cls, model: Model, lengths: Sequence[int], source: _Place, target: _Target, n_target: int, n_columns: int, /
+        cls, model: Model, lengths: Sequence[int], source: _Site, target: _Target, n_target: int, n_columns: int, /
     ) -> dict[str, int]: ...
     @property
     def shape(self) -> Any: ...
@@ -121,6 +128,6 @@ class Jacobian:
     def nbytes(self) -> int: ...
     def apply(self, V: _Array, /) -> _Array: ...
     def apply_t(self, U: _Array, /) -> _Array: ...
-    def apply_each(self, lanes: list[tuple[int, _Array, _Array]], /) -> None: ...
-    def apply_t_each(self, lanes: list[tuple[int, _Array, _Array]], /) -> None: ...
+    def apply_each(self, columns: list[tuple[int, _Array, _Array]], /) -> None: ...
+    def apply_t_each(self, columns: list[tuple[int, _Array, _Array]], /) -> None: ...
     def apply_all(self, V: _Array, /) -> list[_Array]: ...

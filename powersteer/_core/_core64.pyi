@@ -1,3 +1,8 @@
+"""The numerical core in double precision: see _core32."""
+
+from ._core32 import MAX_THREADS as MAX_THREADS
+from ._core32 import SITES as SITES
+from ._core32 import SWEEP_ROWS as SWEEP_ROWS
 from ._core32 import Decoder as Decoder
 from ._core32 import Jacobian as Jacobian
 from ._core32 import Model as Model

@@ -167,7 +167,20 @@ def default_threads() -> int:
 
 
 def show_config() -> dict[str, Any]:
-    """Print and return what computes: versions, the BLAS library with its kernels, threads, instruction sets, scalars."""
+    """Print and return the configuration: versions, the BLAS library and its kernels, threads, instruction sets, scalars.
+
+    Returns
+    -------
+    dict
+        What is printed, by name.
+
+    Examples
+    --------
+    >>> config = ps.show_config()
+    powersteer ...
+    >>> config["scalar_bytes"]
+    {'float32': 4, 'float64': 8}
+    """
     info = _core32.blas_info()
     config = {
         "powersteer": __version__,
