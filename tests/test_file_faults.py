@@ -23,19 +23,19 @@ model = tiny.tiny(n_layers=3)[0]
 what, folder = sys.argv[1], Path(tempfile.mkdtemp(dir=sys.argv[2]))
 
 def vectors():
-    old, new = (ps.random_vectors(model, layer, 2, seed=layer) for layer in (0, 1))
+    old, new = (ps.random_vectors(model, layer, k=2, seed=layer) for layer in (0, 1))
     return [v[0] for v in (old, new)], lambda v, path: v.save(path), ps.SteeringVector.load, lambda v: v.layer
 
 def lists():
-    old, new = (ps.random_vectors(model, layer, 2, seed=layer) for layer in (0, 1))
+    old, new = (ps.random_vectors(model, layer, k=2, seed=layer) for layer in (0, 1))
     return [old, new], lambda v, path: ps.save_vectors(path, v), ps.load_vectors, lambda v: v[1].layer
 
 def gguf():
-    old, new = (ps.random_vectors(model, layer, 1)[0] for layer in (1, 2))
-    return [old, new], lambda v, path: v.to_gguf(path, "llama"), ps.load_vectors, lambda v: v[0].layer
+    old, new = (ps.random_vectors(model, layer)[0] for layer in (1, 2))
+    return [old, new], lambda v, path: v.to_gguf(path, model_hint="llama"), ps.load_vectors, lambda v: v[0].layer
 
 def effects():
-    made = [ps.effects(model, ["a"], ps.random_vectors(model, 0, 1), scales=s, max_new_tokens=0, random=1) for s in (1.0, 2.0)]
+    made = [ps.effects(model, ["a"], ps.random_vectors(model, 0), scales=s, max_new_tokens=0, n_random=1) for s in (1.0, 2.0)]
     return made, lambda e, path: e.save(path), ps.Effects.load, lambda e: e.settings["scales"]
 
 def report():

@@ -1,4 +1,4 @@
-"""What a user is told: the reason, and what to do instead."""
+"""What messages say: the reason, and what to do instead."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_targets_that_were_nearly_right(wrong):
         lambda: model.jacobian([1, 2], 0, wrong),
         lambda: model.jacobians([1, 2], 0, [1, wrong]),
         lambda: ps.atlas(model, [[1, 2, 3]], targets=[wrong], progress=False),
-        lambda: atlas.cell(0, wrong),
+        lambda: atlas.pair(0, wrong),
         lambda: atlas.vector(0, wrong, 0),
     ):
         with pytest.raises(ps.InvalidInput, match="did you mean 'next_token'"):
@@ -95,11 +95,11 @@ def test_why_a_pair_is_not_in_an_atlas():
         ((3, 3), "cannot exist: the source"),
         ((0, 4), "cannot exist: 'tiny' has no layer 4; its layers are 0 to 3"),
         ((-1, 3), "cannot exist: .*no layer -1"),
-        ((0, 2), "was not asked for.*sources are 0, 3, its targets 1, 3, next_token"),
-        ((1, "next_token"), "was not asked for"),
+        ((0, 2), "was not requested.*sources are 0, 3, its targets 1, 3, next_token"),
+        ((1, "next_token"), "was not requested"),
         ((0, "logits"), "no target 'logits'"),
     ):
-        for call in (atlas.cell, atlas.vectors, atlas.sketch, lambda *p: atlas.search(len, ["a"], ["b"], pairs=[p])):
+        for call in (atlas.pair, atlas.vectors, atlas.sketch, lambda *p: atlas.search(len, validation=["a"], test=["b"], pairs=[p])):
             with pytest.raises(ps.InvalidInput, match=why):
                 call(*pair)
 
@@ -108,7 +108,7 @@ def test_what_a_parallel_block_cannot_do():
     model, _ = tiny.tiny(n_layers=3, parallel=True, norms=("norm1",))
     atlas = ps.atlas(model, [[1, 2, 3]], k=1, sites=("attn_out", "mlp_out"), progress=False)
     with pytest.raises(ps.InvalidInput, match="1 -> 1 cannot exist"):
-        atlas.cell(1, 1)
+        atlas.pair(1, 1)
 
 
 def test_a_model_keeps_its_name(tmp_path):
@@ -132,8 +132,8 @@ def test_a_target_is_printed_as_a_site_is():
 
 def test_what_a_search_says_is_of_test_prompts():
     model, _ = tiny.tiny(n_layers=3)
-    found = ps.search(model, ps.random_vectors(model, 0, n=2), ps.evaluate.contains("."), ["a", "b"], ["c", "d", "e"],
-                      random=3, max_new_tokens=3)  # fmt: skip
+    found = ps.search(model, ps.random_vectors(model, 0, k=2), ps.evaluate.contains("."), validation=["a", "b"], test=["c", "d", "e"],
+                      n_random=3, max_new_tokens=3)  # fmt: skip
     lines = {line.split()[0]: line for line in str(found).splitlines()}
     assert "validation" in lines["chosen"]
     best = found.random_best

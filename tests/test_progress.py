@@ -11,10 +11,9 @@ import pytest
 import tiny
 
 import powersteer as ps
-from powersteer.evaluate.metrics import LogitDifference
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
-SMALL = {"max_new_tokens": 2, "random": 1, "scales": [1.0]}
+SMALL = {"max_new_tokens": 2, "n_random": 1, "scales": [1.0]}
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +24,15 @@ def model():
 def calls(model):
     atlas = ps.atlas(model, PROMPTS, k=2, progress=False)
     vec = atlas.vector(0, 2, 0)
-    words = LogitDifference("a", "b"), ["x", "y"], ["z", "w"]
+    words = ps.evaluate.LogitDifference("a", "b")
     return {
         "svd": lambda p: model.jacobian(PROMPTS, 0, 2).svd(2, progress=p),
         "atlas": lambda p: ps.atlas(model, PROMPTS, k=2, progress=p),
         "effects of an atlas": lambda p: atlas.effects(1, progress=p, resume=False, **SMALL),
         "effects": lambda p: ps.effects(model, PROMPTS, vec, progress=p, **SMALL),
-        "search": lambda p: ps.search(model, vec, *words, random=1, progress=p),
-        "melbo": lambda p: ps.melbo(model, PROMPTS, 0, 2, n=1, steps=2, progress=p),
-        "dct": lambda p: ps.dct(model, PROMPTS, 0, 2, n=1, method="exponential", iterations=2, progress=p),
+        "search": lambda p: ps.search(model, vec, words, validation=["x", "y"], test=["z", "w"], n_random=1, progress=p),
+        "melbo": lambda p: ps.melbo(model, PROMPTS, 0, 2, k=1, iterations=2, progress=p),
+        "dct": lambda p: ps.dct(model, PROMPTS, 0, 2, k=1, method="exponential", iterations=2, progress=p),
     }
 
 

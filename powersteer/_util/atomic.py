@@ -1,5 +1,5 @@
-"""Files that are either complete or not there: written to a temporary name beside the target, flushed to the disk,
-then renamed over it. A reader, or a crash, sees the old file or the new one, never a part."""
+"""Atomic writes: to a temporary file in the same folder, flushed to the disk, then renamed. After a crash the old file or the
+new one is there, never a part."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["atomic_writer", "check_writable", "read_text", "write_bytes", "write
 
 @contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends, and nothing at all if the block raises.
+    """A binary file that becomes `path` when the block ends, and is deleted if the block raises.
 
     Raises NotFound if the folder is missing, InvalidInput if `path` is a folder, OSError as the system reports it
     (full disk, no permission). An existing file is replaced; a symbolic link is replaced, not followed.
     """
     path = _target(path)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
-    # os.open and not tempfile: the mode is then what the umask says, as for any other new file
+    # os.open, not tempfile: its files have mode 0600, other new files the mode of the umask
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -35,7 +35,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # of a write: it only knows a number
+        if isinstance(error, OSError) and error.filename is None:  # errors of a write have no name
             error.filename = str(path)
         raise
     _sync_folder(path.parent)
@@ -51,7 +51,7 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raises what `atomic_writer` would, before there is anything to write."""
+    """Raise the errors of `atomic_writer` before there is anything to write."""
     with tempfile.TemporaryFile(dir=_target(path).parent):
         return
 
@@ -72,11 +72,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{os.fspath(path)!r} is no text: byte {error.start} is no UTF-8") from None
+        raise InvalidInput(f"{os.fspath(path)!r} is not text: byte {error.start} is not UTF-8") from None
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename durable. Windows has no handle of a folder to flush."""
+    """Make the rename durable. Windows cannot flush a folder."""
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)

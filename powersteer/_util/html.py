@@ -1,4 +1,4 @@
-"""Pieces of HTML for notebooks: escaped, without scripts or anything from outside, readable in both colour schemes."""
+"""HTML for notebooks: escaped, without scripts or external files, readable in both colour schemes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str 
 
 
 def paragraphs(pairs: Iterable[tuple[str, str]]) -> str:
-    """Texts under their labels; newlines and spaces show."""
+    """Labelled texts with their newlines and spaces."""
     text = '<dd style="white-space: pre-wrap">'
     return f"<dl>{''.join(f'<dt><b>{escape(label)}</b></dt>{text}{escape(value)}</dd>' for label, value in pairs)}</dl>"
 
 
 def heat_map(values: NDArray[Any], rows: Sequence[object], columns: Sequence[object], caption: str = "") -> str:
-    """A coloured cell a value, (len(rows), len(columns)); its value as a tooltip; nothing where it is NaN."""
+    """A coloured cell for each of (len(rows), len(columns)) values, with the value as its tooltip; empty for NaN."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 

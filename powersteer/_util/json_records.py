@@ -1,4 +1,4 @@
-"""Dataclasses read back from JSON, every field checked: what a stranger's file holds is right or refused."""
+"""Dataclasses read from JSON, every field checked, since a file may come from anywhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def record(kind: type[T], data: Any) -> T:
-    """A dataclass from the dict that `asdict` made of it and JSON brought back. Raises ValueError, naming the field, where
-    keys without a default are missing, keys are unknown, or a value is not of the field's type."""
+    """A dataclass from JSON's form of its `asdict`. Raises ValueError naming the field if a key without a default is
+    missing, a key is unknown, or a value is not of the field's type."""
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
@@ -38,9 +38,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             except ValueError:
                 continue
     elif origin is tuple and isinstance(value, (list, tuple)):
-        several = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(several) == len(value):
-            return tuple(_value(h, v, where) for h, v in zip(several, value, strict=True))
+        hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(hints) == len(value):
+            return tuple(_value(h, v, where) for h, v in zip(hints, value, strict=True))
     elif origin is dict and isinstance(value, dict):
         return {_value(arguments[0], k, where): _value(arguments[1], v, where) for k, v in value.items()}
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The one line that shows how far a long call is: a bar in a notebook, else text on stderr, in a pipe as on a terminal."""
+"""Progress of long calls: a bar in a notebook, else a line on stderr, in a pipe as on a terminal."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Report = Callable[[int, int], object]  # (done, in all)
 def progress_bar(
     progress: bool | Report, total: int, what: str, unit: str = " rows", initial: int = 0, **options: Any
 ) -> Iterator[Callable[[int], object]]:
-    """Yields the function to call with every amount of work that is done. progress: True for a bar, False for none, or a
-    callable that gets (done, total). initial: done before. Raises InvalidInput for anything else."""
+    """Yields a function to call with the amount of work done since the last call. progress: True for a bar, False for none,
+    or a callable that gets (done, total). initial: work done before. Raises InvalidInput for anything else."""
     if callable(progress):
         done = initial
 
