@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
 from powersteer.loading import hub, load_checkpoint
-from powersteer.loading.safetensors import TensorRef, check_finite, open_weights
+from powersteer.loading.safetensors import open_weights
+from powersteer.loading.tensor_ref import TensorRef, check_finite
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [
     (lambda t: t.pop("model.norm.weight"), BadCheckpoint, "no tensor 'model.norm.weight'"),
-    (lambda t: t.update({"model.extra": torch.ones(2)}), BadCheckpoint, "'model.extra'.*is no part"),
+    (lambda t: t.update({"model.extra": torch.ones(2)}), BadCheckpoint, "'model.extra'.*does not belong"),
     (lambda t: t.update({"model.norm.weight": torch.ones(25)}), BadCheckpoint, r"model.norm.weight.*\(25,\).*\(24,\)"),
     (lambda t: t.update({"model.norm.weight": torch.ones(24, dtype=torch.int32)}), UnsupportedModel, "norm.*I32"),
     (lambda t: t["model.layers.1.mlp.up_proj.weight"][40, 23].fill_(float("nan")), BadCheckpoint, "up_proj.*NaN"),
@@ -54,7 +55,7 @@ def test_load_says_what_is_searched(tmp_path, monkeypatch):
     folder = copy("llama", tmp_path)
     change_tensors(folder, lambda t: t["model.layers.1.mlp.up_proj.weight"][0, 0].fill_(float("nan")))
     ps.load(folder, check=False)
-    monkeypatch.setattr("powersteer.loading.CHECK_LIMIT", 1000)
+    monkeypatch.setattr("powersteer.loading.checkpoint.CHECK_LIMIT", 1000)
     ps.load(folder)
     with pytest.raises(BadCheckpoint, match="up_proj.*NaN"):
         ps.load(folder, check=True)

@@ -19,7 +19,7 @@ from checkpoints import change_config, copy, equal_specs, saved
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, PowersteerError, UnsupportedModel
 from powersteer.loading import load_checkpoint, rope
-from powersteer.loading.config import HARMLESS, ONLY, family_of, read_facts
+from powersteer.loading.config import HARMLESS, ONLY, family_of, read_hyperparameters
 from powersteer.loading.families import FAMILIES
 from powersteer.loading.keys_read import EVERY, FAMILY, ROPE, TRANSFORMERS
 from powersteer.loading.other_names import names_something
@@ -181,9 +181,8 @@ def test_a_rotary_key_never_differs_in_silence(name, tmp_path, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", NEW)
-def test_no_key_that_is_read_differs_in_silence(family, tmp_path, rng, request):
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("a minute a family: pytest -m slow")
+def test_no_key_that_is_read_differs_in_silence(family, tmp_path, rng):
+    """A minute a family."""
     folder, prompt = copy(family, tmp_path), rng.integers(3, 61, 12).tolist()
     ends = [judge(family, key, value, folder, prompt) for key, value in changes(family)]
     print(family, {end: ends.count(end) for end in set(ends)})
@@ -293,6 +292,6 @@ def test_a_window_that_is_not_in_use_may_be_named_twice():
               "intermediate_size": 64, "num_key_value_heads": 4, "sliding_window": 32, "use_sliding_window": False}  # fmt: skip
     family = family_of(config, "config")
     for window in (32, None):
-        assert read_facts({**config, "sliding_window_size": window}, family, "config").window is None
+        assert read_hyperparameters({**config, "sliding_window_size": window}, family, "config").window is None
     with pytest.raises(BadCheckpoint, match="sliding_window_size = 16"):
-        read_facts({**config, "sliding_window_size": 16}, family, "config")
+        read_hyperparameters({**config, "sliding_window_size": 16}, family, "config")

@@ -118,7 +118,7 @@ INFOS = {
     "the largest offset": (info(offset=2**64 - 1), "beyond"),
     "a name without letters": (info(name=""), "tensor of 0 letters"),
     "a name that is not UTF-8": (info(name=b"\xff"), "not UTF-8"),
-    "broken blocks": (info(kind=8, dims=(33,)), "no whole blocks of 32"),
+    "broken blocks": (info(kind=8, dims=(33,)), "not whole blocks of 32"),
 }
 
 

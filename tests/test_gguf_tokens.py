@@ -1,4 +1,5 @@
 import copy
+import json
 
 import gguf_models
 import gguf_vocabs
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 import powersteer as ps
+from powersteer.cli import main
 from powersteer.errors import BadCheckpoint, NotFound, PowersteerError
 from powersteer.loading.gguf_pre import PRE, pre_tokenizer
 from powersteer.loading.gguf_tokenizer import end_ids, gguf_tokenizer, uncertain_cut
@@ -318,6 +320,17 @@ def test_a_model_with_its_tokenizer(tmp_path):
     model = ps.load(path)
     np.testing.assert_array_equal(model(TEXTS[0]), model(original.encode(TEXTS[0]).ids))
     assert model.end_tokens == {original.token_to_id("<|end|>")}
+
+
+def test_a_note_on_the_tokenizer_is_not_taken_for_a_missing_one(tmp_path, capsys):
+    meta, original = gguf_vocabs.byte_level(CUT["gpt-2"], False)
+    hf = resized(hf_models.make("llama"), len(meta["tokenizer.ggml.tokens"][1]))
+    model = ps.load(gguf_models.write(tmp_path / "m.gguf", hf, top=meta))
+    (note,) = model.notes
+    assert "no tokenizer.ggml.pre" in note and "no tokenizer " not in note and "notes" not in repr(model)
+    assert model.tokens("abc").tolist() == original.encode("abc").ids
+    assert main(["info", str(tmp_path / "m.gguf"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
 
 
 def resized(hf, n_vocab):

@@ -14,7 +14,7 @@ from checkpoints import change_config, change_tensors, copy, equal_specs, saved
 
 from powersteer.errors import BadCheckpoint, InvalidInput, UnsupportedModel
 from powersteer.loading import load_checkpoint, spec_from_transformers
-from powersteer.loading.config import HARMLESS, ONLY, read_facts, rope_settings
+from powersteer.loading.config import HARMLESS, ONLY, read_hyperparameters, rope_settings
 from powersteer.loading.families import FAMILIES
 from powersteer.loading.family import REQUIRED
 from powersteer.loading.spec import MATRICES, NORMS
@@ -32,19 +32,19 @@ def config_class(family):
 def small(family):
     """The keys that have no default. 32 heads can share any family's default number of keys."""
     sizes = {"d_model": 256, "n_layers": 12, "n_heads": 32, "d_ff": 72, "n_vocab": 99}
-    return {name: sizes[key.fact] for name, key in family.keys.items() if key.default is REQUIRED}
+    return {name: sizes[key.hyperparameter] for name, key in family.keys.items() if key.default is REQUIRED}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_defaults_are_those_of_transformers(family):
     bare = small(family)
     full = config_class(family)(**bare).to_dict()
-    ours, theirs = (vars(read_facts(config, family, "config")) for config in (bare, full))
+    ours, theirs = (vars(read_hyperparameters(config, family, "config")) for config in (bare, full))
     if "layer_types" in full and ours["layer_types"] is None:  # written out there
-        sliding = [family.sliding(read_facts(bare, family, "config"), i) for i in range(ours["n_layers"])]
+        sliding = [family.sliding(read_hyperparameters(bare, family, "config"), i) for i in range(ours["n_layers"])]
         ours["layer_types"] = ["sliding_attention" if one else "full_attention" for one in sliding]
     if "has_rope" in ours:
-        facts = read_facts(bare, family, "config")
+        facts = read_hyperparameters(bare, family, "config")
         ours["has_rope"] = [family.rope_index(facts, i, "") + 1 for i in range(ours["n_layers"])]
     assert ours == theirs
     if family.rope is not None:
@@ -55,7 +55,7 @@ def test_defaults_are_those_of_transformers(family):
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_every_key_of_transformers_is_known(family):
     full = config_class(family)(**small(family)).to_dict()
-    read_facts(full, family, "config")  # a key that transformers adds fails here until someone looks at it
+    read_hyperparameters(full, family, "config")  # a key that transformers adds fails here until someone looks at it
 
 
 def test_no_key_is_both_read_and_harmless():
@@ -70,14 +70,14 @@ REFUSED = [
     ("llama", {"hidden_act": 3}, BadCheckpoint, "'hidden_act' = 3 where a name"),
     ("llama", {"attention_bias": "yes"}, BadCheckpoint, "'attention_bias' = 'yes' where true or false"),
     ("llama", {"attention_bias": True}, BadCheckpoint, "no tensor 'model.layers.0.self_attn.q_proj.bias'"),
-    ("llama-biases", {"mlp_bias": False}, BadCheckpoint, "mlp.*bias.*is no part"),
+    ("llama-biases", {"mlp_bias": False}, BadCheckpoint, "mlp.*bias.*does not belong"),
     ("llama", {"quantization_config": {"quant_method": "gptq"}}, UnsupportedModel, "quantization_config.*unquantised"),
     ("llama", {"is_encoder_decoder": True}, UnsupportedModel, "is_encoder_decoder"),
     ("llama", {"hidden_size": ...}, BadCheckpoint, "no 'hidden_size'"),
     ("llama", {"num_attention_heads": 0}, BadCheckpoint, "'num_attention_heads' = 0 where a positive integer"),
     ("llama", {"num_attention_heads": 4.0}, BadCheckpoint, "'num_attention_heads' = 4.0 where a positive integer"),
     ("llama", {"num_key_value_heads": 3}, BadCheckpoint, "4 heads cannot share 3"),
-    ("llama", {"num_hidden_layers": 2}, BadCheckpoint, "'model.layers.2.*is no part of a llama model"),
+    ("llama", {"num_hidden_layers": 2}, BadCheckpoint, "'model.layers.2.*does not belong to a llama model"),
     ("llama", {"num_hidden_layers": 4}, BadCheckpoint, "no tensor 'model.layers.3"),
     ("llama", {"vocab_size": 62}, BadCheckpoint, r"embed_tokens.weight.*\(61, 24\).*\(62, 24\)"),
     ("llama", {"head_dim": 12}, BadCheckpoint, r"q_proj.weight.*\(40, 24\).*\(48, 24\)"),
@@ -118,7 +118,7 @@ REFUSED = [
     ("gpt2", {"tie_word_embeddings": False}, BadCheckpoint, "no tensor 'lm_head.weight'"),
     ("gemma", {"hidden_act": "silu"}, UnsupportedModel, "'hidden_act' = 'silu'"),
     ("gemma2", {"use_bidirectional_attention": True}, UnsupportedModel, "use_bidirectional_attention"),
-    ("gemma3_text", {"rope_parameters": {"linear_attention": {}}}, UnsupportedModel, "no layer type"),
+    ("gemma3_text", {"rope_parameters": {"linear_attention": {}}}, UnsupportedModel, "not a layer type"),
     ("starcoder2", {"norm_type": "rms_norm"}, UnsupportedModel, "norm_type"),
     ("olmoe", {"clip_qkv": 8.0}, UnsupportedModel, "'clip_qkv' = 8.0"),
     ("olmoe", {"head_dim": 12}, UnsupportedModel, "head_dim"),

@@ -109,7 +109,7 @@ def test_the_jacobian_freezes_the_routing(name, loaded, rng):
         assert len(chosen) == sum(bool(layer.experts) for layer in model.spec.layers)
         with mock.patch.object(torch, "topk", replay):
             frozen = hf_models.jacobian(double, [prompt], source, target, None, rows)
-    J = model.jacobian(prompt, source=0, source_site="resid_pre", target=2, target_site="resid_post", positions=rows[0])
+    J = model.jacobian(prompt, source=0, source_site="resid_pre", target=2, target_site="resid_post", target_positions=rows[0])
     scale = np.linalg.norm(frozen)
     assert np.linalg.norm(free - frozen) < 1e-13 * scale
     assert np.linalg.norm(J.dense() - frozen) < 1e-12 * scale

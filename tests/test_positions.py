@@ -63,7 +63,7 @@ def test_integers(length, new, data):
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        ("last", "mean nothing"),
+        ("last", "are not known"),
         (6, "no position 6"),
         (-7, "no position -7"),
         ([0, 9], "no position 9"),

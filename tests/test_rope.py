@@ -100,7 +100,7 @@ def test_longrope_across_the_original_length(loaded, rng):
             want = hf_models.run(double, prompt)[0]
         assert np.abs(model(prompt.tolist()) - want).max() < 1e-12 * np.abs(want).max()
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (1, 3, original, original + 1, 9) for _ in range(3)]
-    said = [out.tokens.tolist() for out in model.generate(prompts, new, stop=[])]
+    said = [out.tokens.tolist() for out in model.generate(prompts, max_new_tokens=new, stop=[])]
     for prompt, tokens in zip(prompts, said, strict=True):
         for cache in (False, True):
             with hf_models.exact(name) as double, torch.no_grad():

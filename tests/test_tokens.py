@@ -552,6 +552,20 @@ def test_only_other_formats(tmp_path):
 # ---- tokenizers of loaded models -------------------------------------------------------------------------------------
 
 
+def test_the_old_spelling_of_decode():
+    ours = wrap_tokenizer(byte_level("<s>", "</s>"), N_VOCAB)
+    end = ours.special_tokens["</s>"]
+    with pytest.warns(DeprecationWarning, match="skip_special by keyword"):
+        assert ours.decode([end], False) == ours.decode([end], skip_special=False) == "</s>"
+
+
+def test_a_key_twice_in_a_config(tmp_path):
+    byte_level("<s>", "</s>").save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "bos_token": "</s>"}')
+    with pytest.raises(BadCheckpoint, match="'bos_token' twice"):
+        Tokenizer.from_folder(tmp_path, N_VOCAB)
+
+
 def test_wrapping(tmp_path):
     ours, theirs = make(tmp_path, byte_level(bos="<s>"), chat_template=CHAT)
     theirs.backend_tokenizer.enable_padding(length=30)
@@ -561,5 +575,5 @@ def test_wrapping(tmp_path):
         assert wrapped.bos_id == ours.bos_id
     assert wrap_tokenizer(theirs, N_VOCAB).render(MESSAGES) == ours.render(MESSAGES)
     assert theirs.backend_tokenizer.padding is not None  # theirs is as it was
-    with pytest.raises(InvalidInput, match="str is no fast tokenizer"):
+    with pytest.raises(InvalidInput, match="str is not a fast tokenizer"):
         wrap_tokenizer("gpt2", N_VOCAB)

@@ -1,7 +1,7 @@
 """Chat templates, rendered as transformers renders them: Jinja in a sandbox, over plain data only.
 
-A template comes with a checkpoint, so it is a stranger's program. It sees strings, numbers, lists and dicts, no
-Python object with methods of its own.
+A template comes with a checkpoint, so it is an untrusted program. It gets strings, numbers, lists and dicts, and never
+a Python object with other methods.
 """
 
 from __future__ import annotations
@@ -31,10 +31,37 @@ def render_chat(
     documents: Sequence[Mapping[str, Any]] | None = None,
     **variables: Any,
 ) -> str:
-    """The text of a conversation. variables: whatever the template reads (`enable_thinking`, special tokens, ...).
+    """Text of a conversation.
 
-    Raises InvalidInput for no message and for messages that are no dicts; if the template is broken or refuses the
-    conversation, with its own words.
+    Parameters
+    ----------
+    template
+        Jinja source.
+    messages
+        Messages `{"role": ..., "content": ...}`, at least one.
+    add_generation_prompt
+        Whether the text ends with the beginning of the assistant's turn.
+    tools
+        JSON schemas of functions.
+    documents
+        Dicts with title and text.
+    **variables
+        Further variables of the template (`enable_thinking`, special tokens, ...).
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InvalidInput
+        If there is no message, if a message is not a dict, and if the template is broken or refuses the conversation.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.chat_template import render_chat
+    >>> render_chat("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}", [{"role": "user", "content": "Hi"}])
+    'user: Hi'
     """
     import jinja2
 
@@ -80,7 +107,7 @@ def _messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as templates expect it: no null values, and reasoning under each name that templates read."""
+    """A message without null values, and with its reasoning under each name that templates read."""
     plain = {key: value for key, value in message.items() if value is not None}
     reasoning = next((plain[key] for key in _REASONING if key in plain), None)
     if reasoning is not None:
@@ -89,7 +116,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same data in JSON's own types; anything else becomes the name of its type."""
+    """The same data in the types of JSON; a value of any other type becomes the name of its type."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     for kind, convert in _BASES:
@@ -97,7 +124,7 @@ def _plain(value: Any) -> Any:
             return convert(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):  # a model of pydantic's
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):  # of pydantic
         return _plain(dump())
     return f"<{type(value).__name__}>"
 
@@ -128,7 +155,7 @@ def _environment() -> Any:
         raise MissingDependency("chat templates need jinja2; pip install jinja2") from None
 
     class Generation(ext.Extension):
-        """{% generation %} marks what an assistant says, for training; here it is only its content."""
+        """{% generation %} marks the assistant's text for training; it renders as its content."""
 
         tags = {"generation"}
 
@@ -141,7 +168,7 @@ def _environment() -> Any:
             return caller()
 
     class Namespace(jinja2.utils.Namespace):
-        """namespace(...) without underscored names, the way out of the sandbox."""
+        """namespace(...) without names that begin with an underscore, which would lead out of the sandbox."""
 
         def __init__(*args: Any, **kwargs: Any) -> None:
             attributes = dict(*args[1:], **kwargs)
@@ -167,7 +194,7 @@ def _environment() -> Any:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        """Jinja's own escapes HTML, which would change the text."""
+        """JSON without the HTML escapes of Jinja's filter, which would change the text."""
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     environment = sandbox.ImmutableSandboxedEnvironment(

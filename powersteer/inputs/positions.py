@@ -1,24 +1,24 @@
-"""Which positions of a sequence are steered, or are rows of a Jacobian.
+"""Selections of positions: those that are steered, and those that are rows of a Jacobian.
 
 Positions are absolute: 0 is the first token of the prompt, T (the prompt's length) the first generated one. Negative
-ones count from the prompt's end, so -1 is the prompt's last token whatever is generated after it. The forms are
+ones count from the prompt's end, so -1 is the prompt's last token however much is generated after it. The forms are
 
     None, "all"     every position
     "prompt"        0 to T - 1
     "generated"     from T on
-    slice(a, b)     from a up to b, b excluded; without b there is no end: generated positions are in it too
-    3, [0, 3, -1]   these
+    slice(a, b)     from a up to b, b excluded; without b it has no end, so it includes generated positions
+    3, [0, 3, -1]   single positions
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import as_integer
 from ..errors import InvalidInput, shown
 
 __all__ = [
@@ -40,13 +40,22 @@ _END = np.iinfo(np.int32).max  # after every position
 
 
 def canonical(positions: Positions) -> Canonical:
-    """The same selection in a form that cannot change: None, "prompt", "generated", a slice or a tuple of integers.
+    """The same selection in an immutable form: None, "prompt", "generated", a slice or a tuple of integers.
 
-    Raises InvalidInput for what is no selection, whatever the prompt.
+    Raises
+    ------
+    InvalidInput
+        For anything that selects no positions of any prompt.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.positions import canonical
+    >>> canonical("all"), canonical([0, -1])
+    (None, (0, -1))
     """
     if isinstance(positions, str):
         if positions not in ("all", "prompt", "generated"):
-            raise InvalidInput(f"positions {positions!r} mean nothing: write {_FORMS}")
+            raise InvalidInput(f"positions {positions!r} are not known: write {_FORMS}")
         return None if positions == "all" else positions
     if positions is None:
         return None
@@ -58,19 +67,39 @@ def canonical(positions: Positions) -> Canonical:
         return slice(start, stop, step)
     if isinstance(positions, np.ndarray) and positions.ndim > 1:
         raise InvalidInput(f"positions have shape {positions.shape}; one row of integers is needed")
-    several = isinstance(positions, Sequence) or (isinstance(positions, np.ndarray) and positions.ndim == 1)
-    values = tuple(_integer(value, positions) for value in (positions if several else [positions]))  # type: ignore[union-attr]
+    as_list = isinstance(positions, Sequence) or (isinstance(positions, np.ndarray) and positions.ndim == 1)
+    values = tuple(_integer(value, positions) for value in (positions if as_list else [positions]))  # type: ignore[union-attr]
     if not values:
         raise InvalidInput("positions are empty; None selects every position")
     return values
 
 
 def steering_ranges(positions: Positions, prompt_length: int, total: int) -> NDArray[np.int32]:
-    """Half-open ranges (n, 2), int32, of the positions to steer in a sequence of `total` tokens of which the first
-    `prompt_length` are the prompt.
+    """The positions to steer in a sequence, as half-open ranges.
 
-    "generated" selects nothing in a sequence that has no generated part. Any other selection that is empty, and any
-    single position outside the sequence, raises InvalidInput: it would be steering that never happens.
+    Parameters
+    ----------
+    positions
+        A selection in any of its forms.
+    prompt_length
+        Length of the prompt, with which the sequence begins.
+    total
+        Length of the sequence.
+
+    Returns
+    -------
+    (n, 2) int32 array. "generated" selects nothing in a sequence that has no generated part.
+
+    Raises
+    ------
+    InvalidInput
+        For any other empty selection, and for a single position outside the sequence, which would never be steered.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.positions import steering_ranges
+    >>> steering_ranges([0, 1, -1], 6, 8).tolist()
+    [[0, 2], [5, 6]]
     """
     positions = canonical(positions)
     if positions == "generated" and total == prompt_length:
@@ -79,17 +108,24 @@ def steering_ranges(positions: Positions, prompt_length: int, total: int) -> NDA
 
 
 def prompt_positions(positions: Positions, prompt_length: int) -> NDArray[np.int32]:
-    """The selected positions of a prompt, ascending, int32 (n,), n >= 1. Raises InvalidInput if there are none."""
+    """The selected positions of a prompt, ascending, int32 (n,), n >= 1. Raises InvalidInput if there are none.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.positions import prompt_positions
+    >>> prompt_positions(slice(-2, None), 6).tolist()
+    [4, 5]
+    """
     positions = canonical(positions)
     if positions == "generated":
-        raise InvalidInput('positions "generated" are not in a prompt: a Jacobian reads the prompt only')
+        raise InvalidInput('positions "generated" are not in a prompt: the rows of a Jacobian are positions of the prompt')
     return _select(positions, prompt_length, prompt_length)
 
 
 def includes(positions: Canonical, at: NDArray[np.integer[Any]], prompt_length: int) -> NDArray[np.bool_]:
-    """Whether each of the positions `at` (n,) of a sequence is selected, however long it will become.
+    """Whether each of the positions `at` (n,) is selected in a sequence of any length.
 
-    Raises InvalidInput for a position before the first, and for one that is named twice.
+    Raises InvalidInput for a position before the first, and for one that is given twice.
     """
     if positions is None:
         return np.ones(len(at), dtype=bool)
@@ -151,7 +187,7 @@ def _from_slice(positions: slice, prompt_length: int, total: int) -> NDArray[np.
 
 
 def _from_integers(positions: tuple[int, ...], prompt_length: int, total: int) -> NDArray[np.int32]:
-    selected: dict[int, int] = {}  # absolute -> as it was given
+    selected: dict[int, int] = {}  # absolute → as given
     for at in positions:
         absolute = at + prompt_length if at < 0 else at
         if not 0 <= absolute < total:
@@ -169,10 +205,9 @@ def _from_integers(positions: tuple[int, ...], prompt_length: int, total: int) -
 def _integer(value: object, positions: object) -> int:
     if isinstance(value, (bool, np.bool_)):
         raise InvalidInput(f"positions {shown(positions)} hold a truth value; np.flatnonzero makes positions of a mask")
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InvalidInput(f"cannot read the positions {shown(positions)}: write {_FORMS}") from None
+    if (number := as_integer(value)) is None:
+        raise InvalidInput(f"cannot read the positions {shown(positions)}: write {_FORMS}")
+    return number
 
 
 def _ranges(selected: NDArray[np.int32]) -> NDArray[np.int32]:

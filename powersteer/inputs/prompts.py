@@ -1,23 +1,24 @@
-"""What a prompt is, and which arguments are one prompt and which are several.
+"""Prompts: their forms, and a prompt as the model reads it.
 
-One prompt: a text; a chat, which is a list of messages {"role": ..., "content": ...}; token ids, a list of integers or
-an integer array (T,). Several: a list or tuple of prompts, of any kinds.
+One prompt is a text; a chat, which is a list of messages {"role": ..., "content": ...}; or token ids, a list of integers
+or an integer array (T,). A batch is a list or tuple of prompts, of any kinds.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import as_integer
 from ..errors import InvalidInput, shown
 from .tokenizer import Tokenizer
 
-__all__ = ["Ids", "Prompt", "Prompts", "encode", "is_text", "split", "title", "token_ids", "user_turn"]
+__all__ = ["EncodedPrompt", "Ids", "Prompt", "Prompts", "encode", "is_text", "split", "title", "token_ids", "user_turn"]
 
 Ids = NDArray[np.int32]  # (T,)
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
@@ -26,10 +27,37 @@ Prompts = Prompt | Sequence[Prompt]
 _FORMS = "a prompt is a text, a list of messages {'role': ..., 'content': ...}, or token ids (integers)"
 
 
-def split(prompts: Prompts) -> tuple[list[Any], bool]:
-    """(prompts, several?): a list of at least one prompt, and whether a list of them is what was given.
+@dataclass(frozen=True, eq=False)
+class EncodedPrompt:
+    """A prompt as the model reads it."""
 
-    Raises InvalidInput for an empty list and for what is neither a prompt nor a list of them.
+    given: Prompt
+    ids: Ids  # (T,)
+    tokenizer: Tokenizer | None
+
+    @property
+    def text(self) -> str:
+        """The text, or the tokens decoded one by one; "" for token ids without a tokenizer."""
+        if isinstance(self.given, str):
+            return self.given
+        return "" if self.tokenizer is None else "".join(self.tokenizer.to_str_tokens(self.ids))
+
+    @property
+    def title(self) -> str:
+        """`title` of the prompt."""
+        return title(self.given)
+
+
+def split(prompts: Prompts) -> tuple[list[Any], bool]:
+    """(prompts, is_batch): a list of at least one prompt, and whether a list of prompts was given.
+
+    Raises InvalidInput for an empty list, and for anything that is neither a prompt nor a list of prompts.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.prompts import split
+    >>> split("one"), split(["one", [5, 6]]), split([5, 6])
+    ((['one'], False), (['one', [5, 6]], True), ([[5, 6]], False))
     """
     if isinstance(prompts, str) or hasattr(prompts, "__array__"):
         return [prompts], False
@@ -53,7 +81,7 @@ def _kind(item: Any) -> str:
 
 
 def is_text(prompt: Prompt) -> bool:
-    """Whether it takes a tokenizer to read this prompt: a text, or a chat."""
+    """Whether a prompt needs a tokenizer: a text, or a chat."""
     return isinstance(prompt, str) or _is_chat(prompt)
 
 
@@ -62,7 +90,7 @@ def _is_chat(prompt: Any) -> bool:
 
 
 def title(prompt: Prompt) -> str:
-    """What tells a prompt from others of its kind: a text itself, the last user's turn of a chat, "" of token ids."""
+    """A title for tables and reports: a text itself, the last user's turn of a chat, "" for token ids."""
     if isinstance(prompt, str):
         return prompt
     turns = [m for m in prompt if m.get("role") == "user"] or list(prompt) if _is_chat(prompt) else []  # type: ignore[union-attr]
@@ -72,7 +100,7 @@ def title(prompt: Prompt) -> str:
     return content if isinstance(content, str) else ""
 
 
-_SPECIAL = r"<[|｜]?[\w/▁]+[|｜]?>"  # a special token, as most vocabularies write them
+_SPECIAL = r"<[|｜]?[\w/▁]+[|｜]?>"  # a special token, in the spelling of most vocabularies
 _USER = re.compile(
     rf"(?:<[^<>\s]*user[^<>\s]*>|{_SPECIAL}\s*user\b\s*(?:{_SPECIAL})?|\[INST\](?:\s*<<SYS>>.*?<</SYS>>)?)"
     rf"(.*?)(?={_SPECIAL}|\[/INST\]|$)",
@@ -81,7 +109,7 @@ _USER = re.compile(
 
 
 def user_turn(text: str) -> str:
-    """The last user's turn of a chat that a template has rendered, where it is marked by special tokens; else the text."""
+    """The last user's turn of a rendered chat, if special tokens mark it; else the whole text."""
     turns = [turn for turn in map(str.strip, _USER.findall(text)) if turn]
     return turns[-1] if turns else text
 
@@ -89,11 +117,11 @@ def user_turn(text: str) -> str:
 def encode(prompt: Prompt, tokenizer: Tokenizer | None, n_vocab: int, **template: Any) -> Ids:
     """The token ids of one prompt, (T,), T >= 1. template: variables of the chat template.
 
-    Raises InvalidInput for an empty prompt, an id outside the vocabulary, words without a tokenizer.
+    Raises InvalidInput for an empty prompt, an id outside the vocabulary, and a text or chat without a tokenizer.
     """
     chat = _is_chat(prompt)
     if template and not chat:
-        raise InvalidInput(f"{next(iter(template))!r} is for a chat template, but the prompt is no chat")
+        raise InvalidInput(f"{next(iter(template))!r} is for a chat template, but the prompt is not a chat")
     if not isinstance(prompt, str) and not chat:
         return token_ids(prompt, n_vocab)
     if tokenizer is None:
@@ -102,13 +130,13 @@ def encode(prompt: Prompt, tokenizer: Tokenizer | None, n_vocab: int, **template
 
 
 def token_ids(ids: Any, n_vocab: int) -> Ids:
-    """The ids as int32 (T,), T >= 1. Raises InvalidInput for what is no id of the vocabulary, naming it and where."""
+    """The ids as int32 (T,), T >= 1. Raises InvalidInput, naming value and position, for an id outside the vocabulary."""
     if hasattr(ids, "__array__"):
         array = np.asarray(ids)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise InvalidInput(
-                f"token ids have shape {array.shape} and dtype {array.dtype}; integers (T,) are needed. Several "
-                "prompts are a list of such arrays"
+                f"token ids have shape {array.shape} and dtype {array.dtype}; integers (T,) are needed. A "
+                "batch of prompts is a list of such arrays"
             )
         ids = array.tolist()
     values = [_token_id(value) for value in ids]
@@ -121,9 +149,6 @@ def token_ids(ids: Any, n_vocab: int) -> Ids:
 
 
 def _token_id(value: Any) -> int:
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise InvalidInput(f"cannot read {shown(value)} in a prompt: {_FORMS}") from None
+    if (number := as_integer(value)) is None:
+        raise InvalidInput(f"cannot read {shown(value)} in a prompt: {_FORMS}")
+    return number

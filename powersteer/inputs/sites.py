@@ -11,25 +11,25 @@ Short names, in the order in which a block computes them:
 
 The last columns are TransformerLens's names, old and new, after "blocks.L."; a short name may stand there, too. Its
 `attn.hook_out` and `mlp.hook_out` are outputs of the modules, before any post-norm: in a model with post-norms the
-first is no site of ours and the second is `down_proj`.
+first is not available and the second is `down_proj`.
 """
 
 from __future__ import annotations
 
 import difflib
-import operator
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import InvalidInput
+from .._util.checks import as_integer
+from ..errors import InvalidInput, shown
 
 __all__ = ["HEADS", "SITES", "Site", "SiteLike", "near_head", "parse_site", "precedes", "resolve_site"]
 
 # A site's index here is its number in the C core (csrc/ops/spec.h).
 SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
 
-HEADS = ("logits", "next_token")  # targets that are no sites
+HEADS = ("logits", "next_token")  # targets at the LM head, given in place of a site
 
 _NAMES = {
     **{site: site for site in SITES},
@@ -42,20 +42,36 @@ _NAMES = {
 
 
 class Site(NamedTuple):
-    """A site of one layer. Equal to the plain tuple `(layer, name)`."""
+    """A site of one layer, equal to the plain tuple `(layer, name)`.
+
+    `str` of it is TransformerLens's name where there is one.
+
+    Attributes
+    ----------
+    layer : int
+        0-based layer.
+    name : str
+        Short name: `resid_pre`, `attn_out`, `resid_mid`, `down_proj`, `mlp_out` or `resid_post`.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.sites import Site
+    >>> Site(3, "mlp_out") == (3, "mlp_out"), str(Site(3, "mlp_out"))
+    (True, 'blocks.3.hook_mlp_out')
+    """
 
     layer: int
     name: str
 
     @property
-    def index(self) -> int:  # type: ignore[override]  # a tuple's own index() means nothing here
+    def index(self) -> int:  # type: ignore[override]  # replaces tuple.index()
         """The site's number in the C core."""
         return SITES.index(self.name)
 
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{'' if self.name == 'down_proj' else 'hook_'}{self.name}"
 
-    def __repr__(self) -> str:  # in a list, a dict or a notebook as by itself
+    def __repr__(self) -> str:  # the same in a list, a dict and a notebook
         return str(self)
 
 
@@ -65,22 +81,48 @@ SiteLike = str | tuple[int, str] | Site
 def parse_site(
     site: SiteLike, *, n_layers: int | None = None, parallel: bool = False, post_norms: bool = False
 ) -> Site:
-    """Read `"blocks.3.hook_mlp_out"` or `(3, "mlp_out")`.
+    """Read a site in any of its spellings.
 
-    n_layers: checks the layer if given. parallel: the model adds attention and MLP at once, so that it has no
-    `resid_mid`. post_norms: the model normalises what attention and MLP return before adding it.
-    Raises InvalidInput for an unknown site (naming the nearest) and for a layer or site the model does not have.
+    Parameters
+    ----------
+    site
+        `"blocks.3.hook_mlp_out"`, `"blocks.3.mlp_out"` or `(3, "mlp_out")`.
+    n_layers
+        Number of layers that the layer must be below; None: not checked.
+    parallel
+        Whether the model adds attention and MLP at once, so that it has no `resid_mid`.
+    post_norms
+        Whether the model normalises the outputs of attention and MLP before it adds them.
+
+    Returns
+    -------
+    Site
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown site (the message names the nearest), and for a layer or site that the model does not have.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.sites import parse_site
+    >>> parse_site("blocks.3.mlp.hook_out"), parse_site((3, "resid_post"))
+    (blocks.3.hook_mlp_out, blocks.3.hook_resid_post)
     """
     if isinstance(site, str):
         match = re.fullmatch(r"blocks\.(-?\d{1,9})\.(.+)", site)
         if match is None:
-            raise InvalidInput(f"cannot read the site {site!r}: write 'blocks.3.hook_mlp_out' or (3, 'mlp_out')")
+            raise _unreadable(site)
         layer, name = int(match[1]), match[2]
     elif isinstance(site, Sequence) and len(site) == 2 and isinstance(site[1], str):
         layer, name = _integer(site[0], site), site[1]
     else:
-        raise InvalidInput(f"cannot read the site {site!r}: write 'blocks.3.hook_mlp_out' or (3, 'mlp_out')")
+        raise _unreadable(site)
     return Site(_check_layer(layer, n_layers), _check_name(name, parallel, post_norms))
+
+
+def _unreadable(site: object) -> InvalidInput:
+    return InvalidInput(f"cannot read the site {shown(site)}: write 'blocks.3.hook_mlp_out' or (3, 'mlp_out')")
 
 
 def resolve_site(
@@ -92,10 +134,33 @@ def resolve_site(
     parallel: bool = False,
     post_norms: bool = False,
 ) -> Site:
-    """The site meant by a pair of arguments such as `source=3, source_site="mlp_out"`.
+    """The site of a pair of arguments such as `source=3, source_site="mlp_out"`.
 
-    `layer` is a layer, with `name` or else `default` for the site, or itself a whole site; a `name` beside a whole
-    site must then agree with it. Raises InvalidInput as `parse_site` does, and on disagreement.
+    Parameters
+    ----------
+    layer
+        A layer; or a whole site, which `name` must agree with if both are given.
+    name
+        Name of the site; None: `default`.
+    default
+        Name of the site if none is given.
+    n_layers, parallel, post_norms
+        As in `parse_site`.
+
+    Returns
+    -------
+    Site
+
+    Raises
+    ------
+    InvalidInput
+        As `parse_site`, and if `layer` and `name` disagree.
+
+    Examples
+    --------
+    >>> from powersteer.inputs.sites import resolve_site
+    >>> resolve_site(3), resolve_site("blocks.3.hook_resid_mid", "resid_mid")
+    (blocks.3.hook_mlp_out, blocks.3.hook_resid_mid)
     """
     checks = {"n_layers": n_layers, "parallel": parallel, "post_norms": post_norms}
     if isinstance(layer, (str, tuple)):
@@ -107,7 +172,7 @@ def resolve_site(
 
 
 def near_head(text: str) -> str:
-    """"did you mean 'next_token'? " for what resembles a target that is no site, else ""."""
+    """"did you mean 'next_token'? " for a text that resembles a target at the LM head, else ""."""
     plain = re.sub(r"[^a-z]", "", text.lower())
     near = difflib.get_close_matches(plain, [head.replace("_", "") for head in HEADS], n=1)
     return "".join(f"did you mean {head!r}? " for head in HEADS if head.replace("_", "") in near)
@@ -127,12 +192,9 @@ def precedes(source: Site, target: Site, parallel: bool = False) -> bool:
 
 
 def _integer(layer: object, context: object) -> int:
-    try:
-        if isinstance(layer, bool):
-            raise TypeError
-        return operator.index(layer)  # type: ignore[arg-type]
-    except TypeError:
-        raise InvalidInput(f"the layer in {context!r} is not an integer") from None
+    if (number := as_integer(layer)) is None:
+        raise InvalidInput(f"the layer in {context!r} is not an integer")
+    return number
 
 
 def _check_layer(layer: int, n_layers: int | None) -> int:
@@ -155,8 +217,8 @@ def _check_name(name: str, parallel: bool, post_norms: bool) -> str:
         )
     if post_norms and name == "attn.hook_out":
         raise InvalidInput(
-            "'attn.hook_out' is attention before this model's post-norm, which is no site here; "
-            "'attn_out' is what it adds to the residual stream, after the norm"
+            "'attn.hook_out' is attention before this model's post-norm, which is not available; "
+            "use 'attn_out', which attention adds to the residual stream after the norm"
         )
     if post_norms and name == "mlp.hook_out":
         return "down_proj"

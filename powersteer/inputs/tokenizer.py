@@ -1,31 +1,48 @@
 """Texts and conversations to token ids and back.
 
-The token that begins a sequence, if the model uses one, is there exactly once: texts get what the tokenizer adds of
-itself, conversations what their template writes or else that token, neither a second one.
+The token that begins a sequence, if the model uses one, is there exactly once: the tokenizer adds it to a text that
+does not begin with it, and to a conversation whose template does not write it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from ..errors import BadCheckpoint, InvalidInput, NotFound
+from .._util.deprecated import deprecated_arguments
+from ..errors import InvalidInput
 from .chat_template import render_chat
+from .tokenizer_files import from_library, read_tokenizer
 
 __all__ = ["Tokenizer", "wrap_tokenizer"]
 
 Ids = NDArray[np.int32]  # (T,)
-T = TypeVar("T")
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer and chat templates. Make one with `from_folder` or `wrap_tokenizer`."""
+    """A checkpoint's tokenizer and chat templates, as `model.tokenizer`.
+
+    Attributes
+    ----------
+    n_vocab : int
+        Size of the model's vocabulary.
+    named : dict of str
+        Special tokens by name, such as `{"bos_token": "<s>"}`.
+    templates : dict of str
+        Jinja sources of chat templates by name.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> tokenizer = ps.load("demo").tokenizer
+    >>> tokenizer.bos_id, tokenizer.special_tokens["<s>"], tokenizer.n_vocab
+    (1, 1, 255)
+    """
 
     def __init__(
         self,
@@ -34,7 +51,7 @@ class Tokenizer:
         named: Mapping[str, str] | None = None,
         templates: Mapping[str, str] | None = None,
     ) -> None:
-        """named: {"bos_token": "<s>", ...}; templates: {"default": Jinja source, ...}. backend is taken over."""
+        """named: {"bos_token": "<s>", ...}; templates: {"default": Jinja source, ...}. backend is modified."""
         backend.no_truncation()
         backend.no_padding()
         self.n_vocab = n_vocab
@@ -45,73 +62,198 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, n_vocab: int, model_type: str = "") -> Tokenizer:
-        """The tokenizer of a checkpoint folder. Raises NotFound if there is none that can be read, saying what is
-        there instead; BadCheckpoint for damaged files."""
-        config = _read_object(folder / "tokenizer_config.json")
-        named, extra = _special_tokens(folder, config)
-        if (folder / "tokenizer.json").is_file():
-            backend = _guarded(folder / "tokenizer.json", tokenizers.Tokenizer.from_file)
-            cut = backend.pre_tokenizer
-            if gpt2 := config.get("tokenizer_class") in _GPT2 and isinstance(cut, tokenizers.pre_tokenizers.ByteLevel):
-                cut.add_prefix_space = bool(config.get("add_prefix_space"))
-        else:
-            backend, gpt2 = _gpt2_files(folder, config, model_type), True
-        if gpt2:
-            named = {**dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"), **named}
-        _add_tokens(backend, folder, config, named, extra)
-        if not (folder / "tokenizer.json").is_file():
-            _put_around(backend, config, named)
-        texts = {name: text for name, token in named.items() if (text := _content(token)) is not None}
-        return cls(backend, n_vocab, texts, _templates(folder, config))
+        """Read the tokenizer of a checkpoint folder.
+
+        Parameters
+        ----------
+        folder
+            A folder with tokenizer.json, or with GPT-2's vocab.json and merges.txt.
+        n_vocab
+            Size of the model's vocabulary.
+        model_type
+            The model_type of config.json, which says whether a folder without tokenizer_config.json is of GPT-2.
+
+        Returns
+        -------
+        Tokenizer
+
+        Raises
+        ------
+        NotFound
+            If there is no tokenizer that can be read; the message names the files that are there instead.
+        BadCheckpoint
+            For damaged files.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> from pathlib import Path
+        >>> from powersteer.inputs.tokenizer import Tokenizer
+        >>> model = ps.load("demo")
+        >>> Tokenizer.from_folder(Path(model.path), model.n_vocab).encode("6*8").tolist()
+        [1, 13, 17, 15]
+        """
+        backend, named, templates = read_tokenizer(folder, model_type)
+        return cls(backend, n_vocab, named, templates)
 
     @property
     def bos_id(self) -> int | None:
-        """The token that begins every sequence, if the model uses one."""
+        """Id of the token that begins every sequence; None if the model uses none."""
         return self._bos
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """The end token that the tokenizer names; a checkpoint's generation config may name others."""
+        """Id of the tokenizer's end token, if it has one; a checkpoint's generation config may name others."""
         token = self._backend.token_to_id(self.named["eos_token"]) if "eos_token" in self.named else None
         return () if token is None else (token,)
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        """The tokens that are no text, such as "</s>": what they look like, and their ids."""
+        """Ids of the special tokens, such as "</s>", by their text."""
         return {token.content: i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
 
     def encode(self, text: str) -> Ids:
-        """The ids of a text, (T,), with what the tokenizer adds. Raises InvalidInput if that is nothing at all, or
-        if the tokenizer knows a token that the model does not."""
+        """Token ids of a text, with the tokens that the tokenizer adds.
+
+        Parameters
+        ----------
+        text
+            The text.
+
+        Returns
+        -------
+        (T,) int32 array, T >= 1.
+
+        Raises
+        ------
+        InvalidInput
+            If there is no token, or one outside the model's vocabulary.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.load("demo").tokenizer.encode("6*8").tolist()
+        [1, 13, 17, 15]
+        """
         ids = self._ids(text, True)
         if self._bos is not None and ids[:2] == [self._bos, self._bos] and self._ids(text, False)[:1] == [self._bos]:
             ids = ids[1:]  # the text brings its own
         return self._checked(ids)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> Ids:
-        """The ids of a conversation, (T,). template: as for `render`. Raises InvalidInput as `encode` and `render`."""
+        """Token ids of a conversation.
+
+        Parameters
+        ----------
+        messages
+            Messages `{"role": ..., "content": ...}`, at least one.
+        **template
+            As in `render`.
+
+        Returns
+        -------
+        (T,) int32 array, T >= 1.
+
+        Raises
+        ------
+        InvalidInput
+            As `encode` and `render`.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> chat = [{"role": "user", "content": "6*8"}]
+        >>> template = "Q: {{ messages[0].content }}"
+        >>> ps.load("demo").tokenizer.encode_chat(chat, chat_template=template).tolist()
+        [1, 5, 4, 13, 17, 15]
+        """
         ids = self._ids(self.render(messages, **template), False)
         return self._checked(ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids])
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> str:
-        """The text of a conversation. template: `add_generation_prompt` (default True), `tools`, `documents` and any
-        variable of the chat template; `chat_template` names one of several templates, or is one.
+        """Text of a conversation, written by the model's chat template.
 
-        Raises InvalidInput if there is no template, or if it refuses the conversation.
+        Parameters
+        ----------
+        messages
+            Messages `{"role": ..., "content": ...}`, at least one.
+        **template
+            `add_generation_prompt` (default True), `tools`, `documents` and any variable of the chat template;
+            `chat_template` is the name of one of several templates, or a Jinja source.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        InvalidInput
+            If there is no template, or if the template refuses the conversation.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> chat = [{"role": "user", "content": "6*8"}]
+        >>> ps.load("demo").tokenizer.render(chat, chat_template="Q: {{ messages[0].content }}")
+        'Q: 6*8'
         """
         source = self._template(template.pop("chat_template", None), template.get("tools"))
         return render_chat(source, messages, **{**self.named, **template})
 
-    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]], skip_special: bool = True) -> str:
-        """Text of token ids. skip_special: leave out the likes of end tokens. Raises InvalidInput for an id outside
-        the vocabulary."""
+    @deprecated_arguments(2)
+    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]], *, skip_special: bool = True) -> str:
+        """Text of token ids.
+
+        Parameters
+        ----------
+        ids
+            Token ids, (T,).
+        skip_special
+            Whether special tokens, such as "</s>", are left out.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        InvalidInput
+            For an id outside the vocabulary.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.load("demo").tokenizer.decode([1, 5, 4, 13, 17, 15])
+        'Q: 6*8'
+        """
         values = [int(token) for token in ids]
         if wrong := [token for token in values if not 0 <= token < self.n_vocab]:
             raise InvalidInput(f"there is no token id {wrong[0]}: the vocabulary has 0 to {self.n_vocab - 1}")
         return str(self._backend.decode(values, skip_special_tokens=skip_special))
 
     def to_str_tokens(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
-        """The text of each token, decoded for itself, as TransformerLens shows them."""
+        """Text of each token, decoded alone, as TransformerLens shows it.
+
+        Parameters
+        ----------
+        ids
+            Token ids, (T,).
+
+        Returns
+        -------
+        list of T str
+
+        Raises
+        ------
+        InvalidInput
+            For an id outside the vocabulary.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.load("demo").tokenizer.to_str_tokens([1, 5, 4, 13])
+        ['<s>', 'Q:', ' ', '6']
+        """
         return [self.decode([token], skip_special=False) for token in ids]
 
     def _ids(self, text: str, add_special: bool) -> list[int]:
@@ -119,12 +261,12 @@ class Tokenizer:
             ids: list[int] = self._backend.encode(text, add_special_tokens=add_special).ids
             return ids
         except BaseException as error:
-            if not _from_library(error):
+            if not from_library(error):
                 raise
             raise InvalidInput(f"the tokenizer cannot read the prompt: {error}") from None
 
     def _added_first(self) -> int | None:
-        """What the tokenizer puts before a text, found by trying."""
+        """The token that the tokenizer puts before a text, found by encoding one; None if there is none."""
         bare, full = self._ids("the 1a.", False), self._ids("the 1a.", True)
         if len(full) == len(bare) or (bare and full[: len(bare)] == bare):
             return None
@@ -156,9 +298,9 @@ class Tokenizer:
 
 
 def wrap_tokenizer(tokenizer: Any, n_vocab: int) -> Tokenizer:
-    """Ours from a fast transformers tokenizer, a `tokenizers.Tokenizer` (both copied), or ours.
+    """A Tokenizer from a copy of a fast transformers tokenizer, a `tokenizers.Tokenizer` or another Tokenizer.
 
-    Raises InvalidInput for anything else, slow tokenizers included.
+    Raises InvalidInput for anything else, such as a slow tokenizer of transformers.
     """
     if isinstance(tokenizer, Tokenizer):
         return Tokenizer(_copy(tokenizer._backend), n_vocab, tokenizer.named, tokenizer.templates)
@@ -167,7 +309,7 @@ def wrap_tokenizer(tokenizer: Any, n_vocab: int) -> Tokenizer:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, tokenizers.Tokenizer):
         raise InvalidInput(
-            f"{type(tokenizer).__name__} is no fast tokenizer; load it with AutoTokenizer.from_pretrained, "
+            f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer.from_pretrained, "
             "or give the prompts as token ids"
         )
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
@@ -179,164 +321,3 @@ def wrap_tokenizer(tokenizer: Any, n_vocab: int) -> Tokenizer:
 
 def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(backend.to_str())
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def _guarded(path: Path, read: Callable[[str], T]) -> T:
-    """`read(path)` of the tokenizers library."""
-    try:
-        return read(str(path))
-    except BaseException as error:
-        if not _from_library(error):
-            raise
-        raise BadCheckpoint(f"{path} is not a tokenizer that can be read ({error}); download it again") from None
-
-
-def _from_library(error: BaseException) -> bool:
-    """Whether the tokenizers library raised this: it raises plain exceptions, and panics that are not even that."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, empty if there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadCheckpoint(f"{path} is not valid JSON ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path} is not a JSON object; download it again")
-    return value
-
-
-def _content(token: Any) -> str | None:
-    """A token in a config is a string, or an object with its content."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
-
-
-def _special_tokens(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """Tokens with a name, {"bos_token": a string, an object or null}, and those without: of tokenizer_config.json,
-    overridden by the older special_tokens_map.json unless the config lists its added tokens itself."""
-    older = {} if "added_tokens_decoder" in config else _read_object(folder / "special_tokens_map.json")
-    named = {name: token for name, token in {**config, **older}.items() if name.endswith("_token")}
-    named.update({name: config[name] for name in named if name in config and name not in _NAMES and _content(config[name])})
-    extra: list[Any] = []
-    for file, one in (("tokenizer_config.json", config), ("special_tokens_map.json", older)):
-        tokens = one.get("extra_special_tokens") or ()
-        if isinstance(tokens, dict):  # with names of their own
-            named.update(tokens)
-            tokens = list(tokens.values())
-        for key, found in (("extra_special_tokens", tokens), ("additional_special_tokens", one.get("additional_special_tokens"))):
-            if not isinstance(found or (), (list, tuple)) or not all(_content(token) for token in found or ()):
-                raise BadCheckpoint(f"{folder / file}: malformed {key}; download it again")
-        extra += tokens or (() if extra else one.get("additional_special_tokens") or ())
-    return {name: named[name] for name in [*_NAMES, *named] if name in named}, extra
-
-
-_GPT2 = ("GPT2Tokenizer", "GPT2TokenizerFast")
-# In the order of new ids; a model's own names, such as image_token, follow
-_NAMES = "bos_token eos_token unk_token sep_token pad_token cls_token mask_token".split()
-_OPTIONS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-
-
-def _added_token(token: Any, **options: bool) -> tokenizers.AddedToken:
-    """Of a string, or of an object with its content and options."""
-    given = {name: token[name] for name in _OPTIONS if isinstance(token.get(name), bool)} if isinstance(token, dict) else {}
-    return tokenizers.AddedToken(_content(token), **{**given, **options})
-
-
-def _listed_tokens(
-    folder: Path, config: Mapping[str, Any], special: set[str]
-) -> tuple[Path, list[tuple[int, tokenizers.AddedToken]]]:
-    """The added tokens that are listed with their ids, by id, and the file that does it."""
-    path, as_list = folder / "tokenizer_config.json", config.get("added_tokens_decoder")
-    if as_list is not None:
-        if not isinstance(as_list, dict) or not all(
-            key.isdecimal() and isinstance(token, dict) and _content(token) for key, token in as_list.items()
-        ):
-            raise BadCheckpoint(f"{path}: malformed added_tokens_decoder; download it again")
-        return path, sorted(((int(key), _added_token(token)) for key, token in as_list.items()), key=lambda item: item[0])
-    path = folder / "added_tokens.json"
-    older = _read_object(path)
-    if not all(text and type(i) is int and i >= 0 for text, i in older.items()):
-        raise BadCheckpoint(f"{path} is not an object of tokens and their ids; download it again")
-    ordered = sorted(older.items(), key=lambda item: item[1])
-    return path, [(i, _added_token(text, special=text in special, normalized=text not in special)) for text, i in ordered]
-
-
-def _add_tokens(
-    backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any], named: Mapping[str, Any], extra: Sequence[Any]
-) -> None:
-    """Tokens that the configs name beside the tokenizer's own file, in the order in which transformers adds them: those
-    that the vocabulary lacks get the next ids."""
-    special = [token for token in [*named.values(), *extra] if _content(token)]
-    path, as_list = _listed_tokens(folder, config, {str(_content(token)) for token in special})
-    known = backend.get_added_tokens_decoder().values()
-    if "added_tokens_decoder" not in config:  # the tokenizer's own file is newer
-        as_list = [(i, token) for i, token in as_list if token.content not in {one.content for one in known}]
-    names = {_content(token) for token in named.values()}
-    adding = [token for _, token in as_list if repr(token) not in {repr(one) for one in known}]
-    present = {one.content for one in [*known, *adding]}
-    plain = [one for one in known if one.content in names and not one.special]
-    adding = [*(one for one in plain if one.content not in {token.content for token in adding}), *adding]
-    for token in adding:
-        token.special |= token.content in names
-    # Of several entries with other options the last one counts, unless it was there before
-    entries = dict.fromkeys((_content(token), json.dumps(token)) for token in special if _content(token) not in present)
-    backend.add_tokens([*adding, *(_added_token(json.loads(entry), special=True) for _, entry in entries)])
-    for i, token in as_list:
-        if backend.token_to_id(token.content) != i:
-            raise BadCheckpoint(
-                f"{path} gives the token {token.content!r} id {i}, but the tokenizer gives it "
-                f"{backend.token_to_id(token.content)}; download both files again"
-            )
-
-
-def _gpt2_files(folder: Path, config: Mapping[str, Any], model_type: str) -> tokenizers.Tokenizer:
-    """GPT-2's tokenizer from vocab.json and merges.txt, which is all that its first files are."""
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    kind = config.get("tokenizer_class", "GPT2Tokenizer" if model_type == "gpt2" else "")
-    if not (vocab.is_file() and merges.is_file() and kind in _GPT2):
-        others = ("tokenizer.model", "spiece.model", "vocab.json", "tekken.json", "tiktoken.model", "vocab.txt")
-        found = [name for name in others if (folder / name).is_file()]
-        raise NotFound(
-            f"no tokenizer: there is no tokenizer.json in {folder}"
-            + (f", only {', '.join(found)}" if found else "")
-            + "; make one with transformers: AutoTokenizer.from_pretrained(path).save_pretrained(path)"
-        )
-    backend = tokenizers.Tokenizer(
-        _guarded(vocab, lambda path: tokenizers.models.BPE.from_file(path, str(merges), fuse_unk=False))
-    )
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=bool(config.get("add_prefix_space")))
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    return backend
-
-
-def _put_around(backend: tokenizers.Tokenizer, config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """The tokens around a text that the config of GPT-2's files asks for."""
-    names = [("bos_token", "add_bos_token"), ("eos_token", "add_eos_token")]
-    first, last = ([text] if config.get(flag) and (text := _content(named[name])) else [] for name, flag in names)
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single=[*first, "$A", *last],
-        special_tokens=[(token, backend.token_to_id(token)) for token in {*first, *last}],
-    )
-
-
-def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Chat templates by name: of their own files, or else of tokenizer_config.json (one, or a list of named ones)."""
-    files = {"default": folder / "chat_template.jinja"}
-    files.update({path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))})
-    found = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
-    if found:
-        return found
-    given = config.get("chat_template")
-    if isinstance(given, list):
-        given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
-    named = {"default": given} if isinstance(given, str) else given or {}
-    if not isinstance(named, dict) or not all(isinstance(part, str) for pair in named.items() for part in pair):
-        raise BadCheckpoint(f"{folder / 'tokenizer_config.json'} has a malformed chat_template; download it again")
-    return named

@@ -1,4 +1,4 @@
-"""From facts and named tensors to a Spec: every tensor is found, of the right shape, used, and none is left over."""
+"""A Spec from hyperparameters and named tensors: every tensor is found, has the right shape and is used; none is left."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .config import rope_settings
 from .experts import one_by_one, read_experts
 from .family import Family, Hyperparameters, Linear, NormAt, value_of
 from .rope import RopeTable, rope_table
-from .safetensors import TensorRef, check_finite
 from .spec import Array, Layer, Norm, Spec
+from .tensor_ref import TensorRef, check_finite
 
 __all__ = ["TensorReader", "build_spec", "fingerprint"]
 
-# Names of activations in transformers → ours. "gelu_fast", "gelu_accurate" and "gelu_new" spell the same formula.
+# Activations: name in transformers → name in the core. "gelu_fast", "gelu_accurate" and "gelu_new" are one formula.
 _ACTS = {
     "silu": "silu",
     "swish": "silu",
@@ -38,7 +38,7 @@ _ACTS = {
 
 @dataclass
 class TensorReader:
-    """The tensors a model is built from, and which of them it used."""
+    """The tensors of a checkpoint, and a record of the tensors that were read."""
 
     tensors: Mapping[str, TensorRef]
     where: str
@@ -80,23 +80,23 @@ class TensorReader:
         return tensor
 
 
-def build_spec(config: Mapping[str, Any], family: Family, facts: Hyperparameters, source: TensorReader, where: str) -> Spec:
+def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparameters, reader: TensorReader, where: str) -> Spec:
     """The model. where: names the config in messages. Raises BadCheckpoint and UnsupportedModel."""
-    f = facts
+    f = hparams
     if f.act not in _ACTS:
         raise UnsupportedModel(
             f"{where} has the activation {f.act!r}; supported are {', '.join(_ACTS)}. Use transformers for this model"
         )
-    source.prefix = _find_prefix(family, source)
+    reader.prefix = _find_prefix(family, reader)
     if family.experts is not None:
-        prefixes = [source.prefix + family.layer.format(i=i) for i in range(f.n_layers)]
-        source.tensors = one_by_one(source.tensors, family.experts, prefixes, f)
-    embed = source.matrix(family.embed + ".weight", (f.n_vocab, f.d_model))
-    pos_embed = source.matrix(family.pos_embed + ".weight", (f.n_ctx, f.d_model)) if family.pos_embed else None
-    final_norm = _norm(family, NormAt(family.final_norm, "final"), family.final_norm, f.d_model, 1, source)
-    head, head_bias = _head(family, f, source, embed)
-    layers = tuple(_layer(family, f, source, i, where) for i in range(f.n_layers))
-    _refuse_extra(family, source)
+        prefixes = [reader.prefix + family.layer.format(i=i) for i in range(f.n_layers)]
+        reader.tensors = one_by_one(reader.tensors, family.experts, prefixes, f)
+    embed = reader.matrix(family.embed + ".weight", (f.n_vocab, f.d_model))
+    pos_embed = reader.matrix(family.pos_embed + ".weight", (f.n_ctx, f.d_model)) if family.pos_embed else None
+    final_norm = _norm(family, NormAt(family.final_norm, "final"), family.final_norm, f.d_model, 1, reader)
+    lm_head, lm_head_bias = _lm_head(family, f, reader, embed)
+    layers = tuple(_layer(family, f, reader, i, where) for i in range(f.n_layers))
+    _refuse_extra(family, reader)
     tables = _rope_tables(config, family, f, where)
     return Spec(
         n_layers=f.n_layers,
@@ -126,20 +126,20 @@ def build_spec(config: Mapping[str, Any], family: Family, facts: Hyperparameters
         embed=embed,
         pos_embed=pos_embed,
         final_norm=final_norm,
-        lm_head=head,
-        lm_head_bias=head_bias,
+        lm_head=lm_head,
+        lm_head_bias=lm_head_bias,
         **({name: getattr(f, name) for name in ("n_experts", "top_k", "d_expert", "norm_topk")} if f.n_experts else {}),
     )
 
 
-def fingerprint(source: TensorReader, model_type: str) -> str:
+def fingerprint(reader: TensorReader, model_type: str) -> str:
     """A hash of the weights that were used: names, dtypes, shapes and 256 bytes from the middle of each.
 
-    Not every byte, so that it costs no pass over the file; the same however the checkpoint is split into files.
+    It does not read the whole file, and does not depend on how the checkpoint is split into files.
     """
     digest = sha256(model_type.encode())
-    for name, short in sorted(source.used.items(), key=lambda item: item[1]):
-        tensor, array = source.tensors[name], source.tensors[name].view()
+    for name, short in sorted(reader.used.items(), key=lambda item: item[1]):
+        tensor, array = reader.tensors[name], reader.tensors[name].view()
         middle = array.size // 2
         sample = array.flat[middle : middle + 256 // array.itemsize]
         digest.update(f"{short}\0{tensor.dtype}\0{tensor.shape}\0".encode() + sample.tobytes())
@@ -149,30 +149,30 @@ def fingerprint(source: TensorReader, model_type: str) -> str:
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def _find_prefix(family: Family, source: TensorReader) -> str:
+def _find_prefix(family: Family, reader: TensorReader) -> str:
     for prefix in family.prefixes:
-        if prefix + family.embed + ".weight" in source.tensors:
+        if prefix + family.embed + ".weight" in reader.tensors:
             return prefix
     return family.prefixes[0]
 
 
-def _head(family: Family, f: Hyperparameters, source: TensorReader, embed: Array) -> tuple[Array, Array | None]:
-    """The matrix from the last hidden state to logits: its own, or the embedding again."""
-    path = next((path for path in family.head if path + ".weight" in source.tensors), family.head[0])
-    bias = source.vector(path + ".bias", (f.n_vocab,), prefix="") if family.head_bias else None
-    if f.tied and path + ".weight" not in source.tensors:
+def _lm_head(family: Family, f: Hyperparameters, reader: TensorReader, embed: Array) -> tuple[Array, Array | None]:
+    """Matrix and bias of the LM head; the matrix of a tied one is the embedding."""
+    path = next((path for path in family.head if path + ".weight" in reader.tensors), family.head[0])
+    bias = reader.vector(path + ".bias", (f.n_vocab,), prefix="") if family.head_bias else None
+    if f.tied and path + ".weight" not in reader.tensors:
         return embed, bias
-    head = source.matrix(path + ".weight", (f.n_vocab, f.d_model), prefix="")
-    source.used[path + ".weight"] = family.head[0] + ".weight"
+    head = reader.matrix(path + ".weight", (f.n_vocab, f.d_model), prefix="")
+    reader.used[path + ".weight"] = family.head[0] + ".weight"
     if not f.tied:
         return head, bias
     if not _same(head, embed):
         raise BadCheckpoint(
-            f"{source.where} holds {path}.weight, which differs from the embedding that the config ties it to "
+            f"{reader.where} holds {path}.weight, which differs from the embedding that the config ties it to "
             "(tie_word_embeddings); set that to false to use it, or remove the tensor"
         )
-    del source.used[path + ".weight"]
-    source.copies.add(path + ".weight")
+    del reader.used[path + ".weight"]
+    reader.copies.add(path + ".weight")
     return embed, bias
 
 
@@ -187,21 +187,21 @@ def _same(a: Array, b: Array) -> bool:
     return all(np.array_equal(a[i : i + step].view(bits), b[i : i + step].view(bits)) for i in range(0, len(a), step))
 
 
-def _layer(family: Family, f: Hyperparameters, source: TensorReader, i: int, where: str) -> Layer:
+def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, where: str) -> Layer:
     prefix = family.layer.format(i=i)
     slots: dict[str, Any] = {}
     mixture = family.experts if family.experts is not None and family.experts.when(f, i) else None
     if mixture is not None:
-        slots["router"], slots["experts"] = read_experts(source.matrix, mixture, prefix, f)
+        slots["router"], slots["experts"] = read_experts(reader.matrix, mixture, prefix, f)
     for linear in family.linears:
         if mixture is not None and linear.slots[0] in ("gate", "up", "down"):
             continue
-        slots.update(_linear(linear, prefix + linear.path, f, source))
+        slots.update(_linear(linear, prefix + linear.path, f, reader))
     heads = {"q_norm": f.n_heads, "k_norm": f.n_kv_heads}
     for at in family.norms:
         if value_of(at.when, f):
             width = f.d_model if at.slot not in heads else heads[at.slot] * f.head_dim
-            slots[at.slot] = _norm(family, at, prefix + at.path, width, heads.get(at.slot, 1), source)
+            slots[at.slot] = _norm(family, at, prefix + at.path, width, heads.get(at.slot, 1), reader)
     layer_type = _layer_type(family, f, i, where)
     return Layer(
         window=f.window if layer_type == "sliding_attention" else 0,
@@ -225,19 +225,19 @@ def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     return layer_type
 
 
-def _linear(linear: Linear, path: str, f: Hyperparameters, source: TensorReader) -> dict[str, Array]:
+def _linear(linear: Linear, path: str, f: Hyperparameters, reader: TensorReader) -> dict[str, Array]:
     """The slots of one projection, views of its weight, and their biases."""
     q, kv = f.n_heads * f.head_dim, f.n_kv_heads * f.head_dim
     n_out = {"q": q, "k": kv, "v": kv, "o": f.d_model, "gate": f.d_ff, "up": f.d_ff, "down": f.d_model}
     n_in = {"o": q, "down": f.d_ff}.get(linear.slots[0], f.d_model)
     sizes = [n_out[slot] for slot in linear.slots]
     shape = (n_in, sum(sizes)) if linear.transposed else (sum(sizes), n_in)
-    weight = source.matrix(path + ".weight", shape)
+    weight = reader.matrix(path + ".weight", shape)
     if linear.transposed:
         weight = weight.T
     slots = dict(zip(linear.slots, _split(linear, weight, sizes, f.head_dim), strict=True))
     if value_of(linear.bias, f):
-        bias = source.vector(path + ".bias", (sum(sizes),))
+        bias = reader.vector(path + ".bias", (sum(sizes),))
         parts = _split(linear, bias, sizes, f.head_dim)
         slots.update({slot + "_bias": part.reshape(-1) for slot, part in zip(linear.slots, parts, strict=True)})
     return slots
@@ -251,17 +251,17 @@ def _split(linear: Linear, array: Array, sizes: list[int], head_dim: int) -> lis
     return [array[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, source: TensorReader) -> Norm:
-    """A norm of `width` numbers, for `heads` heads at once."""
+def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, reader: TensorReader) -> Norm:
+    """A norm of `width` numbers, which cover `heads` heads."""
 
     def part(name: str) -> Array:
         if at.layout == "listed":
-            return np.concatenate([source.vector(f"{path}.norms.{h}.{name}", (width // heads,)) for h in range(heads)])
+            return np.concatenate([reader.vector(f"{path}.norms.{h}.{name}", (width // heads,)) for h in range(heads)])
         if at.layout == "shared":
-            return np.tile(source.vector(f"{path}.{name}", (width // heads,)), heads)
+            return np.tile(reader.vector(f"{path}.{name}", (width // heads,)), heads)
         if at.layout == "per_head":
-            return source.vector(f"{path}.{name}", (heads, width // heads)).reshape(-1)
-        return source.vector(f"{path}.{name}", (width,))
+            return reader.vector(f"{path}.{name}", (heads, width // heads)).reshape(-1)
+        return reader.vector(f"{path}.{name}", (width,))
 
     gain = part("weight")
     if family.norm_one_plus:
@@ -270,13 +270,13 @@ def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, source:
     return Norm(gain, part("bias") if with_bias else None)
 
 
-def _refuse_extra(family: Family, source: TensorReader) -> None:
-    for name, tensor in source.tensors.items():
-        short = name.removeprefix(source.prefix)
-        if name not in source.used and name not in source.copies and not re.fullmatch(family.not_weights, short):
+def _refuse_extra(family: Family, reader: TensorReader) -> None:
+    for name, tensor in reader.tensors.items():
+        short = name.removeprefix(reader.prefix)
+        if name not in reader.used and name not in reader.copies and not re.fullmatch(family.not_weights, short):
             raise BadCheckpoint(
-                f"tensor {name!r} in {tensor.where} is no part of a {family.model_type} model as its config describes "
-                "it; the config belongs to another model, or the tensor should be removed"
+                f"tensor {name!r} in {tensor.where} does not belong to a {family.model_type} model with this "
+                "config; the config belongs to another model, or the tensor should be removed"
             )
 
 

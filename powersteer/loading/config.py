@@ -1,6 +1,6 @@
-"""config.json as facts: every key that transformers reads is read, known to change nothing, or refused by name.
+"""Hyperparameters from config.json: every key that transformers reads is read, ignored for a reason, or refused by name.
 
-What it reads is in keys_read.py, written from its source by tools/config_keys.py. A key outside changes nothing.
+keys_read.py, written from the source of transformers by tools/config_keys.py, lists these keys. Other keys have no effect.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .family import REFUSED, REQUIRED, Family, Hyperparameters, Key, RopeKeys, v
 from .keys_read import EVERY, FAMILY, MODELS, OTHER_NAMES
 from .other_names import check_names, names_something
 
-__all__ = ["HARMLESS", "ONLY", "family_of", "read_facts", "rope_settings"]
+__all__ = ["HARMLESS", "ONLY", "family_of", "read_hyperparameters", "rope_settings"]
 
-# Keys that transformers reads in any family, and that do not change what the model computes from tokens to logits.
+# Keys that transformers reads in any family and that do not change the logits of a sequence: reason → keys.
 HARMLESS: Mapping[str, str] = {
-    "where the file comes from": (
+    "origin of the file": (
         "architectures model_type transformers_version transformers_weights _name_or_path name_or_path _commit_hash"
     ),
     "the type of the weights is that of their file": "dtype torch_dtype",
@@ -28,7 +28,7 @@ HARMLESS: Mapping[str, str] = {
         "embd_pdrop attn_pdrop residual_dropout embedding_dropout gradient_checkpointing"
     ),
     "the order of sums, the same in exact arithmetic": "pretraining_tp chunk_size_feed_forward",
-    "what a call returns, or with which kernels it is run": (
+    "values that a call returns, or the kernels that compute them": (
         "use_cache output_attentions _output_attentions output_hidden_states return_dict is_decoder attn_implementation "
         "_attn_implementation _attn_implementation_internal experts_implementation _experts_implementation "
         "_experts_implementation_internal"
@@ -36,7 +36,7 @@ HARMLESS: Mapping[str, str] = {
     "heads and tasks other than the next token": "id2label label2id num_labels problem_type",
     "token ids, read with the tokenizer": "bos_token_id eos_token_id pad_token_id sep_token_id",
 }
-# Keys any config may have that would change it, at the values where they do not.
+# Keys of any config that may have only the values at which they do not change the logits.
 ONLY: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "per_layer_config": ({}, None),
@@ -54,7 +54,7 @@ ROPE_SCALING, ROPE_PARAMETERS = "rope_scaling", "rope_parameters"
 
 
 def family_of(config: Mapping[str, Any], where: str) -> Family:
-    """The family a config belongs to. Raises UnsupportedModel if it is none of ours, BadCheckpoint if it says none."""
+    """The family of a config. Raises UnsupportedModel for a family that is not supported, BadCheckpoint if there is none."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise BadCheckpoint(f"{where} has no model_type; is it the config of a transformers model?")
@@ -69,8 +69,8 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
 
 
 def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> None:
-    """auto_map names code in the checkpoint's folder. Where that defines the class that transformers has for this
-    family, transformers takes its own, as we do; another class is another model."""
+    """Refuse a config whose auto_map names code of the checkpoint for another class than transformers has for this
+    family. For the same class transformers runs its own code, and so does powersteer."""
     own = config.get("auto_map")
     if not isinstance(own, dict):
         return
@@ -83,41 +83,41 @@ def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> 
         )
 
 
-def read_facts(config: Mapping[str, Any], family: Family, where: str) -> Hyperparameters:
-    """The facts of a config. Raises UnsupportedModel for a key or value that is not understood, BadCheckpoint for
-    one that is missing or of the wrong type; the message names key, value and file."""
+def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) -> Hyperparameters:
+    """The hyperparameters of a config. Raises UnsupportedModel for a key or value that is not supported, BadCheckpoint
+    for one that is missing or of the wrong type; the message names key, value and file."""
     config = _renamed(config, family, where)
     names = _refuse_unknown(config, family, where)
-    facts = Hyperparameters(layer_types=None, window=None, original_positions=None, n_experts=0)
-    read: dict[str, str] = {}  # fact → the key it is from
+    hparams = Hyperparameters(layer_types=None, window=None, original_positions=None, n_experts=0)
+    read: dict[str, str] = {}  # hyperparameter → the key that set it
     for name, key in family.keys.items():
-        value = _read(config, name, key, facts, where)
-        if name in config and value != getattr(facts, key.fact, value) and key.fact in read:
-            first = read[key.fact]
+        value = _read(config, name, key, hparams, where)
+        if name in config and value != getattr(hparams, key.hyperparameter, value) and key.hyperparameter in read:
+            first = read[key.hyperparameter]
             raise BadCheckpoint(f"{where} has {first} = {config[first]!r} and {name} = {value!r}; remove one")
         if name in config:
-            read[key.fact] = name
-        setattr(facts, key.fact, value)
-    for fact, function in family.derived.items():
-        setattr(facts, fact, function(facts))
-    if facts.n_heads % facts.n_kv_heads:
+            read[key.hyperparameter] = name
+        setattr(hparams, key.hyperparameter, value)
+    for hyperparameter, function in family.derived.items():
+        setattr(hparams, hyperparameter, function(hparams))
+    if hparams.n_heads % hparams.n_kv_heads:
         raise BadCheckpoint(
-            f"{where}: {facts.n_heads} heads cannot share {facts.n_kv_heads} keys and values; correct it"
+            f"{where}: {hparams.n_heads} heads cannot share {hparams.n_kv_heads} keys and values; correct it"
         )
-    if facts.head_dim < 1:
-        raise BadCheckpoint(f"{where}: {facts.n_heads} heads do not fit in {facts.d_model} dimensions; correct it")
-    if facts.n_experts and facts.top_k > facts.n_experts:
-        raise BadCheckpoint(f"{where}: a token cannot take {facts.top_k} of {facts.n_experts} experts; correct it")
+    if hparams.head_dim < 1:
+        raise BadCheckpoint(f"{where}: {hparams.n_heads} heads do not fit in {hparams.d_model} dimensions; correct it")
+    if hparams.n_experts and hparams.top_k > hparams.n_experts:
+        raise BadCheckpoint(f"{where}: a token cannot take {hparams.top_k} of {hparams.n_experts} experts; correct it")
     for name, key in family.keys.items():
-        value = getattr(facts, key.fact)
-        if key.kind in ("words", "flags") and value is not None and len(value) != facts.n_layers:
-            raise BadCheckpoint(f"{where} lists {len(value)} {name} for {facts.n_layers} layers; correct it")
-    check_names(config, names, family, facts, lambda: rope_settings(config, family.rope or RopeKeys(), where), where)
-    return facts
+        value = getattr(hparams, key.hyperparameter)
+        if key.kind in ("words", "flags") and value is not None and len(value) != hparams.n_layers:
+            raise BadCheckpoint(f"{where} lists {len(value)} {name} for {hparams.n_layers} layers; correct it")
+    check_names(config, names, family, hparams, lambda: rope_settings(config, family.rope or RopeKeys(), where), where)
+    return hparams
 
 
 def _renamed(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
-    """With the names that transformers has for the same key replaced by that key."""
+    """The config with every alias that transformers has for a key replaced by that key."""
     config = dict(config)
     for name, key in {} if family.strict else OTHER_NAMES.get(family.model_type, {}).items():
         if name in config and name not in family.keys:
@@ -128,8 +128,9 @@ def _renamed(config: Mapping[str, Any], family: Family, where: str) -> Mapping[s
 
 
 def _refuse_unknown(config: Mapping[str, Any], family: Family, where: str) -> list[str]:
-    """Refuses a key that transformers reads and we do not, unless it has the value that it takes without the key.
-    Any other changes nothing. Returns those that name something we use: they must agree with it."""
+    """Refuse keys that transformers reads and powersteer does not, unless the value is transformers' default.
+
+    Other keys have no effect. Returns those whose name suggests a hyperparameter: their values must agree with it."""
     allowed = {**ONLY, **family.only}
     known = {*family.keys, *allowed, *_rope_keys(family.rope)}
     for reasons in (HARMLESS, family.ignored):
@@ -163,19 +164,20 @@ def _short(value: Any) -> str:
 # ---- plain keys ------------------------------------------------------------------------------------------------------
 
 
-def _read(config: Mapping[str, Any], name: str, key: Key, facts: Hyperparameters, where: str) -> Any:
+def _read(config: Mapping[str, Any], name: str, key: Key, hparams: Hyperparameters, where: str) -> Any:
     if name not in config:
         if key.default is REQUIRED:
             raise BadCheckpoint(f"{where} has no {name!r}, and no other value can be assumed for it; add it")
-        return value_of(key.default, facts)
+        return value_of(key.default, hparams)
     value = config[name]
     if value is None:
         if key.null is not REFUSED:
-            return value_of(key.null, facts)
+            return value_of(key.null, hparams)
         if callable(key.default):
-            return key.default(facts)
-    if not _KINDS[key.kind](value):
-        raise BadCheckpoint(f"{where} has {name!r} = {_short(value)} where {_NEEDED[key.kind]} is needed; correct it")
+            return key.default(hparams)
+    valid, needed = _KINDS[key.kind]
+    if not valid(value):
+        raise BadCheckpoint(f"{where} has {name!r} = {_short(value)} where {needed} is needed; correct it")
     return value
 
 
@@ -183,25 +185,19 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
-_KINDS: Mapping[str, Callable[[Any], bool]] = {
-    "size": lambda value: type(value) is int and 0 < value < 2**31,
-    "count": lambda value: type(value) is int and 0 <= value < 2**31,
-    "number": _is_number,
-    "flag": lambda value: isinstance(value, bool),
-    "word": lambda value: isinstance(value, str),
-    "words": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
-    "flags": lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
-    "layers": lambda value: isinstance(value, list) and all(type(one) is int for one in value),
-}
-_NEEDED = {
-    "size": "a positive integer",
-    "count": "an integer, 0 or more,",
-    "number": "a positive number",
-    "flag": "true or false",
-    "word": "a name",
-    "words": "a list of names",
-    "flags": "a list of 0 and 1",
-    "layers": "a list of integers",
+def _is_list(value: Any, valid: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(valid, value))
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether a value is valid, what is needed)
+    "size": (lambda value: type(value) is int and 0 < value < 2**31, "a positive integer"),
+    "count": (lambda value: type(value) is int and 0 <= value < 2**31, "an integer, 0 or more,"),
+    "number": (_is_number, "a positive number"),
+    "flag": (lambda value: isinstance(value, bool), "true or false"),
+    "word": (lambda value: isinstance(value, str), "a name"),
+    "words": (lambda value: _is_list(value, lambda one: isinstance(one, str)), "a list of names"),
+    "flags": (lambda value: _is_list(value, lambda one: one in (0, 1)), "a list of 0 and 1"),
+    "layers": (lambda value: _is_list(value, lambda one: type(one) is int), "a list of integers"),
 }
 
 # ---- rotary keys -----------------------------------------------------------------------------------------------------
@@ -215,7 +211,7 @@ def _rope_keys(rope: RopeKeys | None) -> set[str]:
 
 
 def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list[tuple[dict[str, Any], str]]:
-    """The rotary dictionaries of a config, complete, each with its name for messages: one, or one a layer type.
+    """The rotary dictionaries of a config with defaults filled in, each with its name for messages: one, or one a layer type.
 
     Old configs have rope_theta and rope_scaling, new ones rope_parameters; partial_rotary_factor is beside or inside.
     """
@@ -229,11 +225,11 @@ def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list
         name = f"{where}: {ROPE_SCALING if old else ROPE_PARAMETERS}"
         return [_complete(config, rope, old or new, rope.theta_key, rope.theta, name)]
     if unknown := sorted(new.keys() - rope.by_type.keys()):
-        raise UnsupportedModel(f"{where}: rope_parameters has the key {unknown[0]!r}, no layer type; remove it")
+        raise UnsupportedModel(f"{where}: rope_parameters has the key {unknown[0]!r}, not a layer type; remove it")
     settings = []
     for layer_type, (theta_key, theta) in rope.by_type.items():
         values = new.get(layer_type) or {}
-        if layer_type == "full_attention" and old:  # the old key only ever meant these layers
+        if layer_type == "full_attention" and old:  # the old key is for these layers only
             if values and values != old:
                 raise BadCheckpoint(f"{where} has rope_scaling and rope_parameters, and they differ; remove one")
             values = old
@@ -247,7 +243,7 @@ def _complete(
 ) -> tuple[dict[str, Any], str]:
     if not isinstance(given, dict):
         raise BadCheckpoint(f"{name} is {_short(given)} where an object is needed; correct it")
-    # null is no value, except that transformers takes it for false here
+    # null means absent; for truncate transformers takes it for false
     values = {key: value for key, value in given.items() if value is not None or key == "truncate"}
     if "type" in values and values.setdefault("rope_type", values["type"]) != values["type"]:
         raise BadCheckpoint(f"{name} has type and rope_type, and they differ; remove one")
@@ -260,7 +256,7 @@ def _complete(
     if rope.partial is None and values["partial_rotary_factor"] != 1:
         raise UnsupportedModel(
             f"{name} turns a part of a head (partial_rotary_factor = {values['partial_rotary_factor']!r}), "
-            "which this family does not do; correct the config"
+            "which this family does not support; correct the config"
         )
     kind = values.setdefault("rope_type", "default")
     if rope.kinds is not None:

@@ -1,5 +1,4 @@
-"""A layer's mixture of experts from its tensors: one by one, as files hold them, or stacked, as transformers does in
-memory."""
+"""A layer's mixture of experts from its tensors: separate matrices, as in files, or stacked ones, as in transformers."""
 
 from __future__ import annotations
 
@@ -8,19 +7,19 @@ from dataclasses import replace
 
 from ..errors import BadCheckpoint
 from .family import Experts, Hyperparameters
-from .safetensors import TensorRef
 from .spec import Array, Expert
+from .tensor_ref import TensorRef
 
 __all__ = ["one_by_one", "read_experts"]
 
-# Where transformers holds any family's mixture: gate and up follow each other within each expert
+# Names of the stacks in transformers, for every family; gate and up follow each other within each expert
 _ROUTER, _GATE_UP, _DOWN = "mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
 
 
 def one_by_one(tensors: Mapping[str, TensorRef], at: Experts, layers: list[str], f: Hyperparameters) -> dict[str, TensorRef]:
-    """The tensors with every stack replaced by its experts' matrices, views under the names that files have.
+    """The tensors with every stack replaced by its experts' matrices, views under the names of files.
 
-    layers: the prefix of each layer. Raises BadCheckpoint for a stack of another shape than the config says.
+    layers: the prefix of each layer. Raises BadCheckpoint for a stack whose shape differs from the config's.
     """
     out = dict(tensors)
     E, FE, C = f.n_experts, f.d_expert, f.d_model

@@ -1,4 +1,4 @@
-"""The families: one table each. Every fact is checked against transformers by tests/test_loading.py.
+"""The families: one table each. Every value is checked against transformers by tests/test_loading.py.
 
 Sizes must be in the config; other defaults are those of transformers' config classes.
 """

@@ -1,7 +1,7 @@
-"""What a checkpoint family is made of: the columns of the table in families.py.
+"""The columns of the table in families.py, one row of which is a family of checkpoints.
 
-A family says which config keys it reads, which it can only honour at one value, where its tensors are, and how its
-block differs from the plainest one. A value that depends on the config is a function of the facts read from it.
+A family lists the config keys that it reads and the keys that may have one value only, the names of its tensors, and the
+differences of its block from the plainest one. A value that depends on the config is a function of the hyperparameters.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Any
 
 __all__ = ["REFUSED", "REQUIRED", "Experts", "Family", "Hyperparameters", "Key", "Linear", "NormAt", "RopeKeys", "value_of"]
 
-Hyperparameters = SimpleNamespace  # fact name → value
+Hyperparameters = SimpleNamespace  # name → value
 REQUIRED: Any = object()
 REFUSED: Any = object()
 
 
 @dataclass(frozen=True)
 class Key:
-    """A config key that means something: it sets a fact.
+    """A config key that sets a hyperparameter.
 
-    default: what transformers assumes if the key is missing. null: what it takes null for; unless said, a default
-    that is a function stands in for it and any other key refuses it. Functions are given the facts read so far.
+    default: the value that transformers assumes if the key is missing. null: the value that it assumes for null; unless
+    given, null means the default if that is a function, and is refused otherwise. Functions get the hyperparameters that
+    are read so far.
     """
 
-    fact: str
+    hyperparameter: str
     kind: str  # "size": integer > 0 | "count": >= 0 | "number": > 0 | "flag" | "word" | "words", "flags": one a layer | "layers"
     default: Any = REQUIRED
     null: Any = REFUSED
@@ -81,11 +82,11 @@ class RopeKeys:
 
     theta: float = 10_000.0
     theta_key: str = "rope_theta"
-    partial: float | None = None  # part of a head that turns if the config does not say; None: always the whole
+    partial: float | None = None  # rotated part of a head without a key; None: always the whole
     partial_key: str = "partial_rotary_factor"
     round_up: bool = False  # a part of an odd number of dimensions is rounded up to an even one
     by_type: Mapping[str, tuple[str, float]] = field(default_factory=dict)  # layer type → theta key and default
-    kinds: Mapping[str, str] | None = None  # the kinds it may name, and what each is read as; None: any, as named
+    kinds: Mapping[str, str] | None = None  # allowed kinds → the kind that is used; None: any kind, as named
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ class Family:
     prefixes: tuple[str, ...] = ("model.", "")  # of everything but the head
     not_weights: str = r"(.*\.)?rotary_emb\.inv_freq"  # tensors in old files that are no parameters
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # key → the values it may have here
-    ignored: Mapping[str, str] = field(default_factory=dict)  # reason → keys that do not change what is computed
-    derived: Mapping[str, Callable[[Hyperparameters], Any]] = field(default_factory=dict)  # facts set or overridden at the end
-    strict: bool = False  # refuse every key that is not known, for no list says which are read
+    ignored: Mapping[str, str] = field(default_factory=dict)  # reason → keys that do not change the logits
+    derived: Mapping[str, Callable[[Hyperparameters], Any]] = field(default_factory=dict)  # hyperparameters set or overridden at the end
+    strict: bool = False  # refuse every unknown key, because there is no list of the keys that are read
     norm: str = "rms"
     norm_bias: bool = False
     norm_one_plus: bool = False  # stored gains are offsets from 1
@@ -125,6 +126,6 @@ class Family:
     logit_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
 
 
-def value_of(value: Any, facts: Hyperparameters) -> Any:
-    """A column's value for a config: itself, or what its function makes of the facts."""
-    return value(facts) if callable(value) else value
+def value_of(value: Any, hparams: Hyperparameters) -> Any:
+    """The value of a column for a config: constant, or a function of the hyperparameters."""
+    return value(hparams) if callable(value) else value

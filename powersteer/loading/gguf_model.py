@@ -1,9 +1,9 @@
 """GGUF files as models: the architectures of llama.cpp, as tables of the same kind as the families of transformers.
 
-Config keys are the file's own `<architecture>.*` keys and tensors go by their names there, so all that is said in
-families.py, config.py and build.py about what is refused holds here, in the words of the file. What llama.cpp's
-converter changed on the way is part of the tables: rows of llama's q and k are reordered so that rotary pairs lie
-side by side, and Gemma's gains have the 1 added.
+Config keys are the file's own `<architecture>.*` keys and tensors have the file's names, so families.py, config.py and
+build.py refuse the same things here, in the words of the file. The changes that llama.cpp's converter makes are part of
+the tables: rows of llama's q and k are reordered so that rotary pairs lie side by side, and Gemma's gains have the 1
+added.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
 from .build import TensorReader, build_spec
-from .config import read_facts
+from .config import read_hyperparameters
 from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, PHI3, QWEN2, QWEN3
 from .family import Family, Hyperparameters, Key, Linear, NormAt, RopeKeys
 from .gguf import GGUF
-from .safetensors import TensorRef
 from .spec import Array, Spec
+from .tensor_ref import TensorRef
 
 __all__ = ["gguf_spec"]
 
-_ROPE_FACTORS = "rope_freqs.weight"  # (HS/2,): what each inverse frequency is divided by
-# The same for Phi 3's two tables, of short sequences and of long ones; half as many as there are dimensions that turn
+_ROPE_FACTORS = "rope_freqs.weight"  # (HS/2,): divisors of the inverse frequencies
+# The same for Phi 3's two tables, of short and of long sequences; half as many as rotated dimensions
 _LONGROPE = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
 _WIDTH = Key("head_dim", "size", lambda f: f.d_model // f.n_heads)
 _KEYS = {
@@ -47,7 +47,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.sliding_window": (0,),
     "use_parallel_residual": (False,),
-    "tensor_data_layout": ("Meta AI original pth",),  # what the first converters called the reordered q and k
+    "tensor_data_layout": ("Meta AI original pth",),  # the name that the first converters gave to reordered q and k
 }
 
 
@@ -98,7 +98,7 @@ def _architecture(
 
 
 def _gemma_scale(odd: int) -> Callable[[Hyperparameters, int], float]:
-    """The format has no key for the scale of the scores. llama.cpp knows the odd model, of 27B, by its layers."""
+    """The scale of the scores, for which the format has no key: llama.cpp recognises the 27B model by its layers."""
     return lambda f, i: float((f.d_model // f.n_heads if f.n_layers == odd else f.head_dim) ** -0.5)
 
 
@@ -151,13 +151,13 @@ ARCHITECTURES = {
         ),
     )
 }
-_THETA = {"gemma3": 1_000_000.0}  # of files that do not say; 10000 for the others
+_THETA = {"gemma3": 1_000_000.0}  # of files without the key; 10000 for the others
 
 
 def gguf_spec(file: GGUF, finite: bool) -> tuple[Spec, TensorReader, str]:
-    """The model of a file, the tensors it used, and its architecture. finite: check every weight.
+    """The model of a file, the reader of its tensors, and its architecture. finite: check every weight.
 
-    Raises UnsupportedModel for an architecture, a key or a value that is not computed, BadCheckpoint for a file that
+    Raises UnsupportedModel for an architecture, a key or a value that is not supported, BadCheckpoint for a file that
     contradicts itself.
     """
     where = str(file.path)
@@ -165,29 +165,29 @@ def gguf_spec(file: GGUF, finite: bool) -> tuple[Spec, TensorReader, str]:
     config = _config(file, family)
     longrope = family.model_type == "phi3" and any(name in file.tensors for name in _LONGROPE.values())
     rope = _rope(config, family.model_type, where, longrope)
-    facts = read_facts(config, family, where)
-    turning = rope.pop("dimension_count", facts.head_dim)
-    _check_heads(family, facts, turning, where)
-    _check_vocabulary(file, facts)
+    hparams = read_hyperparameters(config, family, where)
+    turning = rope.pop("dimension_count", hparams.head_dim)
+    _check_heads(family, hparams, turning, where)
+    _check_vocabulary(file, hparams)
     local = {"rope_type": "default", "rope_theta": rope.pop("freq_base_swa", 10_000.0)}
     if rope["rope_type"] == "yarn":
-        rope.setdefault("original_max_position_embeddings", facts.n_ctx)
-    source = TensorReader(file.tensors, where, finite)
-    if turning != facts.head_dim:
-        rope["partial_rotary_factor"] = (turning + 0.5) / facts.head_dim  # which is rounded down to a whole number
+        rope.setdefault("original_max_position_embeddings", hparams.n_ctx)
+    reader = TensorReader(file.tensors, where, finite)
+    if turning != hparams.head_dim:
+        rope["partial_rotary_factor"] = (turning + 0.5) / hparams.head_dim  # rounded down to an integer later
     if rope["rope_type"] == "longrope":
-        rope.update({key: source.vector(name, (turning // 2,)).tolist() for key, name in _LONGROPE.items()})
-    factors = _factors(source, facts, rope, where) if _ROPE_FACTORS in file.tensors else None
+        rope.update({key: reader.vector(name, (turning // 2,)).tolist() for key, name in _LONGROPE.items()})
+    factors = _factors(reader, hparams, rope, where) if _ROPE_FACTORS in file.tensors else None
     parameters = {"full_attention": rope, "sliding_attention": local} if family.model_type == "gemma3" else rope
-    spec = build_spec({**config, "rope_parameters": parameters}, family, facts, source, where)
+    spec = build_spec({**config, "rope_parameters": parameters}, family, hparams, reader, where)
     if factors is not None:
         inv_freq, scale = spec.rope[0][:2]
         spec = replace(spec, rope=(((inv_freq / factors).astype(np.float32).astype(np.float64), scale),))
-    return spec, source, family.model_type
+    return spec, reader, family.model_type
 
 
 def _architecture_of(file: GGUF) -> Family:
-    """The table, with the facts that only the list of tensors tells."""
+    """The family of the file, with the hyperparameters that follow from its list of tensors."""
     where, name = str(file.path), file.fields.get("general.architecture")
     if not isinstance(name, str):
         raise BadCheckpoint(f"{where} has no general.architecture; is it a model?")
@@ -202,7 +202,7 @@ def _architecture_of(file: GGUF) -> Family:
     if name not in ARCHITECTURES:
         raise UnsupportedModel(
             f"{where} has general.architecture = {name!r}; GGUF files of {', '.join(ARCHITECTURES)} can be loaded. "
-            "Load the model's safetensors checkpoint instead, whose families are more"
+            "Load the model's safetensors checkpoint instead, which more families support"
         )
     family = ARCHITECTURES[name]
     tied = "output.weight" not in file.tensors
@@ -213,7 +213,7 @@ def _architecture_of(file: GGUF) -> Family:
 
 
 def _config(file: GGUF, family: Family) -> dict[str, Any]:
-    """The keys of the architecture. Lists with one value for all layers are that value."""
+    """The keys of the architecture. A list of one value for all layers becomes that value."""
     prefix = family.model_type + "."
     config = {key: _plain(value) for key, value in file.fields.items() if key.startswith(prefix)}
     embed: TensorRef | None = file.tensors.get(family.embed + ".weight")
@@ -229,22 +229,22 @@ def _plain(value: Any) -> Any:
     return values[0] if 0 < len(value) <= 4096 and len(set(values)) == 1 else values
 
 
-def _check_heads(family: Family, facts: Hyperparameters, turning: Any, where: str) -> None:
+def _check_heads(family: Family, hparams: Hyperparameters, turning: Any, where: str) -> None:
     partial = family.rope is not None and family.rope.partial is not None
-    if turning != facts.head_dim and not (partial and type(turning) is int and 0 < turning < facts.head_dim):
+    if turning != hparams.head_dim and not (partial and type(turning) is int and 0 < turning < hparams.head_dim):
         raise UnsupportedModel(
-            f"{where} has {family.model_type}.rope.dimension_count = {turning!r}, a part of a head of {facts.head_dim}; "
+            f"{where} has {family.model_type}.rope.dimension_count = {turning!r}, a part of a head of {hparams.head_dim}; "
             "load the model's safetensors checkpoint instead"
         )
-    if (facts.n_heads * facts.head_dim) > 1 << 24:
-        raise BadCheckpoint(f"{where} has {facts.n_heads} heads of {facts.head_dim}; the file is damaged")
+    if (hparams.n_heads * hparams.head_dim) > 1 << 24:
+        raise BadCheckpoint(f"{where} has {hparams.n_heads} heads of {hparams.head_dim}; the file is damaged")
 
 
-def _check_vocabulary(file: GGUF, facts: Hyperparameters) -> None:
+def _check_vocabulary(file: GGUF, hparams: Hyperparameters) -> None:
     tokens = file.fields.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != facts.n_vocab:
+    if isinstance(tokens, list) and len(tokens) != hparams.n_vocab:
         raise BadCheckpoint(
-            f"{file.path} lists {len(tokens)} tokens (tokenizer.ggml.tokens) for a model of {facts.n_vocab}; "
+            f"{file.path} lists {len(tokens)} tokens (tokenizer.ggml.tokens) for a model of {hparams.n_vocab}; "
             "it was put together from two models, get another copy"
         )
 
@@ -253,8 +253,8 @@ def _check_vocabulary(file: GGUF, facts: Hyperparameters) -> None:
 
 
 def _rope(config: dict[str, Any], arch: str, where: str, longrope: bool) -> dict[str, Any]:
-    """Takes the rotary keys out of the config; returns them as transformers spells them, and the dimension_count.
-    longrope: the file has the tables of Phi 3's kind."""
+    """Remove the rotary keys from the config; returns them as transformers spells them, and the dimension_count.
+    longrope: whether the file has Phi 3's tables."""
     prefix = arch + ".rope."
     keys = {key.removeprefix(prefix): config.pop(key) for key in list(config) if key.startswith(prefix)}
 
@@ -267,20 +267,20 @@ def _rope(config: dict[str, Any], arch: str, where: str, longrope: bool) -> dict
     for key in ("dimension_count", *(["freq_base_swa"] if arch == "gemma3" else [])):
         if key in keys:
             rope[key] = keys.pop(key)
-    keys.pop("scaling.finetuned", None)  # says how the model was trained
+    keys.pop("scaling.finetuned", None)  # how the model was trained
     kind = keys.pop("scaling.type", "linear")
     factor = keys.pop("scaling.factor", 0) or keys.pop("scale_linear", 0)
     keys.pop("scale_linear", None)
     original = keys.pop("scaling.original_context_length", None)
     attention = keys.pop("scaling.attn_factor", 1)
     if attention != 1 and not longrope:
-        raise refuse("scaling.attn_factor", attention, "which is not computed")
-    # what the model was trained with; llama.cpp itself reads these two for some other architectures only
+        raise refuse("scaling.attn_factor", attention, "which is not supported")
+    # as in training; llama.cpp itself reads these two for some other architectures only
     betas = {
         key: keys.pop(f"scaling.yarn_{key}") for key in ("beta_fast", "beta_slow") if f"scaling.yarn_{key}" in keys
     }
     for key, value in keys.items():
-        raise refuse(key, value, "which is not computed")
+        raise refuse(key, value, "which is not supported")
     if kind not in ("none", "linear", "yarn"):
         raise refuse("scaling.type", kind, "where none, linear and yarn are supported")
     if longrope:
@@ -294,14 +294,14 @@ def _rope(config: dict[str, Any], arch: str, where: str, longrope: bool) -> dict
     return rope if original is None else {**rope, "original_max_position_embeddings": original}
 
 
-def _factors(source: TensorReader, facts: Hyperparameters, rope: Mapping[str, Any], where: str) -> Array:
-    """Llama 3's scaling, which the converter wrote out."""
+def _factors(reader: TensorReader, hparams: Hyperparameters, rope: Mapping[str, Any], where: str) -> Array:
+    """The divisors of Llama 3's scaling, which the converter computed."""
     if rope["rope_type"] != "default":
         raise UnsupportedModel(
             f"{where} holds {_ROPE_FACTORS} and a rotary scaling of type {rope['rope_type']}; "
             "load the model's safetensors checkpoint instead"
         )
-    factors = source.vector(_ROPE_FACTORS, (facts.head_dim // 2,)).astype(np.float64)
+    factors = reader.vector(_ROPE_FACTORS, (hparams.head_dim // 2,)).astype(np.float64)
     if not (factors > 0).all():
         raise BadCheckpoint(f"tensor {_ROPE_FACTORS!r} in {where} is not all positive; the file is damaged")
     return factors

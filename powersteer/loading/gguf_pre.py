@@ -1,9 +1,9 @@
-"""How llama.cpp's byte-pair tokenizers cut a text before they merge: one row for each name that a GGUF file may give as
+"""Rules by which llama.cpp's byte-pair tokenizers split a text before they merge: one row for each value of
 tokenizer.ggml.pre.
 
-Where llama.cpp had to rewrite a pattern for its own regular expressions and quotes the model's, the row has the
+Where llama.cpp rewrote a pattern for its own regular expressions and quotes the model's pattern, the row has the
 model's: cased words of gpt-4o, tekken, tiny_aya, kimi-k2 and youtu, full-width spaces of deepseek-llm and -coder.
-Two names are missing: afmoe, whose digits llama.cpp cuts in code, and whitespace, of encoders.
+Two names are missing: afmoe, whose digits llama.cpp splits in code, and whitespace, of encoders.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["PRE", "Pre", "pre_tokenizer"]
 
 
 class Pre(NamedTuple):
-    cuts: tuple[str, ...]  # each cuts the pieces of those before it; what lies between two matches is a piece too
-    whole: bool = False  # a piece that is a token is left whole
-    begins: bool = False  # a text begins with bos_token unless the file says otherwise
+    cuts: tuple[str, ...]  # each splits the pieces of the one before it; the text between two matches is a piece too
+    whole: bool = False  # a piece that is a token is not split further
+    begins: bool = False  # a text begins with bos_token unless the file has add_bos_token = false
     nfc: bool = False  # characters are composed first
     spaces: bool = False  # tokens are texts with "▁" for a space, not bytes as GPT-2 spells them
-    always: bool = False  # a text begins with bos_token whatever the file says
+    always: bool = False  # a text begins with bos_token in any case
 
 
 def pre_tokenizer(pre: Pre) -> pre_tokenizers.PreTokenizer:

@@ -1,7 +1,7 @@
 """The tokenizer in a GGUF file's metadata, built with the `tokenizers` library.
 
-Two kinds, as llama.cpp calls them: "gpt2" ("gemma4" is one of them), BPE whose way of cutting a text is only named
-(tokenizer.ggml.pre, see gguf_pre.py); and "llama", SentencePiece's BPE, whose merges follow from the scores.
+Two kinds, in llama.cpp's names: "gpt2" (and "gemma4"), byte-pair encoding whose rule for splitting a text is given by
+name (tokenizer.ggml.pre, see gguf_pre.py); and "llama", SentencePiece's BPE, whose merges follow from the scores.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from tokenizers import decoders, models, normalizers, processors
 
 from ..errors import BadCheckpoint, NotFound
 from ..inputs.tokenizer import Tokenizer
+from ..inputs.tokenizer_files import from_library
 from .gguf_pre import PRE, Pre, pre_tokenizer
 
 __all__ = ["end_ids", "gguf_tokenizer", "uncertain_cut"]
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "▁"  # how SentencePiece writes a space
-_MAX_TOKEN = 512  # letters
+_MAX_TOKEN = 512  # characters
 
-# What llama.cpp goes by beside the types and the keys: the texts of tokens. Of the tokens around a hole to fill, the
-# first that there is counts, unless a key names it; of these, the last three end a generation.
+# Tokens that llama.cpp recognises by their text, beside the types and the keys. For each part of fill-in-the-middle the
+# first text that is in the vocabulary counts, unless a key names the token; the last three end a generation.
 _FILL = {
     "fim_pre": "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>",
     "fim_suf": "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|>",
@@ -37,7 +38,7 @@ _ENDS = (
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
     "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> <｜end▁of▁sentence｜> [e~["
 ).split()
-# token → (what it is instead, where there are all tokens of one of these sets)
+# token that is not an end → (its type, if the vocabulary has all tokens of one of these sets)
 _NO_ENDS: dict[str, tuple[int, tuple[set[str], ...]]] = {
     "<|end|>": (
         _USER_DEFINED,
@@ -68,21 +69,21 @@ def gguf_tokenizer(fields: Mapping[str, Any], n_vocab: int, where: str) -> Token
         return Tokenizer(backend, n_vocab, named, _templates(meta))
     except (BadCheckpoint, NotFound):
         raise
-    except BaseException as error:  # the library raises plain exceptions, and panics that are not even that
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    except BaseException as error:
+        if not from_library(error):
             raise
         raise meta.bad(f"makes no tokenizer ({error})") from None
 
 
 def uncertain_cut(fields: Mapping[str, Any]) -> bool:
-    """Whether the file does not say how its texts are cut, so that a default stands in that may not be the model's."""
+    """Whether the file does not name its rule for splitting texts, so that llama.cpp's default is used."""
     byte_level = fields.get("tokenizer.ggml.model") == "gpt2"
     return byte_level and fields.get("tokenizer.ggml.pre", "default") == "default"
 
 
 def end_ids(fields: Mapping[str, Any], n_vocab: int) -> tuple[int, ...]:
-    """The tokens that end a generation, as llama.cpp finds them: those that keys name, and those that end a text, a
-    turn or a message by their own text, whatever keys say. Many files of chat models name the base model's end only.
+    """Ids of the tokens that end a generation, found as llama.cpp does: by the keys, and always also by the texts of
+    tokens that end a text, a turn or a message. The keys of many chat models name the base model's end token only.
     """
     tokens = fields.get("tokenizer.ggml.tokens")
     ids = {token: i for i, token in enumerate(tokens)} if isinstance(tokens, list) else {}
@@ -105,7 +106,7 @@ def _fill(fields: Mapping[str, Any], ids: Mapping[str, int], name: str) -> Any:
 
 
 def _no_ends(ids: Mapping[str, int]) -> list[str]:
-    """Those of the tokens that look like ends which are none in this vocabulary."""
+    """Tokens with the text of an end token that have another purpose in this vocabulary."""
     return [text for text, (_, where) in _NO_ENDS.items() if text in ids and any(one <= ids.keys() for one in where)]
 
 
@@ -177,17 +178,17 @@ class _Meta:
 
 
 def _pre(meta: _Meta) -> Pre:
-    """The row of the way in which a file's texts are cut; old files do not say, and llama.cpp has a default."""
+    """The rule for splitting texts; for old files without one, llama.cpp's default."""
     name = "gemma4" if meta.get("model", str, "") == "gemma4" else meta.get("pre", str, "default")
     if name not in PRE:
-        raise meta.missing("pre", name, f"how texts are cut is known for {', '.join(PRE)}")
+        raise meta.missing("pre", name, f"supported rules for splitting texts are {', '.join(PRE)}")
     return PRE[name]
 
 
 def _gpt2(meta: _Meta) -> tokenizers.Tokenizer:
     pre = _pre(meta)
     if meta.get("add_space_prefix", bool, False):
-        raise meta.missing("add_space_prefix", True, "byte-pair tokenizers that do so are not known")
+        raise meta.missing("add_space_prefix", True, "only false is supported for byte-pair tokenizers")
     tokens, types = meta.tokens()
     merges = []
     for merge in meta.texts("merges"):
@@ -213,9 +214,9 @@ def _gpt2(meta: _Meta) -> tokenizers.Tokenizer:
 
 def _llama(meta: _Meta) -> tokenizers.Tokenizer:
     if meta.fields.get("tokenizer.ggml.precompiled_charsmap") is not None:
-        raise meta.missing("precompiled_charsmap", "...", "SentencePiece's normalisation is not done")
+        raise meta.missing("precompiled_charsmap", "...", "SentencePiece's normalisation is not supported")
     if meta.get("remove_extra_whitespaces", bool, False):
-        raise meta.missing("remove_extra_whitespaces", True, "only false is known")
+        raise meta.missing("remove_extra_whitespaces", True, "only false is supported")
     tokens, types = meta.tokens()
     vocab = meta.vocabulary(tokens, types)
     if not all(f"<0x{byte:02X}>" in vocab for byte in range(256)):
@@ -237,7 +238,7 @@ def _llama(meta: _Meta) -> tokenizers.Tokenizer:
 
 
 def _merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """All ways to make a token of two, the best scores first; SentencePiece looks for the best token in this order."""
+    """All pairs of tokens that form a token, the best scores first: the order in which SentencePiece merges."""
     rank = {token: i for i, token in enumerate(tokens) if types[i] == _NORMAL}
     found = [
         (-scores[i], rank[token[:cut]], rank[token[cut:]], token[:cut], token[cut:])
@@ -249,7 +250,7 @@ def _merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]
 
 
 def _add_tokens(meta: _Meta, backend: tokenizers.Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:
-    """Tokens that are found in a text before it is cut."""
+    """Add the tokens that are matched before a text is split."""
     name = meta.fields.get("general.name")
     phi3 = isinstance(name, str) and any(one in name.lower() for one in ("phi-3", "phi3"))
     for special, kinds in ((True, (_CONTROL, _UNKNOWN)), (False, (_USER_DEFINED,))):
@@ -277,7 +278,7 @@ def _named(meta: _Meta) -> dict[str, str]:
 
 
 def _add_first_and_last(meta: _Meta, backend: tokenizers.Tokenizer, named: Mapping[str, str]) -> None:
-    """What is put around a text; llama.cpp's assumptions where the file does not say."""
+    """Put bos and eos around a text, by the file's keys or else by llama.cpp's defaults."""
     pre = None if meta.get("model", str, "") == "llama" else _pre(meta)
     begins = pre is None or pre.begins
     around: dict[str, list[str]] = {}
@@ -299,7 +300,7 @@ def _templates(meta: _Meta) -> dict[str, str]:
     found = {}
     for key, value in meta.fields.items():
         name = "default" if key == start else key.removeprefix(start + ".")
-        if name == key or key == start + "s":  # the latter lists the names
+        if name == key or key == start + "s":  # the list of the names
             continue
         if not isinstance(value, str):
             raise meta.bad(f"has a template of the wrong type, {key}")

@@ -1,6 +1,6 @@
-"""Where a model is: a folder, or a hub id looked up in the Hugging Face cache and, if it is not there, downloaded.
+"""The folder of a checkpoint: given as it is, or by a hub id that is in the Hugging Face cache or is downloaded.
 
-`huggingface_hub` knows the layout of its cache and how to download. The network is reached only for a hub id that the
+`huggingface_hub` knows the layout of its cache and how to download. The network is used only for a hub id that the
 cache lacks or has in part, and never with HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) set.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .._util.json_files import read_json
 from ..errors import BadCheckpoint, InvalidInput, NotFound
-from .safetensors import INDEX, SINGLE, read_json
+from .safetensors import INDEX, SINGLE
 
 __all__ = ["BUILT_IN", "cache_folder", "known_name", "resolve"]
 
@@ -21,8 +22,8 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
     """The folder of a checkpoint. revision: branch, tag or commit of a hub id.
 
-    A checkpoint's folder wins over the built-in model's name, "demo", any path over a hub id. Raises NotFound, saying where it
-    looked and how to get the model.
+    A checkpoint's folder wins over the built-in model's name, "demo", and any path over a hub id. Raises NotFound; the
+    message says which places were searched and how to get the model.
     """
     path = Path(path_or_id).expanduser()
     if path_or_id in BUILT_IN and not (path / "config.json").exists():
@@ -37,7 +38,7 @@ def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
         raise nothing
     try:
         found = _cached(name, revision)
-    except ValueError:  # huggingface_hub says that this cannot be an id
+    except ValueError:  # not a valid id for huggingface_hub
         raise nothing from None
     return found or _download(name, revision)
 
@@ -53,10 +54,10 @@ def cache_folder() -> Path:
 
 
 def known_name(folder: Path) -> str:
-    """What a checkpoint's folder is called: a built-in model's name, the id of a snapshot in a hub cache, or its own."""
+    """Name of a checkpoint's folder: of the built-in model, of the hub id if it is a cached snapshot, or its own."""
     folder = folder.resolve()
-    for name, place in BUILT_IN.items():
-        if folder == place.resolve():
+    for name, built_in in BUILT_IN.items():
+        if folder == built_in.resolve():
             return name
     repository = folder.parent.parent.name
     if folder.parent.name == "snapshots" and repository.startswith("models--"):
@@ -75,13 +76,13 @@ def _cached(name: str, revision: str) -> Path | None:
 
 
 def _lacks_weights(snapshot: Path) -> bool:
-    """Whether a shard is not there: a download was broken off, or other files of the model were asked for."""
+    """Whether a shard is missing: a download was interrupted, or only other files of the model were requested."""
     if (snapshot / SINGLE).is_file() or not (snapshot / INDEX).is_file():
         return not any(path.is_file() for path in snapshot.glob("*.safetensors"))
     try:
         shards = set(read_json(snapshot / INDEX)["weight_map"].values())
     except (BadCheckpoint, KeyError, AttributeError, TypeError):
-        return False  # whoever opens the weights says what is wrong with the index
+        return False  # open_weights reports a damaged index
     return not all(isinstance(shard, str) and (snapshot / shard).is_file() for shard in shards)
 
 
@@ -94,6 +95,6 @@ def _download(name: str, revision: str) -> Path:
         raise NotFound(f"{where}; {switch} forbids downloading it, so download it first or unset that")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, cache_dir=cache_folder()))
-    except Exception as error:  # whatever the network, the server or the disk had to say
+    except Exception as error:  # of the network, the server or the disk
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise NotFound(f"{where}, and downloading it failed: {reason}") from error

@@ -1,8 +1,8 @@
-"""Keys of a config.json that no code of a family reads, and yet name something that is computed.
+"""Keys of a config.json that the code of its family does not read, but whose names suggest a hyperparameter.
 
-Vendors write them for other tools. If they agree with what is used they are a comment; if not, either they or the
-weights are another model's, and nobody can say which. The names are those that other families have for the same thing,
-and those below.
+Vendors write them for other tools. A key that agrees with the hyperparameter is a comment; one that disagrees is refused,
+because either the key or the weights belong to another model. The names are the keys of other families for the same
+hyperparameter, and the names below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .family import Family, Hyperparameters, RopeKeys, value_of
 
 __all__ = ["check_names", "names_something"]
 
-# fact → names of it that no family has
+# hyperparameter → its names outside of the families
 _ELSEWHERE = {
     "d_model": "d_model dim model_dim embed_dim embedding_dim",
     "n_layers": "n_layers num_layers",
@@ -37,7 +37,7 @@ _ELSEWHERE = {
     "parallel": "parallel_residual parallel_attn use_parallel_attn",
     "qk_norm": "qk_norm use_qk_norm qk_layernorm",
 }
-# What a family may do, or not do, without a key for it: what it does.
+# Values of what a family computes without a key for it.
 _DOES: Mapping[str, Callable[[Family, Hyperparameters], Any]] = {
     "n_experts": lambda family, f: f.n_experts,
     "window": lambda family, f: f.window,
@@ -52,7 +52,7 @@ _DOES: Mapping[str, Callable[[Family, Hyperparameters], Any]] = {
     "logits_scaling": lambda family, f: 1 / family.logit_scale(f),
     "logit_scale": lambda family, f: family.logit_scale(f),
 }
-# facts that only say when another one holds
+# hyperparameters that only say where another one applies
 _SWITCHES = ("scale_attn", "scale_by_layer", "use_window", "sparse_step", "dense_layers", "pattern", "max_window_layers",
              "has_rope", "no_rope_interval", "layer_types", "original_positions")  # fmt: skip
 _THETA = "rope_theta rotary_emb_base rotary_base rope_base rope_freq_base"
@@ -60,14 +60,15 @@ _PARTIAL = "partial_rotary_factor rotary_pct rotary_percent rope_pct rope_percen
 _WIDTH = "rotary_dim rotary_ndims rope_dim"
 
 
-def _facts() -> dict[str, str]:
-    """Name → the fact it is of."""
-    found = {name: key.fact for family in FAMILIES.values() for name, key in family.keys.items() if key.fact not in _SWITCHES}
-    found.update({name: fact for fact, names in _ELSEWHERE.items() for name in names.split()})
+def _hyperparameters() -> dict[str, str]:
+    """Name → its hyperparameter."""
+    keys = [item for family in FAMILIES.values() for item in family.keys.items()]
+    found = {name: key.hyperparameter for name, key in keys if key.hyperparameter not in _SWITCHES}
+    found.update({name: one for one, names in _ELSEWHERE.items() for name in names.split()})
     return found
 
 
-_FACTS = _facts()
+_HYPERPARAMETERS = _hyperparameters()
 _ROPE: Mapping[str, Callable[[Mapping[str, Any], Hyperparameters], Any]] = {
     **dict.fromkeys(_THETA.split(), lambda values, f: values["rope_theta"]),
     **dict.fromkeys(_PARTIAL.split(), lambda values, f: values["partial_rotary_factor"]),
@@ -76,26 +77,26 @@ _ROPE: Mapping[str, Callable[[Mapping[str, Any], Hyperparameters], Any]] = {
 
 
 def names_something(name: str) -> bool:
-    return name in _FACTS or name in _ROPE
+    return name in _HYPERPARAMETERS or name in _ROPE
 
 
 def check_names(
-    config: Mapping[str, Any], names: Iterable[str], family: Family, facts: Hyperparameters, rope: Callable[[], list[Any]], where: str
+    config: Mapping[str, Any], names: Iterable[str], family: Family, hparams: Hyperparameters, rope: Callable[[], list[Any]], where: str
 ) -> None:
-    """Raises if one of these names of a config disagrees with what is used.
+    """Raise if one of these keys of a config disagrees with the hyperparameters.
 
-    rope: gives the rotary dictionaries of the family, complete, each with its name.
+    rope: returns the rotary dictionaries of the family as `rope_settings` does.
     """
     for name in names:
         given = config[name]
         used: list[Any] | None
         if name in _ROPE:
-            used = [_ROPE[name](values, facts) for values, _ in (rope() if family.rope else [])]
+            used = [_ROPE[name](values, hparams) for values, _ in (rope() if family.rope else [])]
             key = _rope_key(name, family.rope)
         else:
-            fact = _FACTS[name]
-            used = _used(config, fact, family, facts)
-            key = next((one for one, meaning in family.keys.items() if meaning.fact == fact), "")
+            hyperparameter = _HYPERPARAMETERS[name]
+            used = _used(config, hyperparameter, family, hparams)
+            key = next((one for one, meaning in family.keys.items() if meaning.hyperparameter == hyperparameter), "")
         if used is None or any(_agree(given, one) for one in used):
             continue
         says = f"{where} has {name} = {shown(given)}, which a {family.model_type} model does not read, and "
@@ -107,12 +108,12 @@ def check_names(
         )
 
 
-def _used(config: Mapping[str, Any], fact: str, family: Family, facts: Hyperparameters) -> list[Any] | None:
-    """What a model uses for a fact: its value, and the value of its key, which may not be in use. None: nothing."""
-    keys = [config[name] for name, key in family.keys.items() if key.fact == fact and name in config]
-    if fact in _DOES:
-        return [_DOES[fact](family, facts), *keys]
-    return [getattr(facts, fact), *keys] if hasattr(facts, fact) else None
+def _used(config: Mapping[str, Any], hyperparameter: str, family: Family, hparams: Hyperparameters) -> list[Any] | None:
+    """Values of a hyperparameter: the one in use, and that of its key, which may not be in use. None: not used."""
+    keys = [config[name] for name, key in family.keys.items() if key.hyperparameter == hyperparameter and name in config]
+    if hyperparameter in _DOES:
+        return [_DOES[hyperparameter](family, hparams), *keys]
+    return [getattr(hparams, hyperparameter), *keys] if hasattr(hparams, hyperparameter) else None
 
 
 def _rope_key(name: str, rope: RopeKeys | None) -> str:

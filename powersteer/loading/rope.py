@@ -1,10 +1,10 @@
-"""Inverse frequencies of rotary embeddings, for each kind that configs name.
+"""Inverse frequencies of rotary embeddings, for each rope_type of configs.
 
     angle(position, i) = position * inv_freq[i],    i < dim / 2
 
-transformers computes these tables in float32, and a model was trained and is judged with those very numbers, so they
-are reproduced operation by operation: each float32 result below is the float64 one rounded, which is what a correctly
-rounded float32 operation gives. PyTorch divides scalar / tensor as reciprocal(tensor) * scalar; so does `_over`.
+transformers computes these tables in float32, and models are trained with those numbers, so they are reproduced
+operation by operation: each float32 result below is the rounded float64 one, as a correctly rounded float32 operation
+gives it. PyTorch divides scalar / tensor as reciprocal(tensor) * scalar; so does `_over`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class RopeTable:
     inv_freq: NDArray[np.float64]  # (dim/2,), float32 values
     scale: float  # multiplies cos and sin
     long: tuple[NDArray[np.float64], int] | None = None  # another inv_freq, for sequences of more tokens than this
-    limit: str = ""  # why no sequence may exceed max_positions, where the kind has a reason
+    limit: str = ""  # why no sequence may exceed max_positions, if the kind has a reason
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What a kind reads: its dictionary, and the facts about the model."""
+    """Inputs of a kind: its dictionary, and hyperparameters of the model."""
 
     values: Mapping[str, Any]
     where: str
-    dim: int  # dimensions of a head that turn
+    dim: int  # rotated dimensions of a head
     max_positions: int
     original_positions: int | None
 
@@ -177,14 +177,14 @@ ROPE_KINDS: dict[str, tuple[_Kind, frozenset[str]]] = {
 }
 
 
-# key that says nothing for a kind that does not read it → the value at which it does so; ...: any
+# key without effect for a kind that does not read it → the value at which that holds; ...: any
 _IDLE: Mapping[str, Any] = {"factor": 1, "attention_factor": 1, "mscale": 1, "original_max_position_embeddings": ...}
-# names that no code of transformers reads → the key they are of
+# names that transformers does not read → the key that they mean
 _SAME = {"theta": "rope_theta", "base": "rope_theta", "rope_base": "rope_theta", "scaling_factor": "factor"}
 
 
 def _refuse_unknown(values: Mapping[str, Any], kind: str, keys: frozenset[str], where: str) -> None:
-    """Refuses what transformers reads for this kind or another, and another name for a key that differs from it."""
+    """Refuse keys that transformers reads for another kind, and other names of a key with a value that differs."""
     read = {key for all_ in ROPE.values() for key in all_}
     for key in sorted(values.keys() - _COMMON - keys):
         value, same = values[key], _SAME.get(key, "")
@@ -208,8 +208,8 @@ def rope_table(
     """The table of one dictionary of rotary settings, complete with rope_theta and partial_rotary_factor.
 
     where: names the dictionary in errors. original_positions: overrides the dictionary's own original length.
-    round_up: an odd number of dimensions that turn means the next even one.
-    Raises UnsupportedModel for an unknown kind or key, BadCheckpoint for values that make no sense.
+    round_up: an odd number of rotated dimensions means the next even one.
+    Raises UnsupportedModel for an unknown kind or key, BadCheckpoint for invalid values.
     """
     kind = values.get("rope_type", values.get("type", "default"))
     if not isinstance(kind, str) or kind not in ROPE_KINDS:

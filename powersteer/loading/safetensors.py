@@ -1,15 +1,12 @@
-"""A checkpoint folder as named tensors: safetensors in one file or in shards, memory-mapped or, where that is asked for, read.
+"""Safetensors weights of a checkpoint folder, in one file or in shards, as named tensors.
 
-Headers come from strangers. Everything in one is checked against the file before any tensor is viewed: sizes are
+Headers are untrusted input. Everything in a header is checked against the file before any tensor is viewed: sizes are
 Python integers, so nothing wraps around, and the tensors must tile the data exactly, as the format demands.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,66 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from .._util.json_files import parse_json_object, read_json
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
-from .spec import Array
+from .tensor_ref import ITEMSIZE, TensorRef, array_at, file_bytes
 
-__all__ = ["TensorRef", "check_finite", "contents", "no_weights", "open_weights", "read_json"]
+__all__ = ["INDEX", "SINGLE", "no_weights", "open_weights"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-_MAX_JSON = 64 << 20
-
-# Bytes an element of each dtype of the format; those that are not here (4- and 6-bit floats) exist only quantised.
-_ITEMSIZE = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
-}  # fmt: skip
-# bfloat16 has no NumPy dtype: its bits are a uint16
-_NUMPY: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F64": np.dtype("<f8"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-}
-# Largest finite magnitude of each, as the integer that its bits without the sign spell
-_FINITE = {"F32": 0x7F7FFFFF, "F64": 0x7FEFFFFFFFFFFFFF, "F16": 0x7BFF, "BF16": 0x7F7F}
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A tensor where it lies. `view()` is its array: a window on the file, or on memory someone else holds."""
-
-    name: str
-    dtype: str  # as safetensors spells it
-    shape: tuple[int, ...]
-    where: str  # the file, for messages
-    _view: Callable[[], Array]
-
-    def view(self) -> Array:
-        """The array, sharing memory. Raises UnsupportedModel for a dtype that is not a float of 16 bits or more."""
-        if self.dtype not in _NUMPY:
-            raise UnsupportedModel(
-                f"tensor {self.name!r} in {self.where} has dtype {self.dtype}; weights must be F32, F64, F16 or BF16. "
-                "Load an unquantised checkpoint of this model"
-            )
-        return self._view()
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * _ITEMSIZE[self.dtype]
-
-
-def contents(path: Path, mapped: bool) -> mmap.mmap | bytes:
-    """The bytes of a file: a window on it, or a copy."""
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped and file.seek(0, 2) else file.read()
-
 
 def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, TensorRef], tuple[Path, ...]]:
-    """All tensors of a checkpoint folder by name, and the files they are in.
+    """All tensors of a checkpoint folder by name, and their files.
 
     Raises NotFound if there are no safetensors weights, UnsupportedModel if the folder holds weights of another
-    format (saying how to convert them), BadCheckpoint for files that contradict themselves.
+    format (the message says how to convert them), BadCheckpoint for files that contradict themselves.
     """
     if (folder / SINGLE).is_file():
         files = (folder / SINGLE,)
@@ -86,53 +37,6 @@ def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, TensorRef
     raise no_weights(folder)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises NotFound, or BadCheckpoint if it is not one object with distinct keys."""
-    try:
-        size = path.stat().st_size
-        if size > _MAX_JSON:
-            raise BadCheckpoint(f"{path} has {size} bytes, too many for a JSON file of a checkpoint; download it again")
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"there is no {path.name} in {path.parent}; is this the folder of a checkpoint?") from None
-    return _parse_object(text, str(path))
-
-
-def check_finite(tensor: TensorRef, array: Array) -> None:
-    """Raise BadCheckpoint if the array, as `tensor.view()` gives it, holds a NaN or an infinity.
-
-    Reads the bits as integers, a megabyte at a time, so that the check needs no memory to speak of.
-    """
-    limit = _FINITE[tensor.dtype]
-    bits = np.dtype(f"u{array.dtype.itemsize}")
-    magnitude = bits.type((1 << (8 * bits.itemsize - 1)) - 1)
-    scratch = np.empty((1 << 20) // bits.itemsize, bits)
-    for rows in _pieces(array, scratch.size):
-        part = scratch[: rows.size].reshape(rows.shape)
-        np.bitwise_and(rows.view(bits), magnitude, out=part)
-        if part.size and int(part.max()) > limit:
-            raise BadCheckpoint(
-                f"tensor {tensor.name!r} in {tensor.where} holds NaN or infinity; "
-                "the file is damaged or the training diverged, so get another copy or an earlier checkpoint"
-            )
-
-
-def _pieces(array: Array, size: int) -> Iterable[Array]:
-    """Views that cover `array`, of at most `size` elements each."""
-    if array.ndim == 0:
-        yield array.reshape(1)
-    elif array.size <= size:
-        yield array
-    elif array.ndim == 1:
-        yield from (array[i : i + size] for i in range(0, len(array), size))
-    elif (row := array[0].size) <= size:
-        step = size // row
-        yield from (array[i : i + step] for i in range(0, len(array), step))
-    else:
-        for part in array:
-            yield from _pieces(part, size)
-
-
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
@@ -140,7 +44,7 @@ def _open_file(path: Path, mapped: bool) -> list[TensorRef]:
     where = str(path)
     if not path.is_file():
         raise NotFound(f"there is no file {where}; the download is incomplete")
-    data = np.frombuffer(contents(path, mapped), np.uint8)
+    data = np.frombuffer(file_bytes(path, mapped), np.uint8)
     size = len(data)
     if size < 8:
         raise BadCheckpoint(f"{where} has {size} bytes, too few for a safetensors file; download it again")
@@ -149,12 +53,12 @@ def _open_file(path: Path, mapped: bool) -> list[TensorRef]:
         raise BadCheckpoint(
             f"{where}: the header claims {length} bytes but the file has {size}; it is truncated or not safetensors"
         )
-    header = _parse_object(data[8 : 8 + length].tobytes(), f"the header of {where}")
+    header = parse_json_object(data[8 : 8 + length].tobytes(), f"the header of {where}")
     header.pop("__metadata__", None)
     body = data[8 + length :]
     entries = [_entry(name, entry, where) for name, entry in header.items()]
     _check_tiling(entries, len(body), where)
-    return [_stored(entry, body, where) for entry in entries]
+    return [TensorRef(e.name, e.dtype, e.shape, where, array_at(body[e.begin : e.end], e.dtype, e.shape)) for e in entries]
 
 
 @dataclass(frozen=True)
@@ -175,13 +79,13 @@ def _entry(name: str, entry: Any, where: str) -> _Entry:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise bad("its header entry has values of the wrong type")
-    if dtype not in _ITEMSIZE:
+    if dtype not in ITEMSIZE:
         raise UnsupportedModel(
             f"tensor {name!r} in {where} has dtype {dtype}, which only quantised checkpoints use; "
             "load an unquantised checkpoint of this model"
         )
     begin, end = offsets
-    if end - begin != prod(shape) * _ITEMSIZE[dtype]:
+    if end - begin != prod(shape) * ITEMSIZE[dtype]:
         raise bad(f"{dtype} of shape {tuple(shape)} does not fill bytes {begin} to {end}")
     return _Entry(name, dtype, tuple(shape), begin, end)
 
@@ -191,7 +95,7 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _check_tiling(entries: list[_Entry], size: int, where: str) -> None:
-    """The tensors must cover the data without gaps and without overlaps."""
+    """Raise unless the tensors cover the data without gaps and without overlaps."""
     at = 0
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != at:
@@ -203,18 +107,6 @@ def _check_tiling(entries: list[_Entry], size: int, where: str) -> None:
             f"{where} holds {size} bytes of tensors where its header describes {at}; "
             "it is truncated or has a tail, download it again"
         )
-
-
-def _stored(entry: _Entry, body: Array, where: str) -> TensorRef:
-    def view() -> Array:
-        raw = body[entry.begin : entry.end]
-        dtype = _NUMPY[entry.dtype]
-        if raw.ctypes.data % dtype.itemsize:
-            raw = raw.copy()  # a writer that does not align its data; the library's own always does
-        array: Array = raw.view(dtype).reshape(entry.shape)
-        return array
-
-    return TensorRef(entry.name, entry.dtype, entry.shape, where, view)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -238,7 +130,7 @@ def _open_sharded(index: Path, mapped: bool) -> tuple[dict[str, TensorRef], tupl
 
 
 def _check_inside(name: str, index: Path) -> None:
-    """A file name in an index may not lead out of the checkpoint's folder, in any system's spelling."""
+    """Raise unless the file is inside the checkpoint's folder, in the spelling of any operating system."""
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if not name or "\0" in name or path.is_absolute() or path.drive or path.root or ".." in path.parts:
             raise BadCheckpoint(f"{index} names the file {name!r}, which is not inside its folder; do not trust it")
@@ -260,6 +152,7 @@ _CONVERT = (
 
 
 def no_weights(folder: Path) -> Exception:
+    """The error for a folder without safetensors weights: it says how to use the weights that are there."""
     names = sorted(path.name for path in folder.iterdir())
     if models := [name for name in names if name.lower().endswith(".gguf") and not name.startswith("mmproj")]:
         more = f", or another of its {len(models)} .gguf files" if len(models) > 1 else ""
@@ -277,22 +170,3 @@ def no_weights(folder: Path) -> Exception:
     others = [name for name in names if name.endswith(".safetensors")]
     hint = f" ({', '.join(others[:3])} there is not read without an index)" if others else ""
     return NotFound(f"there is neither {SINGLE} nor {INDEX} in {folder}{hint}; give the folder of a checkpoint")
-
-
-def _parse_object(text: bytes, where: str) -> dict[str, Any]:
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise BadCheckpoint(f"{where} has the key {twice!r} twice; the file is damaged or hostile")
-        return found
-
-    try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
-    except BadCheckpoint:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise BadCheckpoint(f"{where} is not valid JSON ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise BadCheckpoint(f"{where} is not a JSON object; download it again")
-    return value

@@ -1,4 +1,4 @@
-"""What a model is made of: the Python twin of csrc/ops/spec.h.
+"""Sizes, block table and weights of a model: the Python twin of csrc/ops/spec.h.
 
 Alphabet: L layers, C = d_model, NH query heads, NKV key/value heads, HS = head_dim, F = d_ff, E experts of width FE.
 
@@ -80,7 +80,7 @@ class Spec:
     n_kv_heads: int
     head_dim: int
     d_ff: int
-    n_ctx: int  # longest sequence that is computed as the checkpoint means it
+    n_ctx: int  # longest sequence that the checkpoint is made for
     norm: str  # "rms" | "layer"
     norm_eps: float
     qk_norm: str  # "none" | "head" | "full"
@@ -88,11 +88,11 @@ class Spec:
     gated: bool  # h = act(gate) * up, else h = act(up)
     act: str  # "silu" | "gelu" | "gelu_tanh" | "relu" | "relu2"
     rope_style: str  # "half": pairs (i, i + dim/2) | "interleaved": (2i, 2i + 1)
-    rope_dim: int  # leading dimensions of a head that turn
+    rope_dim: int  # leading dimensions of a head that are rotated
     attn_softcap: float  # c * tanh(x / c); 0.0: none
     logit_softcap: float
     embed_scale: float
-    resid_scale: float  # multiplies what attention and MLP add
+    resid_scale: float  # multiplies the outputs of attention and MLP
     logit_scale: float
     # (inv_freq (rope_dim/2,), scale of cos and sin), and if it changes (..., inv_freq of sequences longer than, this)
     rope: tuple[tuple[NDArray[np.float64], float] | tuple[NDArray[np.float64], float, NDArray[np.float64], int], ...]
@@ -105,12 +105,12 @@ class Spec:
     n_experts: int = 0  # E; 0: no layer has a mixture
     top_k: int = 0  # experts a token takes
     d_expert: int = 0  # FE
-    n_ctx_why: str = ""  # what ends the context, where the checkpoint says more than a number
-    norm_topk: bool = False  # the chosen experts' shares sum to 1
+    n_ctx_why: str = ""  # why the context ends there, if the checkpoint has a reason
+    norm_topk: bool = False  # the weights of the chosen experts sum to 1
 
     @property
     def post_norms(self) -> bool:
-        """Whether what attention or MLP return is normalised before it is added."""
+        """Whether outputs of attention or MLP are normalised before they are added."""
         return any(layer.post1 is not None or layer.post2 is not None for layer in self.layers[:1])
 
     @property
