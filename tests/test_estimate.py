@@ -19,8 +19,8 @@ POSITIONS = 8 * 1024  # bytes of rows' positions and of rotations, which are not
 @pytest.mark.parametrize("source, target, source_site", [(0, 1, "mlp_out"), (0, 1, "resid_pre"), (0, "next_token", "mlp_out")])
 def test_tape(source, target, source_site):
     model, _ = tiny()
-    said = model.estimate(TOKENS, source, target, source_site)
-    held = model.jacobian(TOKENS, source, target, source_site).nbytes
+    said = model.estimate(TOKENS, source, target, source_site=source_site)
+    held = model.jacobian(TOKENS, source, target, source_site=source_site).nbytes
     assert said.weights == model.spec.nbytes and said.flops > 0
     assert 0 <= held - said.tape <= POSITIONS
 

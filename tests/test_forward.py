@@ -132,5 +132,5 @@ def test_weights_are_not_written_to(rng):
     vector = ps.SteeringVector.from_array(np.ones(model.d_model), 0, "resid_pre")
     model.steered(vector)(prompt)
     model.jacobian(prompt, 0, 2).svd(k=2)
-    model.generate(prompt, 4)
+    model.generate(prompt, max_new_tokens=4)
     assert all(np.array_equal(p.numpy(), before[name]) for name, p in hf.named_parameters())

@@ -23,7 +23,7 @@ def said_by_transformers(hf, prompt, steer=(), cache=True):
 
 
 def said(model, prompts):
-    return [out.tokens.tolist() for out in model.generate(prompts, NEW, stop=[])]
+    return [out.tokens.tolist() for out in model.generate(prompts, max_new_tokens=NEW, stop=[])]
 
 
 def vector(model, rng, layer, site):
@@ -69,7 +69,7 @@ def test_every_row_its_own_vector(name, loaded, rng):
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (9, 2, 6)]
     a, b = vector(model, rng, 0, "attn_out"), vector(model, rng, 2, "resid_post")
     rows = [[a], [], [a, b]]
-    out = model.generate(prompts, NEW, stop=[], steer=[a, None, [a, b]])
+    out = model.generate(prompts, max_new_tokens=NEW, stop=[], steer=[a, None, [a, b]])
     for prompt, row, generation in zip(prompts, rows, out, strict=True):
         with hf_models.exact(name) as double:
             hooks = [(v.layer, v.site, v.vector, None) for v in row]
@@ -105,7 +105,7 @@ def test_a_trained_models_text(trained, steer):
     vec = model.jacobian(TEXTS[0], source=1, target=4).svd(k=2).vectors[0].relative(0.35)
     view = model.steered(vec) if steer else model
     hooks = [(vec.layer, vec.site, vec.vector, None)] if steer else []
-    for text, out in zip(TEXTS, view.generate(TEXTS, 60, stop=[]), strict=True):
+    for text, out in zip(TEXTS, view.generate(TEXTS, max_new_tokens=60, stop=[]), strict=True):
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         with torch.no_grad(), hf_models.hooked(hf, hooks):
             want = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=60, do_sample=False,
@@ -113,7 +113,7 @@ def test_a_trained_models_text(trained, steer):
         assert out.tokens.tolist() == want[ids.shape[1]:].tolist()
         whole = tokenizer.decode(want, skip_special_tokens=True)
         assert text + out.text == whole
-    assert (view.generate(TEXTS[0], 60).text == model.generate(TEXTS[0], 60).text) is not steer
+    assert (view.generate(TEXTS[0], max_new_tokens=60).text == model.generate(TEXTS[0], max_new_tokens=60).text) is not steer
 
 
 def test_a_trained_models_jacobian(trained):

@@ -139,7 +139,7 @@ def test_a_stream_that_is_left_frees_its_cache(how):
     if how == "failed":
         script.rows = (ids("a"),)  # the second step raises IndexError
     rows = [Row(np.array([BOS], np.int32), 3, Stops(), TOKENIZER, 0, ())]
-    stream = Stream((piece for _, piece in decode_rows(script, rows)), rows, several=False)
+    stream = Stream((piece for _, piece in decode_rows(script, rows)), rows, is_batch=False)
     cache = weakref.ref(script)
     del script
     assert next(stream) == "a"
@@ -174,7 +174,7 @@ def test_leaving_a_models_stream_frees_its_decoder():
         Decoder = Watched
 
     view = dataclasses.replace(model, _loaded=dataclasses.replace(model._loaded, module=Module))
-    stream = view.generate([BOS], 9, stream=True)
+    stream = view.generate([BOS], max_new_tokens=9, stream=True)
     assert next(stream) and made[0]() is not None
     del stream
     gc.collect()

@@ -38,10 +38,10 @@ def refer(vec, positions=None):
 
 @pytest.mark.parametrize(
     ("source", "target", "kw", "rows"),
-    [((0, "mlp_out"), (2, "mlp_out"), {}, [4, 5]), ((1, "resid_pre"), (1, "resid_post"), {"positions": None}, range(6)),
-     ((0, "attn_out"), (2, "down_proj"), {"positions": [0, -2], "source_positions": slice(0, 3)}, [0, 4]),
+    [((0, "mlp_out"), (2, "mlp_out"), {}, [4, 5]), ((1, "resid_pre"), (1, "resid_post"), {"target_positions": None}, range(6)),
+     ((0, "attn_out"), (2, "down_proj"), {"target_positions": [0, -2], "source_positions": slice(0, 3)}, [0, 4]),
      ((1, "mlp_out"), "logits", {}, [5]), ((1, "mlp_out"), "next_token", {}, [5]),
-     ((0, "resid_mid"), "next_token", {"positions": slice(-2, None)}, [4, 5])],
+     ((0, "resid_mid"), "next_token", {"target_positions": slice(-2, None)}, [4, 5])],
 )  # fmt: skip
 def test_dense_jacobian(model, twin, source, target, kw, rows):
     where = {"target": target} if isinstance(target, str) else {"target": target[0], "target_site": target[1]}
@@ -49,7 +49,7 @@ def test_dense_jacobian(model, twin, source, target, kw, rows):
     sources = None if "source_positions" not in kw else [[0, 1, 2]]
     want = reference.jacobian(twin, [PROMPT], source, target, sources, [list(rows)])
     assert J.shape == want.shape and J.dtype == np.float64 and J.source == source and J.target == target
-    assert J.positions[0].tolist() == list(rows)
+    assert J.target_positions[0].tolist() == list(rows)
     close(J.dense(), want)
 
 
@@ -58,7 +58,7 @@ def test_prompts_are_stacked_or_each_averaged(model, twin):
     for mean in (False, True):
         J = model.jacobian(prompts, 0, 2, reduce="mean" if mean else "stack")
         close(J.dense(), reference.jacobian(twin, prompts, (0, "mlp_out"), (2, "mlp_out"), None, rows, mean=mean))
-        assert [p.tolist() for p in J.positions] == rows and "2 prompts" in repr(J)
+        assert [p.tolist() for p in J.target_positions] == rows and "2 prompts" in repr(J)
         assert J.base.shape == (J.shape[0],)
     acts = [
         model.run_with_cache(p, [(2, "mlp_out")])[1][2, "mlp_out"][r].mean(0)
@@ -146,8 +146,10 @@ def test_a_number_multiplies_but_is_no_matrix(model):
     J = model.jacobian(PROMPT, 0, 2)
     v = np.ones(12)
     np.testing.assert_array_equal((2 * J) @ v, 2 * (J @ v))
-    with pytest.raises(ValueError, match="Scalar"):
+    with pytest.raises(ps.InvalidInput, match="number 3.0"):
         J @ 3.0
+    with pytest.raises(ps.InvalidInput, match="number 3.0"):
+        3.0 @ J
 
 
 def test_as_scipy_uses_it(model):
@@ -184,11 +186,11 @@ def test_scipys_linear_operator(model):
      ((1, 1), dict(source_site="resid_post"), "does not come before"),
      ((0, 3), {}, "no layer 3"), ((-1, 2), {}, "no layer -1"), ((0, 2), dict(source_site="mlp"), "no site"),
      (("mlp_out", 2), {}, "cannot read"),
-     ((0, "tokens"), {}, "no target 'tokens'"), ((0.5, 2), {}, "not an integer"),
+     ((0, "block 2"), {}, "cannot read"), ((0, "tokens"), {}, "did you mean 'next_token'"), ((0.5, 2), {}, "not an integer"),
      ((0, "logits"), dict(target_site="mlp_out"), "no site"),
      ((0, 2), dict(reduce="sum"), "reduce"), ((0, "next_token"), dict(reduce="mean"), "mean"),
-     ((0, 2), dict(positions=6), "no position 6"),
-     ((0, 2), dict(positions=[]), "empty"), ((0, 2), dict(source_positions="generated"), "generated"),
+     ((0, 2), dict(target_positions=6), "no position 6"),
+     ((0, 2), dict(target_positions=[]), "empty"), ((0, 2), dict(source_positions="generated"), "generated"),
      ((0, 2), dict(source_positions=slice(9, None)), "nothing"),
      (("blocks.0.hook_mlp_out", 2), dict(source_site="attn_out"), "disagree")],
 )  # fmt: skip
@@ -200,16 +202,16 @@ def test_jacobians_that_are_refused(model, args, kw, message):
 def test_source_and_target_as_whole_sites(model):
     J = model.jacobian(PROMPT, "blocks.0.hook_resid_post", (2, "attn_out"))
     assert J.source == (0, "resid_post") and J.target == (2, "attn_out")
-    assert np.array_equal(J.dense(), model.jacobian(PROMPT, 0, 2, "resid_post", "attn_out").dense())
+    assert np.array_equal(J.dense(), model.jacobian(PROMPT, 0, 2, source_site="resid_post", target_site="attn_out").dense())
 
 
 def test_positions_are_by_default_the_last_two_or_for_logits_the_last(model):
-    assert model.jacobian(PROMPT, 0, 2).positions[0].tolist() == [4, 5]
-    assert model.jacobian([5], 0, 2).positions[0].tolist() == [0]
+    assert model.jacobian(PROMPT, 0, 2).target_positions[0].tolist() == [4, 5]
+    assert model.jacobian([5], 0, 2).target_positions[0].tolist() == [0]
     for target in ("logits", "next_token"):
-        assert model.jacobian(PROMPT, 0, target).positions[0].tolist() == [5]
-        assert model.jacobian(PROMPT, 0, target, positions=slice(-2, None)).positions[0].tolist() == [4, 5]
-        assert model.jacobian(PROMPT, 0, target, positions=None).positions[0].tolist() == [0, 1, 2, 3, 4, 5]
+        assert model.jacobian(PROMPT, 0, target).target_positions[0].tolist() == [5]
+        assert model.jacobian(PROMPT, 0, target, target_positions=slice(-2, None)).target_positions[0].tolist() == [4, 5]
+        assert model.jacobian(PROMPT, 0, target, target_positions=None).target_positions[0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("method", ["krylov", "power", "dense"])
@@ -223,7 +225,7 @@ def test_svd_and_its_vectors(model, method):
     assert [v.rank for v in svd.vectors] == [0, 1, 2, 3]
     for i, v in enumerate(svd.vectors):
         assert np.array_equal(v.direction, svd.Vh[i]) and v.scale == 1 and v.method == method and v.seed == 11
-        assert v.place == (0, "mlp_out") and v.target == "next_token" and v.reduce == "stack"
+        assert v.location == (0, "mlp_out") and v.target == "next_token" and v.reduce == "stack"
         assert v.sigma == svd.S[i] and v.residual == svd.residuals[i] < 1e-6
         assert v.prompts == ("abcd", "".join(model.to_str_tokens(PROMPT))) and v.prompt_tokens[1] == tuple(PROMPT)
         assert v.source_positions == ((0, 1), (0, 1)) and v.target_positions == ((4,), (5,))
@@ -255,7 +257,7 @@ def test_vectors_steer_where_they_were_found(model, tmp_path):
 
 def test_svd_arguments(model):
     J = model.jacobian(PROMPT, 0, 2)
-    with pytest.raises(ps.InvalidInput, match="k=13"):
+    with pytest.raises(ps.InvalidInput, match="k is 13"):
         J.svd(13)
     with pytest.raises(ps.InvalidInput, match="method"):
         J.svd(2, method="lanczos")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny import BOS, EOS, N_VOCAB, ids, tiny, vector
 
 import powersteer as ps
+from powersteer.inputs.sites import parse_site
 from powersteer.vectors.interventions import core_steering
 
 PROMPT = [BOS, 7, 3, 250, 40, 7]
@@ -66,7 +67,7 @@ def test_a_model_cannot_be_changed(model):
 
 @pytest.mark.parametrize("dtype", [None, "float32", np.float32, np.dtype("f4"), "float64", float])
 def test_dtypes(dtype):
-    from powersteer.model.model import model_from_checkpoint
+    from powersteer.model import model_from_checkpoint
 
     model, _ = tiny()
     made = model_from_checkpoint(model._loaded.checkpoint, dtype, 1)
@@ -135,7 +136,7 @@ def test_a_list_of_prompts_gives_a_list(model):
      (b"ab", "bytes")],
 )  # fmt: skip
 def test_what_is_no_prompt(model, prompt, message):
-    for act in (model.tokens, model, lambda p: model.generate(p, 1), lambda p: model.jacobian(p, 0, 2)):
+    for act in (model.tokens, model, lambda p: model.generate(p, max_new_tokens=1), lambda p: model.jacobian(p, 0, 2)):
         with pytest.raises(ps.InvalidInput, match=message):
             act(prompt)
 
@@ -147,7 +148,7 @@ def test_template_variables_are_for_chats_only(model):
 
 def test_a_prompt_longer_than_the_context(model):
     assert model([1] * 64).shape == (64, N_VOCAB)
-    for act in (model, model.run_with_cache, lambda p: model.generate(p, 1), lambda p: model.jacobian(p, 0, 2)):
+    for act in (model, model.run_with_cache, lambda p: model.generate(p, max_new_tokens=1), lambda p: model.jacobian(p, 0, 2)):
         with pytest.raises(ps.InvalidInput, match="65 tokens; the context of 'tiny' has 64"):
             act([1] * 65)
     with pytest.raises(ps.InvalidInput, match="prompt 1 has 65"):
@@ -157,14 +158,14 @@ def test_a_prompt_longer_than_the_context(model):
 def test_without_a_tokenizer():
     model, _ = tiny(words=False)
     assert model.tokens([1, 2]).tolist() == [1, 2]
-    out = model.generate([1, 2], 3)
+    out = model.generate([1, 2], max_new_tokens=3)
     assert out.text is None and len(out.tokens) == 3
     for act in (
         lambda: model("a"),
         lambda: model(CHAT),
         lambda: model.to_str_tokens([1]),
-        lambda: model.generate([1], 4, stop="a"),
-        lambda: model.generate([1], 4, stream=True),
+        lambda: model.generate([1], max_new_tokens=4, stop="a"),
+        lambda: model.generate([1], max_new_tokens=4, stream=True),
     ):
         with pytest.raises(ps.InvalidInput, match="without a tokenizer"):
             act()
@@ -190,7 +191,7 @@ def test_sites_by_any_name(model):
     )
     assert list(cache) == [(1, "mlp_out"), (2, "resid_post"), (0, "attn_out")]
     assert all(act.shape == (6, 12) for act in cache.values())
-    for one in ("blocks.1.hook_mlp_out", (1, "mlp_out")):
+    for one in ("blocks.1.hook_mlp_out", (1, "mlp_out"), (np.int64(1), "mlp_out"), [1, "hook_mlp_out"], parse_site((1, "mlp_out"))):
         assert list(model.run_with_cache(PROMPT, sites=one)[1]) == [(1, "mlp_out")]
     assert model.run_with_cache(PROMPT, sites=[])[1] == {}
     logits, caches = model.run_with_cache([PROMPT, [1]], sites=[(1, "mlp_out")])
@@ -203,6 +204,8 @@ def test_sites_by_any_name(model):
         (["blocks.3.hook_mlp_out"], "no layer 3"),
         ([(0, "mlp")], "did you mean"),
         ([3], "cannot read"),
+        (3, "cannot read"),
+        (1.5, "cannot read"),
         (["mlp_out"], "cannot read"),
     ],
 )
@@ -268,7 +271,7 @@ def test_a_zero_vector_changes_no_bit(dtype):
     model, _ = tiny(dtype)
     zero = model.steered([vector(model) * 0, vector(model, layer=1, site="resid_post") * 0])
     assert np.array_equal(zero(PROMPT), model(PROMPT))
-    assert np.array_equal(zero.generate(PROMPT, 8).tokens, model.generate(PROMPT, 8).tokens)
+    assert np.array_equal(zero.generate(PROMPT, max_new_tokens=8).tokens, model.generate(PROMPT, max_new_tokens=8).tokens)
 
 
 def test_generated_positions_are_not_in_a_prompt(model):
@@ -299,10 +302,10 @@ def test_vectors_that_do_not_fit(model):
             model.steered(bad)
         if bad is not None and not (isinstance(bad, list) and not bad):
             with pytest.raises(ps.InvalidInput, match=message):
-                model.generate(PROMPT, 1, steer=bad)
+                model.generate(PROMPT, max_new_tokens=1, steer=bad)
     with pytest.raises(ps.InvalidInput, match="too large for float32"):
         tiny("float32")[0].steered(vector(model) * 1e300)
-    with pytest.raises(ps.InvalidInput, match="mean nothing"):
+    with pytest.raises(ps.InvalidInput, match="are not known"):
         model.steered(vector(model), positions="last")
 
 
@@ -339,16 +342,16 @@ def test_greedy_with_the_cache_says_what_it_says_without(model, twin, positions,
     for _ in range(12):
         here = [p for p in np.arange(64)[rows] if p < len(tokens)]
         tokens.append(int(reference.forward(twin, tokens, [refer(v, here)] if here else [])[0][-1].argmax()))
-    out = model.steered(v, positions=positions).generate(PROMPT, 12, stop=[])
+    out = model.steered(v, positions=positions).generate(PROMPT, max_new_tokens=12, stop=[])
     assert out.tokens.tolist() == tokens[6:] and out.prompt_tokens.tolist() == PROMPT
     assert out.finish_reason == "length" and out.stop is None and out.tokens.dtype == np.int32
     assert len(out.steering) == 1
-    plain = model.generate(PROMPT, 12, stop=[])
+    plain = model.generate(PROMPT, max_new_tokens=12, stop=[])
     assert plain.tokens.tolist() == reference.greedy(twin, PROMPT, 12) != tokens[6:] and plain.steering == ()
 
 
 def test_text_is_what_the_tokens_say(model):
-    out = model.generate("abc", 20, stop=[])
+    out = model.generate("abc", max_new_tokens=20, stop=[])
     whole = model.tokenizer.decode([*out.prompt_tokens, *out.tokens])
     assert "abc" + out.text == whole
 
@@ -365,48 +368,48 @@ def same(a, b):
 def test_a_batch_says_what_its_rows_say_alone(model):
     prompts = ["abc", PROMPT, "x", CHAT]
     for how in ({}, {"temperature": 1.3, "top_k": 40, "top_p": 0.9}):
-        together = model.generate(prompts, 10, seed=5, **how)
+        together = model.generate(prompts, max_new_tokens=10, seed=5, **how)
         assert isinstance(together, list)
         for i, (prompt, out) in enumerate(zip(prompts, together, strict=True)):
-            assert same(out, model.generate(prompt, 10, seed=5 + i, **how))
+            assert same(out, model.generate(prompt, max_new_tokens=10, seed=5 + i, **how))
         for seeds in ([1, 1, 2**64 - 1, 0], (3, 2, 1, 0)):
-            rows = model.generate(prompts, 10, seed=seeds, **how)
+            rows = model.generate(prompts, max_new_tokens=10, seed=seeds, **how)
             assert all(
-                same(out, model.generate(p, 10, seed=s, **how)) for p, s, out in zip(prompts, seeds, rows, strict=True)
+                same(out, model.generate(p, max_new_tokens=10, seed=s, **how)) for p, s, out in zip(prompts, seeds, rows, strict=True)
             )
-    assert model.generate(["a", "a"], 1, seed=2**64 - 1)[1].seed == 0
+    assert model.generate(["a", "a"], max_new_tokens=1, seed=2**64 - 1)[1].seed == 0
 
 
 def test_one_intervention_a_row(model):
     a, b = vector(model, 1, 2.0), vector(model, 2, 2.0, layer=1)
     view = model.steered(b, positions="prompt")
     alone = [view.steered(a), view, view.steered([a, -b])]
-    rows = view.generate([PROMPT] * 3, 10, steer=[a, None, [a, -b]], seed=[0, 0, 0])
+    rows = view.generate([PROMPT] * 3, max_new_tokens=10, steer=[a, None, [a, -b]], seed=[0, 0, 0])
     for single, out in zip(alone, rows, strict=True):
-        assert same(out, single.generate(PROMPT, 10)) and out.steering == single.generate(PROMPT, 10).steering
+        assert same(out, single.generate(PROMPT, max_new_tokens=10)) and out.steering == single.generate(PROMPT, max_new_tokens=10).steering
     assert len({tuple(out.tokens) for out in rows}) == 3
-    assert same(model.generate(PROMPT, 10, steer=a), model.steered(a).generate(PROMPT, 10))
-    assert same(model.generate(PROMPT, 10, steer=[a, b]), model.steered([a, b]).generate(PROMPT, 10))
+    assert same(model.generate(PROMPT, max_new_tokens=10, steer=a), model.steered(a).generate(PROMPT, max_new_tokens=10))
+    assert same(model.generate(PROMPT, max_new_tokens=10, steer=[a, b]), model.steered([a, b]).generate(PROMPT, max_new_tokens=10))
     assert all(
-        same(out, model.steered(a).generate(PROMPT, 10))
-        for out in model.generate([PROMPT] * 2, 10, steer=a, seed=[0, 0])
+        same(out, model.steered(a).generate(PROMPT, max_new_tokens=10))
+        for out in model.generate([PROMPT] * 2, max_new_tokens=10, steer=a, seed=[0, 0])
     )
     for bad in ([a], [a, None, b, b], "ab"):
         with pytest.raises(ps.InvalidInput, match="each of the 3 prompts"):
-            model.generate([PROMPT] * 3, 1, steer=bad)
+            model.generate([PROMPT] * 3, max_new_tokens=1, steer=bad)
     with pytest.raises(ps.InvalidInput, match="SteeringVector"):
-        model.generate(PROMPT, 1, steer=[a, None])
+        model.generate(PROMPT, max_new_tokens=1, steer=[a, None])
 
 
 def test_sampling(model):
-    runs = [model.generate(PROMPT, 12, temperature=1.0, seed=s).tokens.tolist() for s in (0, 0, 1, 2)]
+    runs = [model.generate(PROMPT, max_new_tokens=12, temperature=1.0, seed=s).tokens.tolist() for s in (0, 0, 1, 2)]
     assert runs[0] == runs[1] and len({tuple(r) for r in runs}) == 3
-    greedy = model.generate(PROMPT, 12).tokens.tolist()
-    assert model.generate(PROMPT, 12, temperature=2.0, top_k=1, seed=9).tokens.tolist() == greedy
-    assert model.generate(PROMPT, 12, temperature=2.0, top_p=1e-9, seed=9).tokens.tolist() == greedy
+    greedy = model.generate(PROMPT, max_new_tokens=12).tokens.tolist()
+    assert model.generate(PROMPT, max_new_tokens=12, temperature=2.0, top_k=1, seed=9).tokens.tolist() == greedy
+    assert model.generate(PROMPT, max_new_tokens=12, temperature=2.0, top_p=1e-9, seed=9).tokens.tolist() == greedy
     assert (
-        model.generate([PROMPT] * 2, 12, temperature=1.5)[0].tokens.tolist()
-        != model.generate([PROMPT] * 2, 12, temperature=1.5)[1].tokens.tolist()
+        model.generate([PROMPT] * 2, max_new_tokens=12, temperature=1.5)[0].tokens.tolist()
+        != model.generate([PROMPT] * 2, max_new_tokens=12, temperature=1.5)[1].tokens.tolist()
     )
 
 
@@ -421,7 +424,7 @@ def test_sampling(model):
 )
 def test_sampled_tokens_follow_their_distribution(model, twin, how):
     n = 4000
-    drawn = np.bincount([out.tokens[0] for out in model.generate([[BOS, 9]] * n, 1, stop=[], **how)], minlength=N_VOCAB)
+    drawn = np.bincount([out.tokens[0] for out in model.generate([[BOS, 9]] * n, max_new_tokens=1, stop=[], **how)], minlength=N_VOCAB)
     p = reference.sampling(reference.forward(twin, [BOS, 9])[0][-1], **how)
     assert not drawn[p == 0].any()
     error = (drawn / n - p) / np.sqrt(np.maximum(p, 1 / n) / n)
@@ -429,14 +432,14 @@ def test_sampled_tokens_follow_their_distribution(model, twin, how):
 
 
 def test_stop_tokens(model):
-    free = model.generate(PROMPT, 12, stop=[])
+    free = model.generate(PROMPT, max_new_tokens=12, stop=[])
     third = int(free.tokens[2])
     first = free.tokens.tolist().index(third)
-    out = model.generate(PROMPT, 12, stop=[third])
+    out = model.generate(PROMPT, max_new_tokens=12, stop=[third])
     assert (out.finish_reason, out.stop) == ("stop", third) and out.tokens.tolist() == free.tokens[: first + 1].tolist()
-    assert out.text == model.generate(PROMPT, first, stop=[]).text if first else out.text == ""  # without the stop
-    assert same(model.generate(PROMPT, 12, stop=third), out) and same(
-        model.generate(PROMPT, 12, stop=np.array([third])), out
+    assert out.text == model.generate(PROMPT, max_new_tokens=first, stop=[]).text if first else out.text == ""  # without the stop
+    assert same(model.generate(PROMPT, max_new_tokens=12, stop=third), out) and same(
+        model.generate(PROMPT, max_new_tokens=12, stop=np.array([third])), out
     )
 
 
@@ -447,26 +450,26 @@ def test_the_models_end_tokens_stop_by_default():
     prompt = next([BOS, i] for i in range(99) if model([BOS, i])[-1, EOS] < 0)
     push = ps.SteeringVector.from_array(1e3 * twin.top["final_norm"][0] * twin.top["lm_head"][EOS], 1, "resid_post")
     view = model.steered(push, positions="generated")
-    out = view.generate(prompt, 12)
+    out = view.generate(prompt, max_new_tokens=12)
     assert out.finish_reason == "stop" and out.stop == EOS and out.tokens[-1] == EOS and len(out.tokens) == 2
     assert "</s>" not in out.text
     for stop in ([], ["zzzz"], 5):
-        assert len(view.generate(prompt, 12, stop=stop).tokens) == 12
-    assert same(view.generate(prompt, 12, stop=["zzzz", *model.end_tokens]), out)
-    assert view.generate(prompt, 12, stop="</s>").stop == EOS  # a special token is never text, but means itself
-    rows = model.generate([prompt] * 2, 12, steer=[push, None])
-    assert len(rows[0].tokens) == 1 and same(rows[1], model.generate(prompt, 12, seed=1))
+        assert len(view.generate(prompt, max_new_tokens=12, stop=stop).tokens) == 12
+    assert same(view.generate(prompt, max_new_tokens=12, stop=["zzzz", *model.end_tokens]), out)
+    assert view.generate(prompt, max_new_tokens=12, stop="</s>").stop == EOS  # a special token is never text, but means itself
+    rows = model.generate([prompt] * 2, max_new_tokens=12, steer=[push, None])
+    assert len(rows[0].tokens) == 1 and same(rows[1], model.generate(prompt, max_new_tokens=12, seed=1))
 
 
 def test_stop_strings(model):
-    free = model.generate(PROMPT, 30, stop=[])
+    free = model.generate(PROMPT, max_new_tokens=30, stop=[])
     text = free.text
     stop = text[3:6]
     at = text.find(stop)
-    out = model.generate(PROMPT, 30, stop=["never said", stop])
+    out = model.generate(PROMPT, max_new_tokens=30, stop=["never said", stop])
     assert out.finish_reason == "stop" and out.stop == stop and out.text == text[:at]
     assert out.tokens.tolist() == free.tokens[: len(out.tokens)].tolist()
-    assert same(model.generate(PROMPT, 30, stop=stop), out)
+    assert same(model.generate(PROMPT, max_new_tokens=30, stop=stop), out)
 
 
 @pytest.mark.parametrize(
@@ -482,27 +485,27 @@ def test_stop_strings(model):
 )
 def test_stops_that_are_refused(model, stop, message):
     with pytest.raises(ps.InvalidInput, match=message):
-        model.generate(PROMPT, 4, stop=stop)
+        model.generate(PROMPT, max_new_tokens=4, stop=stop)
 
 
 def test_streaming(model):
-    out = model.generate("abc", 20, temperature=1.0, seed=3)
-    stream = model.generate("abc", 20, temperature=1.0, seed=3, stream=True)
+    out = model.generate("abc", max_new_tokens=20, temperature=1.0, seed=3)
+    stream = model.generate("abc", max_new_tokens=20, temperature=1.0, seed=3, stream=True)
     with pytest.raises(ps.InvalidInput, match="not finished"):
         stream.result  # noqa: B018
     assert "".join(stream) == out.text and same(stream.result, out)
-    several = model.generate(["abc", "x"], 20, temperature=1.0, stream=True)
+    several = model.generate(["abc", "x"], max_new_tokens=20, temperature=1.0, stream=True)
     pieces = list(several)
     for i, row in enumerate(several.result):
         assert "".join(piece for at, piece in pieces if at == i) == row.text
     assert [
-        same(a, b) for a, b in zip(several.result, model.generate(["abc", "x"], 20, temperature=1.0), strict=True)
+        same(a, b) for a, b in zip(several.result, model.generate(["abc", "x"], max_new_tokens=20, temperature=1.0), strict=True)
     ] == [True, True]
 
 
 def test_a_stream_checks_its_arguments_at_once(model):
     with pytest.raises(ps.InvalidInput, match="max_new_tokens"):
-        model.generate("abc", 0, stream=True)
+        model.generate("abc", max_new_tokens=0, stream=True)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +528,7 @@ def test_generation_arguments(model, change, message):
 
 
 def test_the_context_can_be_filled(model):
-    assert len(model.generate(PROMPT, 58, stop=[]).tokens) == 58
+    assert len(model.generate(PROMPT, max_new_tokens=58, stop=[]).tokens) == 58
 
 
 # ---- many threads
@@ -536,7 +539,7 @@ def test_views_work_in_many_threads_at_once(model):
     wanted = [
         (
             model.steered(x)(PROMPT),
-            model.steered(x).generate(PROMPT, 8).tokens,
+            model.steered(x).generate(PROMPT, max_new_tokens=8).tokens,
             model.steered(x).jacobian(PROMPT, 0, 2).dense(),
         )
         for x in v
@@ -547,7 +550,7 @@ def test_views_work_in_many_threads_at_once(model):
     def work(i):
         view = model.steered(v[i])
         for _ in range(5):
-            got = (view(PROMPT), view.generate(PROMPT, 8).tokens, view.jacobian(PROMPT, 0, 2).dense())
+            got = (view(PROMPT), view.generate(PROMPT, max_new_tokens=8).tokens, view.jacobian(PROMPT, 0, 2).dense())
             if not all(map(np.array_equal, got, wanted[i])) or not np.array_equal(J.dense(), dense):
                 wrong.append(i)
 
@@ -583,3 +586,74 @@ def test_any_steering_of_any_batch(data):
         steer.append(reference.Steer(v.layer, v.site, v.vector, rows))
     for prompt, got in zip(prompts, view(prompts), strict=True):
         close(got, reference.forward(twin, prompt, steer)[0], 1e-8)
+
+
+def test_spellings_of_the_previous_release(model):
+    """Positional options and `positions` for target rows give the same results, with a warning each."""
+    J = model.jacobian(PROMPT, 0, 2, source_site="resid_pre", target_site="resid_post", target_positions=[1])
+    with pytest.warns(DeprecationWarning, match="'positions' is now called 'target_positions'"):
+        old = model.jacobian(PROMPT, 0, 2, source_site="resid_pre", target_site="resid_post", positions=[1])
+    assert np.array_equal(old.dense(), J.dense())
+    with pytest.warns(DeprecationWarning, match="target_positions by keyword"):
+        assert np.array_equal(model.jacobian(PROMPT, 0, 2, "resid_pre", "resid_post", [1]).dense(), J.dense())
+    with pytest.warns(DeprecationWarning, match="target_positions"):
+        assert J.positions == J.target_positions
+    with pytest.warns(DeprecationWarning, match="linearization"):
+        assert J.subject is J.linearization
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        J.nonsense  # noqa: B018
+    for name in ("jacobians", "estimate"):
+        with pytest.warns(DeprecationWarning, match="'positions' is now called 'target_positions'"):
+            getattr(model, name)(PROMPT, 0, [2] if name == "jacobians" else 2, positions=[1])
+    with pytest.warns(DeprecationWarning, match="method by keyword"):
+        assert np.array_equal(J.svd(2, "dense").S, J.svd(2, method="dense").S)
+    with pytest.warns(DeprecationWarning, match="method by keyword"):
+        assert np.array_equal(ps.svd(J, 2, "dense").S, J.svd(2, method="dense").S)
+    with pytest.warns(DeprecationWarning, match="tol by keyword"):
+        model.jacobians(PROMPT, 0, [2]).svd(2, 1e-2)
+    with pytest.warns(DeprecationWarning, match="max_new_tokens by keyword"):
+        assert same(model.generate(PROMPT, 4), model.generate(PROMPT, max_new_tokens=4))
+    with pytest.warns(DeprecationWarning, match="dtype, threads by keyword"):
+        assert ps.load("demo", "float64", 1).dtype == np.float64
+    with pytest.raises(TypeError, match="both"):
+        model.jacobian(PROMPT, 0, 2, positions=[1], target_positions=[1])
+
+
+def test_activations_by_any_spelling_of_a_site(model):
+    _, acts = model.run_with_cache(PROMPT)
+    for key in ("blocks.1.hook_mlp_out", "blocks.1.mlp.hook_out", (1, "mlp_out"), (1, "hook_mlp_out"), [1, "mlp_out"]):
+        assert acts[key] is acts[1, "mlp_out"] and key in acts
+    assert list(acts) == [(layer, site) for layer in range(3) for site in reference.SITES] and len(acts) == len(list(acts))
+    assert dict(acts)[1, "mlp_out"] is acts[1, "mlp_out"] and acts.get("blocks.9.hook_mlp_out") is None
+    some = model.run_with_cache(PROMPT, sites=[(0, "attn_out"), (2, "resid_pre")])[1]
+    assert "blocks.1.hook_mlp_out" not in some and "no site" not in some and 3 not in some
+    with pytest.raises(KeyError) as caught:
+        some["blocks.1.hook_mlp_out"]
+    assert str(caught.value) == (
+        "there is no activation of 'blocks.1.hook_mlp_out'; sites in this cache: blocks.0.hook_attn_out, blocks.2.hook_resid_pre"
+    )
+    with pytest.raises(ps.InvalidInput, match="did you mean 'mlp_out'"):
+        some["blocks.1.hook_mlpout"]
+    with pytest.raises(KeyError, match="no layer 3"):
+        some[3, "mlp_out"]
+
+
+def test_cache_of_a_model_with_post_norms():
+    """TransformerLens's mlp.hook_out is before the post-norm: our down_proj."""
+    model, _ = tiny(norms=("norm1", "post1", "norm2", "post2"))
+    acts = model.run_with_cache(PROMPT)[1]
+    assert np.array_equal(acts["blocks.1.mlp.hook_out"], model.activations(PROMPT, "blocks.1.mlp.hook_out"))
+    assert acts["blocks.1.mlp.hook_out"] is acts[1, "down_proj"] is not acts[1, "mlp_out"]
+
+
+def test_pictures_for_notebooks(model):
+    view = model.steered(vector(model))
+    assert "<table>" in view._repr_html_() and "tiny" in view._repr_html_() and view.steering[0] in view._repr_html_()
+    out = view.generate("a <b> & c", max_new_tokens=3, stop=[])
+    assert "a &lt;b&gt; &amp; c" in out._repr_html_() and view.steering[0] in out._repr_html_()
+    assert "steering" not in model.generate("a", max_new_tokens=1)._repr_html_()
+    long = model.generate("a", max_new_tokens=60, stop=[])
+    assert "\n" not in repr(long) and repr(long).startswith("Generation(") and "60 tokens" in repr(long)
+    words, _ = tiny(words=False)
+    out = words.generate([1, 2], max_new_tokens=1)
+    assert "[1, 2]" in out._repr_html_() and "None" not in repr(out)

@@ -208,7 +208,7 @@ def test_a_probe_that_does_not_end_is_not_converged(left):
         r = ps.svd(op, k, max_applications=whole.applications - left)
     assert op.applications == r.applications <= whole.applications - left
     assert not r.converged and r.stop == "max_applications" and r.missed_probability == 1
-    assert "NOT CONVERGED (max_applications)" in repr(r)
+    assert "NOT CONVERGED (max_applications)" in str(r)
 
 
 def test_a_small_basis_restarts_the_probe():
@@ -230,7 +230,7 @@ def test_the_bound_is_reported():
     sigma, k = LOSABLE["repeated top"]
     r = solve(Diagonal(sigma), k)
     assert 9e-4 < r.missed_probability <= 1e-3
-    assert "a larger value is missed with probability at most 0.001" in repr(r)
+    assert "a larger value is missed with probability at most 0.001" in str(r)
     for exact in (solve(np.diag(sigma[:20]), 20), solve(np.diag(sigma), k, method="dense")):
         assert exact.missed_probability == 0 and "missed" not in repr(exact)
 

@@ -52,7 +52,7 @@ def test_every_ordered_pair_of_sites(name, loaded, rng):
                 continue
             with hf_models.exact(name) as double:
                 want = hf_models.jacobian(double, [prompt], source, target, [here], [rows])
-            close(model.jacobian(prompt, **arguments(source, target), positions=rows, source_positions=here), want)
+            close(model.jacobian(prompt, **arguments(source, target), target_positions=rows, source_positions=here), want)
     n = len(places)
     assert refused == n * (n + 1) // 2 + (4 if "resid_mid" not in hf_models.site_names(hf) else 0)
 
@@ -67,7 +67,7 @@ def test_every_family(name, loaded, rng):
     absolute = [[[p % len(t) for p in some] for t in prompts] for some in (here, rows)]
     with hf_models.exact(name) as double:
         want = hf_models.jacobian(double, prompts, source, target, *absolute)
-    how = {"positions": rows, "source_positions": here, **arguments(source, target)}
+    how = {"target_positions": rows, "source_positions": here, **arguments(source, target)}
     close(model.jacobian(prompts, **how), want)
     close(loaded(name, "float32").jacobian(prompts, **how), want, SINGLE)
 
@@ -87,7 +87,7 @@ def test_the_head(name, loaded, rng):
             assert np.isclose(p.sum(), len(prompts))
             assert np.abs(np.sqrt(p) @ last).max() < DOUBLE * np.linalg.norm(last)  # sum p stays 1
         close(model.jacobian(prompts, **arguments(source, target)), last)
-        close(model.jacobian(prompts[0], **arguments(source, target), positions=[0, 4, 8]), three)
+        close(model.jacobian(prompts[0], **arguments(source, target), target_positions=[0, 4, 8]), three)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma2"])
@@ -98,7 +98,7 @@ def test_mean_over_positions(name, loaded, rng):
         with hf_models.exact(name) as double:
             every = [range(len(t)) for t in prompts]
             want = hf_models.jacobian(double, prompts, (0, "attn_out"), target, None, every, mean=True)
-        close(model.jacobian(prompts, **arguments((0, "attn_out"), target), positions=None, reduce="mean"), want)
+        close(model.jacobian(prompts, **arguments((0, "attn_out"), target), target_positions=None, reduce="mean"), want)
 
 
 @pytest.mark.parametrize("name", hf_models.FAMILIES)
@@ -117,7 +117,7 @@ def test_at_a_steered_point(name, loaded, rng):
         with hf_models.exact(name) as double:
             want = hf_models.jacobian(double, [prompt], (1, "mlp_out"), target, None, rows, steer=hooks)
             plain = hf_models.jacobian(double, [prompt], (1, "mlp_out"), target, None, rows)
-        close(view.jacobian(prompt, **arguments((1, "mlp_out"), target), positions=rows[0]), want)
+        close(view.jacobian(prompt, **arguments((1, "mlp_out"), target), target_positions=rows[0]), want)
         assert np.linalg.norm(want - plain) > 1e-3 * np.linalg.norm(plain)
 
 

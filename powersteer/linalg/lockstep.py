@@ -1,65 +1,70 @@
-"""Solvers that advance together: each runs in a thread of its own, and the products they ask for are made at once.
+"""Solvers that advance together, so that their products are made in one call.
 
-Whenever every solver that still runs has asked for a product, the products of one kind, J or J', are made in a single
-call on the calling thread: of the kind that more of them ask for, so that those out of step fall in with the others.
-Which products go together follows from what the solvers do, never from timing: the same solvers give the same bits.
+Each solver runs in a thread of its own. When every running solver has requested a product, the products of one kind, J or
+J', are made in a single call on the calling thread: of the kind with more requests, so that solvers that are out of step
+join the others. The grouping follows from the requests, never from timing: the same solvers give the same bits.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
+
+from .operator import LinearMap
 
 __all__ = ["Column", "run_together"]
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
-Products = Callable[[Sequence[tuple[int, Array]]], Sequence[Array]]  # (lane, rows in) -> rows out of each
+Products = Callable[[Sequence[tuple[int, Array]]], Sequence[Array]]  # [(index, rows)] -> [their products]
 
-_POLL = 0.2  # seconds between looks for Ctrl-C while the solvers think
+_POLL = 0.2  # seconds between checks for Ctrl-C while the solvers compute
 
 
 class _Stopped(BaseException):
-    """Ends a solver's thread after another failed; never leaves this module."""
+    """Ends a solver's thread after another one failed; never leaves this module."""
 
 
-@dataclass(eq=False)
-class Column:
-    """What a solver sees: the operator of its lane."""
+class Column(LinearMap):
+    """One solver's map, number `index`: its products wait for those of the other solvers."""
 
-    index: int
-    _ask: Callable[[int, bool, Array], Array]
+    def __init__(
+        self, index: int, shape: tuple[int, int], dtype: np.dtype[Any], request: Callable[[int, bool, Array], Array]
+    ) -> None:
+        super().__init__(shape, dtype)
+        self.index, self._request = index, request
 
     def apply(self, V: Array) -> Array:
-        return self._ask(self.index, False, V)
+        return self._request(self.index, False, V)
 
     def apply_t(self, U: Array) -> Array:
-        return self._ask(self.index, True, U)
+        return self._request(self.index, True, U)
 
 
 class _Meeting:
-    """Where solvers leave what they ask for and wait for the answer."""
+    """Requests of the solvers and the products made for them, under one lock."""
 
     def __init__(self, n: int) -> None:
         self.changed = threading.Condition()
         self.running = n
         self.requested: dict[int, tuple[bool, Array]] = {}
-        self.answers: dict[int, Array] = {}
+        self.products: dict[int, Array] = {}
         self.stopped = False
 
-    def ask(self, lane: int, transposed: bool, x: Array) -> Array:
+    def request(self, index: int, transposed: bool, x: Array) -> Array:
+        """Request a product and wait for it."""
         with self.changed:
-            self.requested[lane] = (transposed, x)
+            self.requested[index] = (transposed, x)
             self.changed.notify_all()
-            while lane not in self.answers:
+            while index not in self.products:
                 if self.stopped:
                     raise _Stopped
                 self.changed.wait()
-            return self.answers.pop(lane)
+            return self.products.pop(index)
 
     def leave(self) -> None:
         with self.changed:
@@ -67,17 +72,17 @@ class _Meeting:
             self.changed.notify_all()
 
     def next_round(self) -> tuple[bool, list[tuple[int, Array]]]:
-        """(transposed?, what is asked of that kind, by lane), once everyone who runs has asked; nothing at the end."""
+        """(transposed, [(index, rows)] of that kind), once every running solver has a request; no rows at the end."""
         with self.changed:
             while len(self.requested) < self.running:
                 self.changed.wait(_POLL)
             transposed = 2 * sum(t for t, _ in self.requested.values()) > len(self.requested)
-            chosen = sorted(lane for lane, (t, _) in self.requested.items() if t == transposed)
-            return transposed, [(lane, self.requested.pop(lane)[1]) for lane in chosen]
+            chosen = sorted(index for index, (t, _) in self.requested.items() if t == transposed)
+            return transposed, [(index, self.requested.pop(index)[1]) for index in chosen]
 
-    def answer(self, lanes: Sequence[int], products: Sequence[Array]) -> None:
+    def deliver(self, indices: Sequence[int], products: Sequence[Array]) -> None:
         with self.changed:
-            self.answers.update(zip(lanes, products, strict=True))
+            self.products.update(zip(indices, products, strict=True))
             self.changed.notify_all()
 
     def stop(self) -> None:
@@ -87,21 +92,25 @@ class _Meeting:
 
 
 def run_together(
-    n: int, solve: Callable[[Column], Result], apply: Products, apply_t: Products
+    shapes: Sequence[tuple[int, int]],
+    dtype: np.dtype[Any],
+    solve: Callable[[Column], Result],
+    apply: Products,
+    apply_t: Products,
 ) -> list[Result]:
-    """[solve(lane 0), ..., solve(lane n - 1)], run at the same time.
+    """[solve(map 0), ..., solve(map n - 1)] for maps of these shapes, run at the same time.
 
-    apply and apply_t get the (lane, rows) that were asked for, and return the product of each. They are called on this
-    thread, one call at a time. The first exception, of a solver (lowest lane) or of a product, is raised here after
-    all have ended; so is KeyboardInterrupt.
+    apply and apply_t get the requested (index, rows) and return the product of each. They are called on this thread, one
+    call at a time. The first exception, of a solver (lowest index) or of a product, is raised here after all threads
+    have ended; so is KeyboardInterrupt.
     """
-    meeting = _Meeting(n)
+    meeting = _Meeting(len(shapes))
     results: dict[int, Result] = {}
     failures: dict[int, BaseException] = {}
 
     def work(index: int) -> None:
         try:
-            results[index] = solve(Column(index, meeting.ask))
+            results[index] = solve(Column(index, shapes[index], dtype, meeting.request))
         except _Stopped:
             return
         except BaseException as error:  # carried to the caller's thread
@@ -109,7 +118,9 @@ def run_together(
         finally:
             meeting.leave()
 
-    threads = [threading.Thread(target=work, args=(i,), name=f"powersteer-lane-{i}", daemon=True) for i in range(n)]
+    threads = [
+        threading.Thread(target=work, args=(i,), name=f"powersteer-solver-{i}", daemon=True) for i in range(len(shapes))
+    ]
     try:
         for thread in threads:
             thread.start()
@@ -117,7 +128,7 @@ def run_together(
             transposed, requested = meeting.next_round()
             if not requested:
                 break
-            meeting.answer([lane for lane, _ in requested], (apply_t if transposed else apply)(requested))
+            meeting.deliver([index for index, _ in requested], (apply_t if transposed else apply)(requested))
     finally:
         meeting.stop()
         for thread in threads:
@@ -125,4 +136,4 @@ def run_together(
                 thread.join()
     if failures:
         raise failures[min(failures)]
-    return [results[i] for i in range(n)]
+    return [results[i] for i in range(len(shapes))]

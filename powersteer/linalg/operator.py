@@ -1,4 +1,4 @@
-"""A real linear map known by its products, as SciPy's LinearOperator, with block products on rows."""
+"""A real linear map given by its products: SciPy's LinearOperator with products on blocks of rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, shown
 
 __all__ = ["LinearMap"]
 
@@ -17,10 +17,22 @@ Array = NDArray[Any]
 
 
 class LinearMap(LinearOperator):  # type: ignore[misc]
-    """A real matrix of shape (m, d) known by its products.
+    """A real linear map of shape (m, d) given by its products.
 
     It is a `scipy.sparse.linalg.LinearOperator`: `J @ v`, `J @ V`, `u @ J`, `J.T @ u`, `2 * J`, `J.T @ J` and
-    `scipy.sparse.linalg.svds(J)` work. Subclasses give `apply` and `apply_t` on blocks of rows.
+    `scipy.sparse.linalg.svds(J)` work. A subclass defines `apply` and `apply_t` on blocks of rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from powersteer.linalg.operator import LinearMap
+    >>> class Double(LinearMap):
+    ...     def apply(self, V):
+    ...         return 2 * V
+    ...     apply_t = apply
+    >>> J = Double((3, 3), np.dtype("f8"))
+    >>> J @ np.ones(3), (J.T @ J @ np.ones((3, 2))).shape
+    (array([2., 2., 2.]), (3, 2))
     """
 
     shape: tuple[int, int]
@@ -31,25 +43,101 @@ class LinearMap(LinearOperator):  # type: ignore[misc]
 
     @abstractmethod
     def apply(self, V: Array) -> Array:
-        """J on every row: (n, d) -> (n, m), both of `dtype`."""
+        """J on every row of V.
+
+        Parameters
+        ----------
+        V
+            (n, d) contiguous array of `dtype`.
+
+        Returns
+        -------
+        (n, m) array.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import powersteer as ps
+        >>> ps.load("demo").jacobian("Q: 3*4", source=1, target=3).apply(np.eye(2, 160, dtype="f4")).shape
+        (2, 320)
+        """
 
     @abstractmethod
     def apply_t(self, U: Array) -> Array:
-        """The transpose of J on every row: (n, m) -> (n, d), both of `dtype`."""
+        """The transpose of J on every row of U.
+
+        Parameters
+        ----------
+        U
+            (n, m) contiguous array of `dtype`.
+
+        Returns
+        -------
+        (n, d) array.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import powersteer as ps
+        >>> ps.load("demo").jacobian("Q: 3*4", source=1, target=3).apply_t(np.eye(2, 320, dtype="f4")).shape
+        (2, 160)
+        """
 
     def dense(self) -> Array:
-        """The matrix itself, (m, d), by min(m, d) products."""
+        """The matrix, by min(m, d) products.
+
+        Returns
+        -------
+        (m, d) array.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.load("demo").jacobian("Q: 3*4", source=1, target=3, target_positions=-1).dense().shape
+        (160, 160)
+        """
         m, d = self.shape
         if m < d:
             return self.apply_t(np.eye(m, dtype=self.dtype))
         return np.ascontiguousarray(self.apply(np.eye(d, dtype=self.dtype)).T)
 
     def aslinearoperator(self) -> LinearOperator:
-        """This map, which is a LinearOperator already."""
+        """This map itself, which is a `scipy.sparse.linalg.LinearOperator`.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> J = ps.load("demo").jacobian("Q: 3*4", source=1, target=3)
+        >>> J.aslinearoperator() is J
+        True
+        """
         return self
 
     def dot(self, x: Any) -> Any:
-        """J x for a number, an operator, a vector (d,) or columns (d, n)."""
+        """The product J @ x.
+
+        Parameters
+        ----------
+        x
+            A vector (d,), columns (d, n), a number or a LinearOperator.
+
+        Returns
+        -------
+        (m,) or (m, n) array; a LinearOperator for a number or operator.
+
+        Raises
+        ------
+        InvalidInput
+            For a wrong shape, and for complex x.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import powersteer as ps
+        >>> J = ps.load("demo").jacobian("Q: 3*4", source=1, target=3)
+        >>> J.dot(np.ones((160, 2))).shape
+        (320, 2)
+        """
         if isinstance(x, LinearOperator) or np.isscalar(x):
             return super().dot(x)
         x = np.asarray(x)
@@ -58,9 +146,17 @@ class LinearMap(LinearOperator):  # type: ignore[misc]
             raise InvalidInput(f"J @ x: J has shape {self.shape}, x has shape {x.shape}; x must be ({d},) or ({d}, n)")
         return self._matvec(x) if x.ndim == 1 else self._matmat(x)
 
+    def __matmul__(self, x: Any) -> Any:
+        """The product with a vector (d,), columns (d, n) or an operator."""
+        if np.isscalar(x):
+            raise InvalidInput(f"J @ x: x is the number {shown(x)}, and a matrix product needs an array; write x * J")
+        return self.dot(x)
+
     def __rmatmul__(self, x: Any) -> Any:
         """u @ J = J' u for a vector (m,), U @ J for rows (n, m)."""
-        if isinstance(x, LinearOperator) or np.isscalar(x):
+        if np.isscalar(x):
+            raise InvalidInput(f"x @ J: x is the number {shown(x)}, and a matrix product needs an array; write x * J")
+        if isinstance(x, LinearOperator):
             return super().__rmatmul__(x)
         return (self.T @ np.asarray(x).T).T
 

@@ -1,103 +1,160 @@
-"""Generation: the loop around the core's decoder, from tokens to text, and when to stop.
+"""Generation: the loop around the core's decoder, from tokens to text, with its stops.
 
-Text comes a little behind the tokens: half a character, and what could be the beginning of a stop string, is held back.
+Text is emitted later than its tokens: an incomplete character, and a possible beginning of a stop string, is held back.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import as_number, check_count, check_seed
+from .._util.html import paragraphs
 from ..errors import InvalidInput, shown
+from ..inputs.prompts import Ids, token_ids
 from ..inputs.tokenizer import Tokenizer
+from .loaded import LoadedModel
 
-__all__ = ["Generation", "Row", "Sampling", "Stops", "Stream", "decode_rows", "row_seeds"]
+if TYPE_CHECKING:
+    from .._core._core32 import Decoder
 
-Piece = TypeVar("Piece", str, tuple[int, str])
-_CONTEXT = 8  # last tokens of the prompt, beside which the text of the first new ones is read
+__all__ = ["Generation", "Row", "Sampling", "Stops", "Stream", "decode_rows", "row_seeds", "total_lengths"]
+
+Piece = TypeVar("Piece")  # of text: str, or (row, str)
+Result = TypeVar("Result")  # Generation, or a list of them
+_CONTEXT = 8  # last tokens of the prompt, decoded together with the first new ones
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Generation:
-    """One continuation."""
+    """One continuation of a prompt, made by `Model.generate`.
 
-    text: str | None  # what was said, without what stopped it; reads on from the prompt. None: there is no tokenizer
-    tokens: NDArray[np.int32]  # (n,) every new token, those that stopped it included
-    prompt_tokens: NDArray[np.int32]  # (T,)
-    finish_reason: str  # "stop" | "length"
-    stop: str | int | None  # the string or token id that ended it
-    seed: int  # generate(prompt, seed=this) alone draws the same
-    steering: tuple[str, ...]  # the interventions, described
+    Attributes
+    ----------
+    text
+        The continuation without its stop; prompt + text reads on. None if there is no tokenizer.
+    tokens
+        (n,) every new token, the stop included.
+    prompt_tokens
+        (T,) tokens of the prompt.
+    finish_reason
+        "stop" or "length".
+    stop
+        The text or token id that ended it; None for "length".
+    seed
+        `generate(prompt, seed=seed)` draws the same tokens alone.
+    steering
+        Descriptions of the interventions.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> out = ps.load("demo").generate("Q: 3*4\\nA:")
+    >>> out
+    Generation(' It is 132.', 8 tokens, finish_reason 'stop')
+    >>> out.tokens.dtype, out.prompt_tokens.shape
+    (dtype('int32'), (8,))
+    """
+
+    text: str | None
+    tokens: NDArray[np.int32]
+    prompt_tokens: NDArray[np.int32]
+    finish_reason: str
+    stop: str | int | None
+    seed: int
+    steering: tuple[str, ...]
+    prompt: str | None = None  # as text; None if there is no tokenizer
+
+    def __repr__(self) -> str:
+        shows = shown(self.tokens.tolist() if self.text is None else self.text)
+        steered = f", steered by {len(self.steering)}" if self.steering else ""
+        return f"Generation({shows}, {len(self.tokens)} tokens, finish_reason {self.finish_reason!r}{steered})"
+
+    def _repr_html_(self) -> str:
+        prompt = str(self.prompt_tokens.tolist()) if self.prompt is None else self.prompt
+        text = str(self.tokens.tolist()) if self.text is None else self.text
+        steering = [("steering", "\n".join(self.steering))] if self.steering else []
+        return paragraphs([("prompt", prompt), ("generated", text), *steering])
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen: greedy at temperature 0; else among the `top_k` likeliest (0: all), of these the fewest
-    whose probability reaches `top_p`. Raises InvalidInput for values out of range."""
+    """Sampling options, checked: greedy at temperature 0; else among the top_k likeliest tokens (0: all), of these the
+    fewest whose probability reaches top_p."""
 
     temperature: float
     top_k: int
     top_p: float
 
     def __post_init__(self) -> None:
-        if not 0 <= _number("temperature", self.temperature) < math.inf:
-            raise InvalidInput(f"temperature is {self.temperature}; it must be finite and >= 0, 0 for greedy")
-        if _integer("top_k", self.top_k) < 0:
-            raise InvalidInput(f"top_k is {self.top_k}; it must be >= 0, 0 for every token")
-        if not 0 < _number("top_p", self.top_p) <= 1:
-            raise InvalidInput(f"top_p is {self.top_p}; it must lie in (0, 1], 1 for every token")
+        temperature, top_p = as_number(self.temperature), as_number(self.top_p)
+        if temperature is None or not 0 <= temperature < math.inf:
+            raise InvalidInput(f"temperature is {shown(self.temperature)}; it must be a finite number >= 0, 0 for greedy")
+        check_count(self.top_k, "top_k", least=0)
+        if top_p is None or not 0 < top_p <= 1:
+            raise InvalidInput(f"top_p is {shown(self.top_p)}; it must be a number in (0, 1], 1 for every token")
 
 
 def row_seeds(seed: int | Sequence[int] | NDArray[np.integer[Any]], n: int) -> NDArray[np.uint64]:
-    """(n,) seeds of the rows of a batch: seed, seed + 1, ... (mod 2^64), or the n given ones."""
+    """(n,) seeds of the rows of a batch: seed, seed + 1, ... (mod 2^64), or a list of n seeds."""
     if np.ndim(seed) == 1:
         seed = list(seed)  # type: ignore[arg-type]
         if len(seed) != n:
             raise InvalidInput(f"{len(seed)} seeds for {n} prompts; give one seed, or one a prompt")
-        seeds = [_seed(s) for s in seed]
+        seeds = [check_seed(s) for s in seed]
     else:
-        seeds = [(_seed(seed) + i) % 2**64 for i in range(n)]
+        seeds = [(check_seed(seed) + i) % 2**64 for i in range(n)]
     return np.array(seeds, dtype=np.uint64)
 
 
-def _seed(value: Any) -> int:
-    if not 0 <= _integer("seed", value) < 2**64:
-        raise InvalidInput(f"seed is {value}; it must lie in 0 to 2^64 - 1")
-    return int(value)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, numbers.Real):
-        return float(value)
-    raise InvalidInput(f"{name} is {shown(value)}; it must be a number")
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InvalidInput(f"{name} is {shown(value)}; it must be an integer") from None
+def total_lengths(model: LoadedModel, tokens: Sequence[Ids], max_new_tokens: int) -> list[int]:
+    """Tokens of each prompt with its continuation. Raises InvalidInput if they exceed the context."""
+    check_count(max_new_tokens, "max_new_tokens")
+    for t in tokens:
+        if len(t) + max_new_tokens > model.n_ctx:
+            raise InvalidInput(
+                f"a prompt of {len(t)} tokens and {max_new_tokens} new ones do not fit the context of "
+                f"{model._context}; shorten the prompt or set max_new_tokens to at most {model.n_ctx - len(t)}"
+            )
+    return [len(t) + int(max_new_tokens) for t in tokens]
 
 
 @dataclass(frozen=True)
 class Stops:
+    """Token ids and texts that end a generation."""
+
     tokens: frozenset[int] = frozenset()
     strings: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, stop: str | int | Iterable[str | int] | None, model: LoadedModel) -> Stops:
+        """The argument `stop` of `generate`; None: the model's end tokens."""
+        if stop is None:
+            return cls(model.end_tokens)
+        items = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop) if np.iterable(stop) else None
+        if items is None:
+            raise InvalidInput(f"stop is {shown(stop)}; it must be a text, a token id, or a list of these")
+        strings = [item for item in items if isinstance(item, str)]
+        ids = [item for item in items if not isinstance(item, str)]
+        if "" in strings:
+            raise InvalidInput("a stop string is empty; stop=[] stops at nothing")
+        if strings:
+            special = model._need_tokenizer("stop at a text").special_tokens
+            ids += [special[s] for s in strings if s in special]  # never part of a text, so recognised by id
+        return cls(frozenset(token_ids(ids, model.n_vocab).tolist() if ids else ()), tuple(strings))
+
     def find(self, text: str) -> tuple[int, str] | None:
-        """(start, string) of the stop string that is the first to be complete in `text`."""
+        """(start, string) of the stop string that is complete first in `text`."""
         ends = [(at + len(s), at, s) for s in self.strings if (at := text.find(s)) >= 0]
         return min(ends)[1:] if ends else None
 
     def held(self, text: str) -> int:
-        """How many characters at the end of `text` may be the beginning of a stop string."""
+        """Number of characters at the end of `text` that may be the beginning of a stop string."""
         longest = max(map(len, self.strings), default=1) - 1
         for n in range(min(longest, len(text)), 0, -1):
             if any(s.startswith(text[-n:]) for s in self.strings):
@@ -106,13 +163,13 @@ class Stops:
 
 
 class TextReader:
-    """Tokens in, text out as soon as it is whole. context: the last tokens before, beside which the first are read, so
-    that a word's leading space is as in the whole text."""
+    """Incremental decoder: tokens in, complete characters out. context: tokens of the prompt, decoded together with the
+    first new ones so that a word's leading space is as in the whole text."""
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
         self.decode = tokenizer.decode
         self.ids = list(context)
-        self.begin, self.read = 0, len(self.ids)  # the text of ids[:read] is out; ids[begin:] are decoded together
+        self.begin, self.read = 0, len(self.ids)  # text of ids[:read] is emitted; ids[begin:] are decoded together
 
     def push(self, token: int) -> str:
         self.ids.append(token)
@@ -123,13 +180,13 @@ class TextReader:
         return text
 
     def rest(self) -> str:
-        """The text that is not out, as it stands."""
+        """The text not emitted yet, with an incomplete character as it is."""
         before = self.decode(self.ids[self.begin : self.read])
         return self.decode(self.ids[self.begin :])[len(before) :]
 
 
 class Row:
-    """One sequence while it is generated. tokenizer None: tokens only, no text."""
+    """One sequence during generation. Without a tokenizer it has tokens and no text."""
 
     def __init__(
         self,
@@ -140,13 +197,8 @@ class Row:
         seed: int,
         steering: tuple[str, ...],
     ) -> None:
-        self.prompt, self.max_new_tokens, self.stops, self.seed, self.steering = (
-            prompt,
-            max_new_tokens,
-            stops,
-            seed,
-            steering,
-        )
+        self.prompt, self.max_new_tokens, self.stops = prompt, max_new_tokens, stops
+        self.tokenizer, self.seed, self.steering = tokenizer, seed, steering
         self.reader = None if tokenizer is None else TextReader(tokenizer, prompt[-_CONTEXT:].tolist())
         self.tokens: list[int] = []
         self.generated = ""
@@ -155,18 +207,19 @@ class Row:
         self.stop: str | int | None = None
 
     def push(self, token: int) -> str:
-        """Take the next token. Returns the text that is certain now, often none; sets finish_reason at the end."""
+        """Add a token. Returns the text that became certain, often none; sets finish_reason at the end."""
         self.tokens.append(token)
         if token in self.stops.tokens:
             piece = self._finish("stop", token)
         else:
-            piece = self._hear("" if self.reader is None else self.reader.push(token))
+            piece = self._release("" if self.reader is None else self.reader.push(token))
             if not self.finish_reason and len(self.tokens) == self.max_new_tokens:
                 piece += self._finish("length", None)
         self.generated += piece
         return piece
 
-    def _hear(self, text: str) -> str:
+    def _release(self, text: str) -> str:
+        """Hold back text that may become a stop string, return the rest."""
         self.held += text
         found = self.stops.find(self.held)
         if found is not None:
@@ -183,17 +236,13 @@ class Row:
 
     def generation(self) -> Generation:
         text = None if self.reader is None else self.generated
+        prompt = None if self.tokenizer is None else "".join(self.tokenizer.to_str_tokens(self.prompt))
         tokens = np.array(self.tokens, dtype=np.int32)
-        return Generation(text, tokens, self.prompt, self.finish_reason, self.stop, self.seed, self.steering)
+        return Generation(text, tokens, self.prompt, self.finish_reason, self.stop, self.seed, self.steering, prompt)
 
 
-class CoreDecoder(Protocol):
-    def step(self) -> NDArray[np.int32]: ...
-    def stop(self, i: int, /) -> None: ...
-
-
-def decode_rows(decoder: CoreDecoder, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
-    """Runs the decoder until every row is finished; yields (row, piece of text)."""
+def decode_rows(decoder: Decoder, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+    """Run the decoder until every row is finished; yields (row, piece of text)."""
     alive = list(range(len(rows)))
     while alive:
         chosen = decoder.step().tolist()
@@ -206,27 +255,50 @@ def decode_rows(decoder: CoreDecoder, rows: Sequence[Row]) -> Iterator[tuple[int
         alive = [i for i in alive if not rows[i].finish_reason]
 
 
-class Stream(Generic[Piece]):
-    """Pieces of text while they are generated: of one prompt text, of several (row, text). Joined they are the text of
-    `result`. It may be left early: `close()`, or forgetting it, frees the cache."""
+class Stream(Generic[Piece, Result]):
+    """Pieces of text during generation, made by `Model.generate(..., stream=True)`.
 
-    def __init__(self, pieces: Iterator[Piece], rows: Sequence[Row], several: bool) -> None:
+    An iterator over texts, or for a list of prompts over (row, text). Joined they are the text of `result`. To stop
+    early, call `close()` or drop the object: both free the cache.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> stream = ps.load("demo").generate("Q: 3*4\\nA:", stream=True)
+    >>> text = "".join(stream)
+    >>> text == stream.result.text == " It is 132."
+    True
+    """
+
+    def __init__(self, pieces: Iterator[Piece], rows: Sequence[Row], is_batch: bool) -> None:
         self._pieces: Iterator[Piece] = pieces
-        self._rows, self._several = rows, several
+        self._rows, self._is_batch = rows, is_batch
 
-    def __iter__(self) -> Stream[Piece]:
+    def __iter__(self) -> Stream[Piece, Result]:
         return self
 
     def __next__(self) -> Piece:
         return next(self._pieces)
 
     def close(self) -> None:
+        """Stop generating and free the cache.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> stream = ps.load("demo").generate("Q: 3*4\\nA:", stream=True)
+        >>> next(stream)
+        ' It'
+        >>> stream.close()
+        >>> list(stream)
+        []
+        """
         self._pieces = iter(())
 
     @property
-    def result(self) -> Generation | list[Generation]:
-        """The Generation (of several prompts: a list), once the last piece is out."""
+    def result(self) -> Result:
+        """The Generation, or for a list of prompts a list of them, after the last piece."""
         if not all(row.finish_reason for row in self._rows):
             raise InvalidInput("the generation has not finished: its result comes after the last piece")
         generations = [row.generation() for row in self._rows]
-        return generations if self._several else generations[0]
+        return cast(Result, generations if self._is_batch else generations[0])

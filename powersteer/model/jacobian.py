@@ -1,28 +1,32 @@
 """The Jacobian between two sites of a model, as a linear operator with a transpose.
 
-    F(v) = target activation at the target positions, v (d,) being added to the source activation at its positions
+    F(v) = target activation at the target positions, with v (d,) added to the source activation at its positions
     J    = dF/dv at v = 0                                                                                   (m, d)
 
 m = (target positions of all prompts) x width, width = d, or n_vocab for the targets "logits" and "next_token"; with
-reduce="mean" m = prompts x width. Nothing is formed: a product sweeps the layers between source and target once for a
-whole block of vectors.
+reduce="mean" m = prompts x width. The matrix is not formed: a product sweeps the layers between source and target once for
+a whole block of vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.deprecated import deprecated_arguments, warn_deprecated
 from ..errors import InvalidInput
 from ..inputs.sites import Site
 from ..linalg.lockstep import Column, run_together
 from ..linalg.operator import LinearMap
 from ..linalg.svd import Progress, SVDResult, solve, warned
 from ..vectors.steering_vector import SteeringVector, rounding
+
+if TYPE_CHECKING:
+    from .._core._core32 import Jacobian as CoreJacobian
 
 __all__ = ["Jacobian", "Jacobians", "Linearization", "labelled"]
 
@@ -31,67 +35,74 @@ _BLOCKS = (1, 2, 4)
 _GEMM_ROWS = 48  # rows a thread needs for its products to run at nearly full speed; see benchmarks/SPEED.md
 
 
-class CoreJacobian(Protocol):
-    @property
-    def shape(self) -> tuple[int, int]: ...
-    @property
-    def base(self) -> Array: ...
-    @property
-    def source_norm(self) -> float: ...
-    @property
-    def rows_per_vector(self) -> int: ...
-    @property
-    def nbytes(self) -> int: ...
-    def apply(self, V: Array, /) -> Array: ...
-    def apply_t(self, U: Array, /) -> Array: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Linearization:
-    """What a Jacobian is a Jacobian of."""
+    """Sites, prompts, positions and model that a Jacobian is of.
+
+    Attributes
+    ----------
+    source, target
+        Sites; target may be "logits" or "next_token".
+    reduce
+        "stack" or "mean".
+    prompts
+        Texts, "" where a prompt was token ids without a tokenizer.
+    prompt_tokens, source_positions, target_positions
+        (n,) int32 array for each prompt.
+    steering
+        Descriptions of the interventions at the point of linearisation.
+    model
+        Identity of the model.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> about = ps.load("demo").jacobian("Q: 3*4", source=1, target="next_token").linearization
+    >>> about.source, about.target, about.prompts
+    (blocks.1.hook_mlp_out, 'next_token', ('Q: 3*4',))
+    """
 
     source: Site
-    target: Site | str  # "logits" | "next_token"
-    reduce: str  # "stack" | "mean"
-    prompts: tuple[str, ...]  # as text, as far as it is known
+    target: Site | str
+    reduce: str
+    prompts: tuple[str, ...]
     prompt_tokens: tuple[NDArray[np.int32], ...]
-    source_positions: tuple[NDArray[np.int32], ...]  # by prompt
+    source_positions: tuple[NDArray[np.int32], ...]
     target_positions: tuple[NDArray[np.int32], ...]
-    steering: tuple[str, ...]  # interventions at the point of linearisation
-    model: Mapping[str, Any]  # its identity
+    steering: tuple[str, ...]
+    model: Mapping[str, Any]
 
     def provenance(self, source_norm: float) -> dict[str, Any]:
-        """What a vector of this Jacobian says about where it comes from."""
-        return {
-            "layer": self.source.layer,
-            "site": self.source.name,
-            "site_norm": source_norm,
-            "model": self.model["name"],
-            "model_type": self.model["model_type"],
-            "weights": self.model["weights"],
-            "target": self.target,
-            "prompts": self.prompts,
-            "prompt_tokens": self.prompt_tokens,
-            "source_positions": self.source_positions,
-            "target_positions": self.target_positions,
-            "reduce": self.reduce,
-            "steering": self.steering,
-        }
+        """Fields of the steering vectors of this Jacobian.
 
-    def label(self, result: SVDResult, source_norm: float, base: Array) -> SVDResult:
-        """The result of a solver, knowing where its vectors come from. base: F(0)."""
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> J = ps.load("demo").jacobian("Q: 3*4", source=1, target="next_token")
+        >>> J.linearization.provenance(J.source_norm)["site"]
+        'mlp_out'
+        """
+        same = ("target", "prompts", "prompt_tokens", "source_positions", "target_positions", "reduce", "steering")
+        return {
+            "layer": self.source.layer, "site": self.source.name, "site_norm": source_norm, "model": self.model["name"],
+            "model_type": self.model["model_type"], "weights": self.model["weights"],
+            **{name: getattr(self, name) for name in same},
+        }  # fmt: skip
+
+    def _label(self, result: SVDResult, source_norm: float, base: Array) -> SVDResult:
+        """The result of a solver, with the provenance of its vectors. base: F(0)."""
         return labelled(result, self.provenance(source_norm), noise_level(source_norm, base))
 
 
 def noise_level(source_norm: float, base: Array) -> float:
-    """The singular value below which rounding decides: a vector as long as the source activation then moves the target
-    activation F(0) by no more than its rounding."""
+    """The singular value of rounding: a vector as long as the source activation then moves the target activation F(0) by
+    its rounding error."""
     return rounding(float(np.linalg.norm(base)), base.dtype) / source_norm if source_norm else 0.0
 
 
 def labelled(result: SVDResult, provenance: Mapping[str, Any], noise: float = 0.0) -> SVDResult:
-    """The result of a solver with fields for its vectors: where they stand and where they come from. Asking for the
-    vectors raises InvalidInput if no singular value exceeds `noise`."""
+    """The result of a solver with provenance: fields of its steering vectors. Its `vectors` raise InvalidInput if no
+    singular value exceeds `noise`."""
 
     def vectors(r: SVDResult) -> list[SteeringVector]:
         if not r.S[0] > noise:
@@ -110,12 +121,26 @@ def labelled(result: SVDResult, provenance: Mapping[str, Any], noise: float = 0.
 
 
 class Jacobian(LinearMap):
-    """J of one or several prompts, made by `Model.jacobian`.
+    """Jacobian of one or several prompts, made by `Model.jacobian`.
 
-    `J @ v`, `J @ V`, `J.T @ u`, `u @ J`, `J.dense()`, `J.aslinearoperator()`, `J.svd(k)`. Immutable, and usable from
-    several threads. The attributes of `J.subject` say what it is of; `prompt_tokens`, `positions` (the target's) and
-    `source_positions` hold one array a prompt.
+    A `scipy.sparse.linalg.LinearOperator` of shape (m, d_model): `J @ v`, `J @ V`, `J.T @ u`, `u @ J`, `2 * J`,
+    `scipy.sparse.linalg.svds(J)`. `J.linearization` holds sites, prompts and positions. Immutable, and safe to use from
+    several threads at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import powersteer as ps
+    >>> J = ps.load("demo").jacobian("Q: 3*4\\nA:", source=1, target=3)
+    >>> J.shape
+    (320, 160)
+    >>> (J @ np.ones(160)).shape, (J.T @ np.ones((320, 2))).shape
+    ((320,), (160, 2))
+    >>> J.target_positions
+    (array([6, 7], dtype=int32),)
     """
+
+    _OLD = {"positions": "target_positions", "subject": "linearization"}
 
     def __init__(self, core: CoreJacobian, dtype: np.dtype[Any], threads: int, linearization: Linearization) -> None:
         super().__init__(core.shape, dtype)
@@ -127,24 +152,31 @@ class Jacobian(LinearMap):
     def apply_t(self, U: Array) -> Array:
         return self._core.apply_t(U)
 
+    apply.__doc__, apply_t.__doc__ = LinearMap.apply.__doc__, LinearMap.apply_t.__doc__
+
     @property
     def source(self) -> Site:
+        """Site at which the vector is added."""
         return self.linearization.source
 
     @property
     def target(self) -> Site | str:
+        """Site whose activation is differentiated, or "logits" or "next_token"."""
         return self.linearization.target
 
     @property
     def prompt_tokens(self) -> tuple[NDArray[np.int32], ...]:
+        """(T,) token ids of each prompt."""
         return self.linearization.prompt_tokens
 
     @property
-    def positions(self) -> tuple[NDArray[np.int32], ...]:
+    def target_positions(self) -> tuple[NDArray[np.int32], ...]:
+        """(n,) rows of the target in each prompt."""
         return self.linearization.target_positions
 
     @property
     def source_positions(self) -> tuple[NDArray[np.int32], ...]:
+        """(n,) positions of each prompt at which the vector is added."""
         return self.linearization.source_positions
 
     @property
@@ -154,29 +186,46 @@ class Jacobian(LinearMap):
 
     @property
     def nbytes(self) -> int:
-        """Memory that the linearisation holds."""
+        """Memory of the linearisation, in bytes."""
         return self._core.nbytes
 
     @property
     def base(self) -> Array:
-        """F(0), (m,): activations, logits, or for "next_token" the probabilities. F(v) is about base + J @ v, except
-        for "next_token", whose rows are weighted."""
-        base = self._core.base
+        """F(0), (m,): activations, logits, or for "next_token" the probabilities. F(v) ≈ base + J @ v, except for
+        "next_token", whose rows are weighted."""
+        base: Array = self._core.base
         if self.linearization.reduce == "stack":
             return base
-        rows = base.reshape(sum(map(len, self.positions)), -1)
-        ends = np.cumsum([len(p) for p in self.positions])
+        rows = base.reshape(sum(map(len, self.target_positions)), -1)
+        ends = np.cumsum([len(p) for p in self.target_positions])
         return np.concatenate([part.mean(0) for part in np.split(rows, ends[:-1])])
 
+    if not TYPE_CHECKING:  # a checker still reports unknown attributes
+
+        def __getattr__(self, name: str) -> Any:
+            if name in self._OLD:
+                warn_deprecated(f"Jacobian.{name} is now called {self._OLD[name]}")
+                return getattr(self, self._OLD[name])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def block(self) -> int:
-        """Vectors a step of the SVD takes at a time: the fewest that fill a matrix product for every thread. Fewer
-        vectors need fewer applications, so no more than that."""
+        """Number of vectors that a step of the SVD multiplies at a time: the fewest that fill a matrix product for every
+        thread, because fewer vectors need fewer applications.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.load("demo", threads=1).jacobian("Q: 3*4\\nA:", source=1, target=3).block()
+        4
+        """
         needed = _GEMM_ROWS * self._threads
         return next((b for b in _BLOCKS if b * self._core.rows_per_vector >= needed), _BLOCKS[-1])
 
+    @deprecated_arguments(2)
     def svd(
         self,
         k: int = 12,
+        *,
         method: str = "krylov",
         tol: float = 1e-3,
         max_applications: int | None = None,
@@ -186,9 +235,41 @@ class Jacobian(LinearMap):
         block: int | None = None,
         progress: bool | Progress = False,
     ) -> SVDResult:
-        """The k leading singular triplets, as `powersteer.svd`; their `vectors` are steering vectors at the source."""
-        result = solve(self, k, method, tol, max_applications, seed, iterations, oversample, block, progress)
-        return self.linearization.label(warned(result, max_applications), self.source_norm, self.base)
+        """The k leading singular triplets; their `vectors` are steering vectors at the source.
+
+        Parameters
+        ----------
+        k
+            Number of triplets.
+        method, tol, max_applications, seed, iterations, oversample, block, progress
+            As for `powersteer.svd`.
+
+        Returns
+        -------
+        SVDResult
+
+        Raises
+        ------
+        InvalidInput
+            For an argument outside its domain; from `vectors` also if J is zero to rounding.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the result is not converged.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> svd = ps.load("demo").jacobian("Q: 3*4\\nA:", source=1, target=3).svd(k=2)
+        >>> svd.vectors[0].layer, svd.vectors[0].site, svd.vectors[0].rank
+        (1, 'mlp_out', 0)
+        """
+        result = solve(
+            self, k, method=method, tol=tol, max_applications=max_applications, seed=seed, iterations=iterations,
+            oversample=oversample, block=block, progress=progress,
+        )  # fmt: skip
+        return self.linearization._label(warned(result, max_applications), self.source_norm, self.base)
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else str(self.target)
@@ -200,10 +281,18 @@ class Jacobian(LinearMap):
 
 
 class Jacobians:
-    """The Jacobians from one source to several targets, on one tape: `Model.jacobians`.
+    """Jacobians from one source to several targets, sharing one linearisation, made by `Model.jacobians`.
 
-    `svd(k)` gives a result a target; all of them advance together, each with a vector of its own in every sweep.
-    `apply_all(V)` multiplies all of them by the same vectors in one sweep, and `dense()` gives their matrices so.
+    `svd(k)` gives one result for each target: all solvers advance together and share every sweep of the layers.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> J = ps.load("demo").jacobians("Q: 3*4\\nA:", source=1, targets=[2, 3])
+    >>> J.shapes
+    ((320, 160), (320, 160))
+    >>> [result.S.shape for result in J.svd(k=2)]
+    [(2,), (2,)]
     """
 
     def __init__(self, core: Any, dtype: np.dtype[Any], linearizations: Sequence[Linearization]) -> None:
@@ -211,6 +300,7 @@ class Jacobians:
         self.shapes: tuple[tuple[int, int], ...] = tuple(core.shape) if len(linearizations) > 1 else (core.shape,)
 
     def __len__(self) -> int:
+        """Number of targets."""
         return len(self.linearizations)
 
     @property
@@ -225,30 +315,78 @@ class Jacobians:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the linearisation holds."""
+        """Memory of the linearisation, in bytes."""
         return int(self._core.nbytes)
 
     def apply_all(self, V: Array) -> list[Array]:
-        """J on every row of V (n, d), for every target: a list of (n, m)."""
+        """J of every target on the same vectors, in one sweep.
+
+        Parameters
+        ----------
+        V
+            (n, d) array.
+
+        Returns
+        -------
+        A list of (n, m) arrays, one for each target.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import powersteer as ps
+        >>> J = ps.load("demo").jacobians("Q: 3*4\\nA:", source=1, targets=[2, "next_token"])
+        >>> [U.shape for U in J.apply_all(np.ones((1, 160)))]
+        [(1, 320), (1, 255)]
+        """
         return list(self._core.apply_all(np.ascontiguousarray(V, dtype=self.dtype)))
 
     def dense(self) -> list[Array]:
-        """Every matrix (m, d), by d columns swept once for all targets."""
+        """Matrices (m, d) of all targets, by one sweep with d vectors.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> [J.shape for J in ps.load("demo").jacobians("Q: 3*4\\nA:", source=1, targets=[2, 3]).dense()]
+        [(320, 160), (320, 160)]
+        """
         return [U.T for U in self.apply_all(np.eye(self.shapes[0][1], dtype=self.dtype))]
 
-    def svd(self, k: int = 12, tol: float = 1e-3, seed: int = 0, max_applications: int | None = None) -> list[SVDResult]:
-        """The k leading triplets for every target (all, where there are fewer), by Krylov iteration with one vector at
-        a time for each, certified to tol. The results say whether they converged; no warning is given. Raises
-        InvalidInput as `powersteer.svd`."""
+    @deprecated_arguments(2)
+    def svd(
+        self, k: int = 12, *, tol: float = 1e-3, seed: int = 0, max_applications: int | None = None
+    ) -> list[SVDResult]:
+        """The k leading singular triplets for every target, by Krylov iteration with one vector at a time for each.
 
-        def one_target(lane: Column) -> SVDResult:
-            shape = self.shapes[lane.index]
-            J = _Shaped(lane, shape, self.dtype)
-            return solve(J, min(k, *shape), tol=tol, max_applications=max_applications, seed=seed, block=1)
+        Parameters
+        ----------
+        k
+            Number of triplets; all of them for a target that has fewer.
+        tol, seed, max_applications
+            As for `powersteer.svd`.
 
-        results = run_together(len(self), one_target, self._apply, self._apply_t)
+        Returns
+        -------
+        A list of SVDResult, one for each target. `converged` is not checked: there is no warning.
+
+        Raises
+        ------
+        InvalidInput
+            For an argument outside its domain.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> J = ps.load("demo").jacobians("Q: 3*4\\nA:", source=1, targets=[2, "next_token"])
+        >>> [result.converged for result in J.svd(k=2)]
+        [True, True]
+        """
+
+        def one_target(J: Column) -> SVDResult:
+            return solve(J, min(k, *J.shape), tol=tol, max_applications=max_applications, seed=seed, block=1)
+
+        results = run_together(self.shapes, self.dtype, one_target, self._apply, self._apply_t)
         labels = zip(self.linearizations, results, self.bases, strict=True)
-        return [s.label(r, self.source_norm, base) for s, r, base in labels]
+        return [s._label(r, self.source_norm, base) for s, r, base in labels]
 
     def _apply(self, requested: Sequence[tuple[int, Array]]) -> list[Array]:
         out = [np.empty((len(V), self.shapes[i][0]), self.dtype) for i, V in requested]
@@ -268,18 +406,3 @@ class Jacobians:
         s = self.linearizations[0]
         targets = ", ".join(str(one.target) for one in self.linearizations)
         return f"Jacobians({s.source} -> {targets}, {len(s.prompt_tokens)} prompts, {self.dtype})"
-
-
-@dataclass(frozen=True, eq=False)
-class _Shaped:
-    """A lane as the solver wants its operator."""
-
-    lane: Column
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-
-    def apply(self, V: Array) -> Array:
-        return self.lane.apply(V)
-
-    def apply_t(self, U: Array) -> Array:
-        return self.lane.apply_t(U)
