@@ -44,14 +44,14 @@ def test_linear_is_lapacks_of_pytorchs_mean_jacobian(name, loaded, rng):
     with slice_of(name, prompts, 1, 2) as D:
         J = torch.func.jacrev(D)(torch.zeros(model.d_model, dtype=torch.float64)).numpy()
     _, S, Vh = np.linalg.svd(J)
-    found = ps.dct(model, prompts, 1, 2, 4, tol=1e-9)
+    found = ps.dct(model, prompts, 1, 2, k=4, tol=1e-9)
     np.testing.assert_allclose([v.sigma for v in found], S[:4], rtol=1e-10)
     assert (S[:4] - S[1:5]).min() > 1e-3 * S[0]  # so that each vector is determined
     assert np.abs(np.sum([v.direction for v in found] * Vh[:4], 1)).min() > 1 - 1e-12
     columns = Vh[:, :4].T  # what the published code keeps
     assert np.abs(np.sum([v.direction for v in found] * columns, 1)).max() < 0.99
     for i, v in enumerate(found):
-        assert (v.place, v.target, v.rank, v.scale) == ((1, "resid_pre"), (2, "resid_pre"), i, 1.0)
+        assert (v.location, v.target, v.rank, v.scale) == ((1, "resid_pre"), (2, "resid_pre"), i, 1.0)
         assert v.method == "dct-linear" and v.residual < 1e-9 and v.reduce == "mean"
         assert v.target_positions == ((5, 6, 7), (2, 3, 4), (0, 1))
         assert v.cost.forward == 3 and v.cost.products % 3 == 0 and v.cost.products >= 3 * 8
@@ -81,7 +81,7 @@ def test_exponential_is_the_published_alternation(init, loaded, rng):
     n, radius, iterations = 4, 3.0, 5
     seen = np.full((iterations, n), np.nan)
     found = ps.dct(
-        model, prompts, 0, 2, n, method="exponential", radius=radius, iterations=iterations, init=init, tol=1e-9,
+        model, prompts, 0, 2, k=n, method="exponential", radius=radius, iterations=iterations, init=init, tol=1e-9,
         seed=3, progress=lambda i, step, value: seen.__setitem__((step, i), value),
     )  # fmt: skip
     random = np.random.default_rng(3).standard_normal((2, n, model.d_model))
@@ -89,7 +89,7 @@ def test_exponential_is_the_published_alternation(init, loaded, rng):
         if init == "random":
             V, U = (torch.nn.functional.normalize(torch.tensor(x.T), dim=0) for x in random)
         else:
-            V = torch.tensor(np.array([v.direction for v in ps.dct(model, prompts, 0, 2, n, tol=1e-9, seed=3)]).T)
+            V = torch.tensor(np.array([v.direction for v in ps.dct(model, prompts, 0, 2, k=n, tol=1e-9, seed=3)]).T)
             U = torch.nn.functional.normalize(torch.stack([D(radius * v) for v in V.T], 1), dim=0)
         V, U, history = published(D, V, U, radius, iterations)
         gains = (torch.stack([D(radius * v) for v in V.T], 1) * U).sum(0)
@@ -106,9 +106,9 @@ def test_exponential_is_the_published_alternation(init, loaded, rng):
 def test_small_radius_gives_the_linear_form():
     """D(R v) ~ R J v: the alternation is then subspace iteration for J's singular vectors."""
     model, _ = tiny(n_layers=3)
-    linear = ps.dct(model, ["abcd", "xyz"], 0, 2, 2, tol=1e-8)
+    linear = ps.dct(model, ["abcd", "xyz"], 0, 2, k=2, tol=1e-8)
     curved = ps.dct(
-        model, ["abcd", "xyz"], 0, 2, 2, method="exponential", radius=1e-5, iterations=200, init="random", progress=True
+        model, ["abcd", "xyz"], 0, 2, k=2, method="exponential", radius=1e-5, iterations=200, init="random", progress=True
     )
     for a, b in zip(linear, curved, strict=True):
         assert abs(a.direction @ b.direction) > 0.999
@@ -121,23 +121,23 @@ def test_calibrated_radius_has_the_ratio(loaded, rng):
     # the MLP's output alone: no residual stream that stays linear
     where = {"source_site": "resid_pre", "target_site": "mlp_out", "samples": 6, "seed": 2}
     for ratio in (0.1, 0.5):
-        radius = ps.calibrated_radius(model, prompts, 0, 1, ratio, **where)
+        radius = ps.calibrated_radius(model, prompts, 0, 1, ratio=ratio, **where)
         V = np.random.default_rng(2).standard_normal((6, model.d_model))
         V /= np.linalg.norm(V, axis=1, keepdims=True)
-        place, end, off = (0, "resid_pre"), (1, "mlp_out"), []
+        site, end, off = (0, "resid_pre"), (1, "mlp_out"), []
 
         def mean(view, end=end):
             return np.mean([a[ROWS].mean(0) for a in view.activations(prompts, end)], 0)
 
         tiny_step = 1e-5
         for v in V:
-            vector = ps.SteeringVector.from_array(v, *place)
+            vector = ps.SteeringVector.from_array(v, *site)
             linear = (mean(model.steered(vector * tiny_step)) - mean(model.steered(vector * -tiny_step))) / 2e-5
             moved = mean(model.steered(vector * radius)) - mean(model)
             off.append(np.sum((moved - radius * linear) ** 2) / np.sum((radius * linear) ** 2))
         assert np.sqrt(np.mean(off)) == pytest.approx(ratio, rel=1e-2)
     with pytest.raises(ps.InvalidInput, match="calibrated_radius: the ratio is .* choose another ratio"):
-        ps.calibrated_radius(model, prompts, 0, 1, 1e6, **where)
+        ps.calibrated_radius(model, prompts, 0, 1, ratio=1e6, **where)
 
 
 def test_orthonormal_keeps_sides():
@@ -170,18 +170,18 @@ def test_rank_of_factors_that_differ_by_rounding():
         ({"method": "exponential", "iterations": 0}, "iterations is 0"),
         ({"radius": 1.0}, "belong to method='exponential'"),
         ({"iterations": 3}, "belong to method='exponential'"),
-        ({"n": 13}, "n is 13; it must be at most 12"),
-        ({"n": 0}, "n is 0"),
+        ({"k": 13}, "k is 13; it must be at most 12"),
+        ({"k": 0}, "k is 0"),
         ({"seed": 0.5}, "seed is 0.5"),
-        ({"tol": 0}, "tol must be"),
+        ({"tol": 0}, "tol is 0"),
         ({"prompts": []}, "empty"),
         ({"source": 1, "target": 0}, "does not come before"),
         ({"target": "logits"}, "cannot read the site 'logits'"),
-        ({"method": "exponential", "source_positions": [3], "positions": [0]}, "does not move"),
+        ({"method": "exponential", "source_positions": [3], "target_positions": [0]}, "does not move"),
     ],
 )
 def test_refuses(arguments, message):
     model, _ = tiny()
-    given = {"prompts": "abc", "source": 0, "target": 1, "n": 2, **arguments}
+    given = {"prompts": "abc", "source": 0, "target": 1, "k": 2, **arguments}
     with pytest.raises(ps.InvalidInput, match=message):
         ps.dct(model, **given)

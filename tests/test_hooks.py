@@ -253,7 +253,7 @@ def test_what_cannot_be_told_is_refused():
 @pytest.mark.parametrize(("change", "message"), [
     (dict(layer=3), "no layer 3"),
     (dict(array=np.ones(5)), "5 numbers"),
-    (dict(positions="everywhere"), "mean nothing"),
+    (dict(positions="everywhere"), "are not known"),
     (dict(positions=[]), "empty"),
     (dict(model="text"), "a transformers model is needed"),
     (dict(name="phi", site="resid_mid"), "no resid_mid"),
@@ -276,8 +276,8 @@ def test_other_models_are_refused_by_name():
     with pytest.raises(ps.UnsupportedModel, match="'bloom'"):
         vec.hook(transformers.AutoModelForCausalLM.from_config(config))
     hf = copy.deepcopy(hf_models.make("llama"))
-    hf.config.is_causal = False
-    with pytest.raises(ps.UnsupportedModel, match="is_causal"):
+    hf.config.attention_chunk_size = 8
+    with pytest.raises(ps.UnsupportedModel, match="attention_chunk_size"):
         vec.hook(hf)
     wrapped = torch.nn.ModuleDict({"inner": hf_models.make("llama")})
     wrapped.config = hf_models.make("llama").config
@@ -533,7 +533,7 @@ def test_caches_that_are_continued_in_doubt(change, positions):
     hf, vec = hf_models.make("llama"), vector(hf_models.make("llama"), 1, "mlp_out")
     mask, _, at = masks([7, 5], 7)
     certain = change is None or (positions != "generated" and change not in ("no mask", "rows moved"))
-    expected = contextlib.nullcontext() if certain else pytest.raises(ps.InvalidInput, match="cannot tell")
+    expected = contextlib.nullcontext() if certain else pytest.raises(ps.InvalidInput, match="cannot determine")
     with expected, vec.hook(hf, positions), torch.no_grad():
         cache = hf(torch.ones(2, 7, dtype=int), attention_mask=mask, position_ids=at, use_cache=True)[CACHE]
         tokens, mask = doubtful(cache, mask, change)

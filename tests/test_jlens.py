@@ -113,7 +113,7 @@ def test_a_file_of_the_original(dtype, tmp_path):
     result = one.svd(3)
     np.testing.assert_allclose(result.S, singular[1][:3], rtol=1e-3)
     vec = result.vectors[0]
-    assert vec.place == (2, "resid_post") and vec.rank == 0 and vec.reduce == "mean"
+    assert vec.location == (2, "resid_post") and vec.rank == 0 and vec.reduce == "mean"
     assert vec.model is None and vec.target is None  # the file does not say
     assert abs(abs(singular[2][0] @ vec.direction) - 1) < 1e-3
     with pytest.raises(ps.InvalidInput, match=r"no layer 3; it has \[0, 2, 5\]"):

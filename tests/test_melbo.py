@@ -75,18 +75,18 @@ def test_the_published_trajectory(name, power, q, orthogonal, positions, loaded,
     model = loaded(name)
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (8, 5)]
     n, steps, radius, lr, seed = 3, 12, 2.5, 0.05, 4
-    arguments = (n, radius, steps, lr, power, q, orthogonal)
+    arguments = dict(k=n, radius=radius, iterations=steps, lr=lr, power=power, q=q, orthogonal=orthogonal)
     want, losses = published(name, prompts, 0, 2, n, radius, steps, lr, power, q or power, orthogonal, positions, seed)
     seen = np.full((n, steps + 1), np.nan)
     found = ps.melbo(
-        model, prompts, 0, 2, *arguments, positions=positions, seed=seed,
+        model, prompts, 0, 2, **arguments, target_positions=positions, seed=seed,
         progress=lambda i, step, value: seen.__setitem__((i, step), value),
     )  # fmt: skip
     np.testing.assert_allclose(seen, -losses, rtol=1e-10)
     assert np.abs([v.vector for v in found] - want).max() < 1e-8 * radius
     assert (seen[:, -1] > seen[:, 0]).all()  # it climbs
     for i, v in enumerate(found):
-        assert v.place == (0, "down_proj") and v.target == (2, "resid_pre") and v.method == "melbo"
+        assert v.location == (0, "down_proj") and v.target == (2, "resid_pre") and v.method == "melbo"
         assert v.scale == pytest.approx(radius, rel=1e-12) and v.objective == seen[i, -1]
         assert v.cost[:2] == (2 * (1 + n * (steps + 1)), 2 * n * steps)
     inner = np.array([v.direction for v in found]) @ np.array([v.direction for v in found]).T - np.eye(n)
@@ -109,30 +109,30 @@ def test_objective_by_hand():
 def test_small_vectors_find_the_first_power_vector():
     """D(v) ~ J v for a small v: the maximum of |J v| on the sphere."""
     model, _ = tiny(n_layers=3)
-    J = model.jacobian(["abcd", "xy"], 0, 2, "mlp_out", "resid_pre", positions=None)
+    J = model.jacobian(["abcd", "xy"], 0, 2, source_site="mlp_out", target_site="resid_pre", target_positions=None)
     first = J.svd(1, tol=1e-8).vectors[0]
-    found = ps.melbo(model, ["abcd", "xy"], 0, 2, radius=1e-5, steps=150, lr=1e-6, q=1.0, source_site="mlp_out")[0]
+    found = ps.melbo(model, ["abcd", "xy"], 0, 2, radius=1e-5, iterations=150, lr=1e-6, q=1.0, source_site="mlp_out")[0]
     assert abs(found.direction @ first.direction) > 0.999
     assert found.objective == pytest.approx((1e-5 * first.sigma) ** 2, rel=1e-2)
 
 
 def test_defaults_and_sites():
     model, _ = tiny(n_layers=3)
-    norm = model.jacobian("abc", 0, 2, "down_proj", "resid_pre").source_norm
+    norm = model.jacobian("abc", 0, 2, source_site="down_proj", target_site="resid_pre").source_norm
     steps = []
-    default = ps.melbo(model, "abc", 0, 2, steps=2, progress=lambda *seen: steps.append(seen[:2]))
+    default = ps.melbo(model, "abc", 0, 2, iterations=2, progress=lambda *seen: steps.append(seen[:2]))
     assert len(default) == 1 and default[0].scale == pytest.approx(0.35 * norm)
     assert steps == [(0, 0), (0, 1), (0, 2)]
-    whole = ps.melbo(model, "abc", "blocks.0.down_proj", (2, "resid_pre"), steps=2, lr=1e-3 * 0.35 * norm)
+    whole = ps.melbo(model, "abc", "blocks.0.down_proj", (2, "resid_pre"), iterations=2, lr=1e-3 * 0.35 * norm)
     np.testing.assert_allclose(whole[0].vector, default[0].vector, rtol=1e-12)
-    again = ps.melbo(model, "abc", 0, 2, steps=2, progress=True)[0]
+    again = ps.melbo(model, "abc", 0, 2, iterations=2, progress=True)[0]
     assert np.array_equal(again.vector, default[0].vector)
-    assert not np.allclose(ps.melbo(model, "abc", 0, 2, steps=2, seed=1)[0].vector, again.vector)
+    assert not np.allclose(ps.melbo(model, "abc", 0, 2, iterations=2, seed=1)[0].vector, again.vector)
     view = model.steered(again)
-    assert ps.melbo(view, "abc", 0, 2, steps=1)[0].steering == view.steering
-    here = ps.melbo(model, "abc", 0, 2, steps=1, source_positions=[0, 2])[0]
+    assert ps.melbo(view, "abc", 0, 2, iterations=1)[0].steering == view.steering
+    here = ps.melbo(model, "abc", 0, 2, iterations=1, source_positions=[0, 2])[0]
     assert here.source_positions == ((0, 2),)
-    single = ps.melbo(tiny("float32", n_layers=3)[0], "abc", 0, 2, steps=2)[0]
+    single = ps.melbo(tiny("float32", n_layers=3)[0], "abc", 0, 2, iterations=2)[0]
     assert single.direction.dtype == np.float32
     np.testing.assert_allclose(single.direction, again.direction, atol=2e-3)
 
@@ -140,13 +140,13 @@ def test_defaults_and_sites():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 0}, "n is 0"),
-        ({"n": 13}, "n is 13; it must be at most 12: .*orthogonal"),
-        ({"n": True}, "n is True"),
+        ({"k": 0}, "k is 0"),
+        ({"k": 13}, "k is 13; it must be at most 12: .*orthogonal"),
+        ({"k": True}, "k is True"),
         ({"radius": 0}, "radius is 0"),
         ({"radius": -1.0}, "radius is -1"),
         ({"radius": np.inf}, "radius is inf"),
-        ({"steps": 0}, "steps is 0"),
+        ({"iterations": 0}, "iterations is 0"),
         ({"lr": 0.0}, "lr is 0"),
         ({"lr": "1"}, "lr is '1'"),
         ({"power": 0}, "power is 0"),
@@ -157,18 +157,18 @@ def test_defaults_and_sites():
         ({"source": 1, "target": 1}, "blocks.1.down_proj does not come before the target blocks.1.hook_resid_pre"),
         ({"target": 3}, "no layer 3"),
         ({"target": "next_token"}, "cannot read the site 'next_token'"),
-        ({"source_positions": [3], "positions": [0, 1]}, "does not move"),
+        ({"source_positions": [3], "target_positions": [0, 1]}, "does not move"),
     ],
 )
 def test_refuses(arguments, message):
     model, _ = tiny(n_layers=3)
-    given = {"prompts": "abc", "source": 0, "target": 2, "steps": 1, **arguments}
+    given = {"prompts": "abc", "source": 0, "target": 2, "iterations": 1, **arguments}
     with pytest.raises(ps.InvalidInput, match=message):
         ps.melbo(model, **given)
 
 
 def test_as_many_vectors_as_numbers():
     model, _ = tiny(n_layers=3)
-    V = np.array([v.direction for v in ps.melbo(model, "ab", 0, 2, 12, steps=1)])
+    V = np.array([v.direction for v in ps.melbo(model, "ab", 0, 2, k=12, iterations=1)])
     np.testing.assert_allclose(V @ V.T, np.eye(12), atol=1e-9)
-    assert len(ps.melbo(model, "ab", 0, 2, 13, steps=1, orthogonal=False)) == 13
+    assert len(ps.melbo(model, "ab", 0, 2, k=13, iterations=1, orthogonal=False)) == 13

@@ -88,7 +88,7 @@ def test_gguf_keeps_a_vector_a_block(tmp_path):
     file = read_control_vector(tmp_path / "v.gguf")
     assert list(file.directions) == [1, 2, 4] and file.fields["controlvector.layer_count"] == 3
     back = ps.load_vectors(tmp_path / "v.gguf")
-    assert [v.place for v in back] == [(1, "mlp_out"), (2, "mlp_out"), (5, "resid_pre")]
+    assert [v.location for v in back] == [(1, "mlp_out"), (2, "mlp_out"), (5, "resid_pre")]
     for a, b in zip(back, vectors, strict=True):
         np.testing.assert_allclose(a.vector, b.vector, rtol=1e-6)
         assert (a.rank, a.prompts, np.sign(a.scale)) == (b.rank, b.prompts, np.sign(b.scale))
@@ -153,7 +153,7 @@ def test_reads_what_repeng_writes(tmp_path):
     theirs = directions([5, 4, 3, 2, 1])
     export_as_repeng(tmp_path / "v.gguf", theirs, "mistral")
     vectors = ps.load_vectors(tmp_path / "v.gguf")
-    assert [v.place for v in vectors] == [(n, "resid_post") for n in (1, 2, 3, 4, 5)]
+    assert [v.location for v in vectors] == [(n, "resid_post") for n in (1, 2, 3, 4, 5)]
     assert {(v.model_type, v.method) for v in vectors} == {("mistral", "gguf")}
     for v in vectors:
         np.testing.assert_allclose(v.vector, theirs[v.layer], rtol=1e-6)

@@ -69,14 +69,54 @@ def test_sums_join_vectors_of_one_site():
             a + other
     for scale in (1e-20, 1.0, 1e20):  # 0.1 + 0.2 is not 0.3
         for v in (a * scale, dataclasses.replace(a, direction=a.direction.astype(np.float32), scale=scale)):
-            with pytest.raises(ps.InvalidInput, match=r"cancel.*not zero"):
+            with pytest.raises(ps.InvalidInput, match=r"cancel.*not be zero"):
                 0.1 * v + 0.2 * v - 0.3 * v
             assert (0.1 * v + 0.2 * v - 0.3001 * v).scale == pytest.approx(1e-4 * abs(v.scale), rel=1e-2)
     silent = dataclasses.replace(a, site_norm=0.0)
     with pytest.raises(ps.InvalidInput, match=r"activation at blocks\.3\.hook_mlp_out is zero"):
         silent.relative(0.3)
-    with pytest.raises(ps.InvalidInput, match="not zero"):
+    with pytest.raises(ps.InvalidInput, match="not be zero"):
         a - a
+
+
+def test_equality_is_one_answer():
+    """Of every field, and of nothing else."""
+    v, other = full(), {
+        "direction": unit(seed=9), "layer": 4, "site": "attn_out", "scale": 1.5, "site_norm": 2.0, "method": "power",
+        "model": "x", "model_type": "x", "weights": "x", "target": "logits", "prompts": ("x",), "prompt_tokens": ((9,),),
+        "source_positions": ((9,),), "target_positions": ((9,),), "reduce": "mean", "steering": (), "rank": 4,
+        "sigma": 1.0, "residual": 1.0, "objective": 1.0, "seed": 8, "cost": (1, 1, 1.0), "version": "0",
+    }  # fmt: skip
+    assert other.keys() == {f.name for f in dataclasses.fields(SV)}
+    assert (v == full()) is True and (v != full()) is False and hash(v) == hash(full()) and len({v, full()}) == 1
+    assert v in [full()] and full(scale=0.0) == full(scale=-0.0) and hash(full(scale=0.0)) == hash(full(scale=-0.0))
+    for name, value in other.items():
+        assert (v == full(**{name: value})) is False and (v != full(**{name: value})) is True, name
+    assert (v == full(direction=unit(7))) is False
+    signed = (SV(np.array([sign, 1.0]), 0, "mlp_out") for sign in (0.0, -0.0))
+    assert len(set(signed)) == 1
+    for stranger in (3, None, "v", v.vector, v.provenance):
+        assert (v == stranger) is False and (v != stranger) is True and (stranger == v) is False
+    assert 2 * np.asarray(v) == pytest.approx(np.asarray(2 * v))
+
+
+def test_html_of_a_notebook():
+    html = full(model="<b>&")._repr_html_()
+    assert html.startswith("<table>") and "&lt;b&gt;&amp;" in html and "<b>&" not in html
+    assert "sigma</td><td>8.25" in html and "target</td><td>blocks.7.hook_resid_post" in html
+    assert "objective" not in full(objective=None)._repr_html_()
+
+
+def test_spellings_of_the_previous_release(tmp_path):
+    v = full()
+    with pytest.warns(DeprecationWarning, match="now called location") as caught:
+        assert v.place == v.location == (3, "mlp_out")
+    assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="by keyword"):
+        v.to_gguf(tmp_path / "a.gguf", "gemma")
+    with pytest.warns(DeprecationWarning, match="by keyword"):
+        ps.save_vectors(tmp_path / "b.gguf", [v], "gemma")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 
 
 def test_relative_is_a_fraction_of_the_sites_norm():
@@ -130,7 +170,7 @@ def test_arrays():
     assert v.scale == 5 and v.direction.tolist() == [0.6, 0.8] and v.method == "given"
     assert np.array_equal(np.asarray(v), x) and np.asarray(v, dtype=np.float32).dtype == np.float32
     assert len(v) == 2
-    assert SV.from_array(x, "blocks.2.hook_attn_out").place == (2, "attn_out") == v.place
+    assert SV.from_array(x, "blocks.2.hook_attn_out").location == (2, "attn_out") == v.location
     assert SV.from_array(x.astype(np.float16), 2, "attn_out").direction.dtype == np.float32
     assert SV.from_array([3, 4], 2, "attn_out").direction.dtype == np.float64
     assert SV.from_array(x[::-1], 2, "attn_out").direction.tolist() == [0.8, 0.6]
@@ -265,7 +305,7 @@ def test_the_handmade_file_is_a_good_one(tmp_path):
      (dict(tensors={"direction": unit()[None]}), "direction"), (dict(tensors={"direction": 3 * unit()}), "direction"),
      (dict(tensors={"direction": np.full(3, np.nan, np.float32)}), "direction"),
      (dict(tensors={"direction": np.zeros(0, np.float32)}), "direction"),
-     (dict(key="powersteer-vector-9"), "no powersteer vector"), (dict(provenance="{"), "not JSON"),
+     (dict(key="powersteer-vector-9"), "not a powersteer vector"), (dict(provenance="{"), "not JSON"),
      (dict(provenance="[]"), "list"),
      (dict(provenance="[" * 100_000), "not JSON"), (dict(provenance='{"layer": NaN, "site": "mlp_out"}'), "NaN"),
      (dict(provenance='{"layer": 3}'), "lacks"),
@@ -318,7 +358,7 @@ def test_gguf_holds_what_is_added_to_a_blocks_output(tmp_path, layer, site, bloc
     assert np.array_equal(file.directions[block], v.vector)
     assert file.fields["general.architecture"] == "controlvector" and file.fields["controlvector.model_hint"] == "llama"
     w = SV.from_gguf(tmp_path / "v.gguf")
-    assert w.place == (layer, site) and w.rank == 3 and w.prompts == v.prompts
+    assert w.location == (layer, site) and w.rank == 3 and w.prompts == v.prompts
     assert w.scale == pytest.approx(v.scale) and w.scale < 0
     np.testing.assert_allclose(w.direction, v.direction, rtol=1e-6)
     np.testing.assert_allclose(w.vector, v.vector, rtol=1e-6)
@@ -348,7 +388,7 @@ def test_gguf_of_another_tool(tmp_path):
     a, b = np.array([3, 4], np.float32), np.array([0, -2], np.float32)
     write_control_vector(tmp_path / "v.gguf", {5: a, 1: b}, {"controlvector.model_hint": "mistral"})
     v = SV.from_gguf(tmp_path / "v.gguf", layer=1)
-    assert v.place == (1, "resid_post") and v.vector.tolist() == [0, -2] and v.model_type == "mistral"
+    assert v.location == (1, "resid_post") and v.vector.tolist() == [0, -2] and v.model_type == "mistral"
     with pytest.raises(ps.InvalidInput, match=r"layers \[1, 5\]"):
         SV.from_gguf(tmp_path / "v.gguf")
     with pytest.raises(ps.InvalidInput, match="no vector for layer 2"):
@@ -385,22 +425,25 @@ def test_gguf_agrees_with_the_gguf_library(tmp_path):
 @pytest.mark.parametrize(
     ("blob", "message"),
     [(b"", "header"), (b"GGUF" + bytes(30), "version 0"), (b"GGML" + bytes(30), "begin with GGUF"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "no tensor"), (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0), "ends early"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60), "ends early"),
-     (b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 2**62), "a text of"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 8, 2**60), "ends early"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 6, 2**60), "ends early"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 9, 1), "array of value type 9"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "no tensor"), (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0), "beyond"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60), "beyond"),
+     (b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 2**62), "beyond"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 8, 2**60), "beyond"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 6, 2**60), "beyond"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 9, 1), "array of the value type 9"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q1sI", 1, b"\xff", 4), "UTF-8"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q6sIQIQ", 6, b"weight", 1, 1, 0, 0), "is this a model"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.0", 1, 1, 0, 0) + bytes(64),
      "counts from 1"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 2**62, 0, 0),
-     "ends early"),
+     "beyond"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 1, 0, 2**63),
-     "ends early"),
+     "beyond"),
      (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 1, 1, 0), "GGML type 1"),
-     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 2, 1, 1, 0),
+     (b"GGUF" + struct.pack("<IQQ", 3, 2, 0) + struct.pack("<Q11sIQIQ", 11, b"direction.1", 1, 2, 0, 0)
+      + struct.pack("<Q11sIQIQ", 11, b"direction.2", 1, 2, 0, 4) + bytes(64), "overlap"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + struct.pack("<Q1sII", 1, b"a", 4, 1) * 2 + bytes(64), "key 'a' twice"),
+     (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q11sIQQIQ", 11, b"direction.1", 2, 1, 1, 0, 0),
      "2 dimensions")],
 )  # fmt: skip
 def test_gguf_files_that_are_refused(tmp_path, blob, message):
@@ -413,7 +456,7 @@ def test_gguf_with_one_layer_twice(tmp_path):
     write_control_vector(tmp_path / "v.gguf", {1: np.ones(2), 11: np.ones(2)}, {})
     blob = (tmp_path / "v.gguf").read_bytes()
     (tmp_path / "v.gguf").write_bytes(blob.replace(b"direction.11", b"direction.01"))
-    with pytest.raises(ps.InvalidInput, match=r"direction\.1 is there twice"):
+    with pytest.raises(ps.InvalidInput, match=r"direction\.1 twice"):
         SV.from_gguf(tmp_path / "v.gguf")
 
 

@@ -1,7 +1,6 @@
-"""Deep causal transcoding: a shallow model of what a slice of layers does to added vectors; its inputs steer.
+"""Deep causal transcoding: a shallow model of a slice of layers as a function of added vectors; its inputs steer.
 
-A. Mack, A. Turner, "Deep Causal Transcoding", Alignment Forum, December 2024, and its code,
-github.com/amack315/melbo-dct-post (src/dct.py). With the mean over target positions and prompts
+With the mean over target positions and prompts
 
     D(v) = mean (z(v) - z(0))  (d,),    J = dD/dv at v = 0  (d, d)
 
@@ -16,6 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from .._util.checks import check_count, check_positive
+from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
 from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
@@ -25,7 +26,8 @@ from ..linalg.svd import SVDResult, solve, warned
 from ..model.jacobian import labelled, noise_level
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .displacement import Array, Displacement, Progress, check_count, check_positive, model_site, unit, watched
+from .activations import Array, unit
+from .displacement import Displacement, Progress, objective_line
 
 __all__ = ["calibrated_radius", "dct"]
 
@@ -34,12 +36,14 @@ _RADII = (1e-3, 1e2)  # where a calibrated radius is searched, in units of the s
 _TIE = 1e-9  # of the largest weight: less than this apart is rounding
 
 
+@deprecated_arguments(4, n="k", positions="target_positions")
 def dct(
     model: Model,
     prompts: Prompts,
     source: int | SiteLike,
     target: int | SiteLike,
-    n: int = 12,
+    *,
+    k: int = 12,
     method: str = "linear",
     radius: float | None = None,
     iterations: int = 10,
@@ -47,33 +51,82 @@ def dct(
     tol: float = 1e-3,
     source_site: str | None = None,
     target_site: str | None = None,
-    positions: Positions = _LAST_THREE,
+    target_positions: Positions = _LAST_THREE,
     source_positions: Positions = None,
     seed: int = 0,
     progress: bool | Progress = False,
 ) -> list[SteeringVector]:
-    """The n input directions of a deep causal transcoder (Mack & Turner 2024).
+    """The input directions of a deep causal transcoder (Mack & Turner 2024).
 
-    Where: the published source and target are both `hidden_states[layer]`, the *input* of a block, so both sites are
-    "resid_pre" if None (`source`, `target` may be whole sites); the target is averaged over the last three positions
-    and over prompts.
+    Parameters
+    ----------
+    model : Model
+    prompts : prompt or list of prompts
+        The target is averaged over them.
+    source, target : int or site
+        Layers or sites. The published ones are both `hidden_states[layer]`, the input of a block.
+    k : int
+        Number of vectors, at most d_model.
+    method : "linear" or "exponential"
+        "linear" gives the right singular vectors of J, by Krylov iteration certified to `tol`, with unit scale. (The
+        published code takes columns of LAPACK's Vh, whose rows they are, and projects J to 32 random outputs first.)
 
-    method
-      "linear"       the right singular vectors of J, by Krylov iteration certified to `tol`, sigma descending; unit
-                     scale. The published code takes columns of LAPACK's Vh for them, which they are not (they are its
-                     rows), and projects J to 32 random outputs first; here it is neither.
-      "exponential"  the published alternation, `iterations` times: orthonormalise V; U <- D(R v_i), V <- R J(R v_i)'u_i
-                     with the old u_i, J at the steered point; normalise every column. radius R: the scale of the
-                     vectors; None is 0.35 of the source site's mean activation norm, `calibrated_radius` the published
-                     choice. init: V and U "random", or V from the linear form and U = D(R V) ("jacobian").
-                     The alternation need not climb: watch it with `progress`. The vectors are those of the last iteration,
-                     largest alpha_i^2 first, alpha = K^-1 [u_i'D(R v_i)], K = U'U * expm1(V'V).
-                     Orthonormalisation keeps the sign of every column (the published QR may flip v_i against its u_i).
-    progress: of "exponential": True for a tqdm line, or a callable that gets (factor, iteration, u_i'D(R v_i)).
+        "exponential" is the published alternation, `iterations` times: orthonormalise V; U <- D(R v_i),
+        V <- R J(R v_i)'u_i with the old u_i, J at the steered point; normalise every column. It need not climb: follow it
+        with `progress`. The vectors of the last iteration are sorted by alpha_i^2, alpha = K^-1 [u_i'D(R v_i)],
+        K = U'U * expm1(V'V). Orthonormalisation keeps the sign of every column (the published QR may flip v_i against
+        its u_i).
+    radius : float, optional
+        R, the scale of the vectors of "exponential". None is 0.35 of the source site's mean activation norm;
+        `calibrated_radius` is the published choice.
+    iterations : int
+        Iterations of "exponential".
+    init : "random" or "jacobian"
+        Start of "exponential": random U and V, or V of the linear form and U = D(R V).
+    tol : float
+        Tolerance of the singular vectors.
+    source_site, target_site : str, optional
+        Sites beside layers; None is "resid_pre", as published.
+    target_positions
+        Positions that are averaged, in the forms of `Model.steered`; by default the last three, as published.
+    source_positions
+        Positions where a vector is added; None is all of them.
+    seed : int
+        Seed of the random numbers.
+    progress : bool or callable
+        For "exponential": True for a progress bar; a callable gets (vector, iteration, u_i'D(R v_i)).
 
-    The vectors carry `sigma` and `residual` or `objective` = u_i'D(R v_i) at the end, and `cost`. Raises InvalidInput
-    for an argument out of its range or of the other method, and for a source that does not come before the target.
-    Warns with ConvergenceWarning if a residual of the linear form exceeds tol.
+    Returns
+    -------
+    list of SteeringVector
+        k vectors with `sigma` and `residual`, or with `objective` = u_i'D(R v_i) at the end.
+
+    Raises
+    ------
+    InvalidInput
+        For an argument out of its range or of the other method, a source that does not come before the target, and
+        vectors that move the target by rounding only.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a residual of the linear form exceeds tol.
+
+    References
+    ----------
+    A. Mack, A. Turner, "Deep Causal Transcoding", Alignment Forum, December 2024, and its code,
+    github.com/amack315/melbo-dct-post (src/dct.py).
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> v = ps.dct(model, "Task: 3 * 4 =", 1, 3, k=2)[0]
+    >>> v.location, v.target, v.method, v.rank
+    (blocks.1.hook_resid_pre, blocks.3.hook_resid_pre, 'dct-linear', 0)
+    >>> v = ps.dct(model, "Task: 3 * 4 =", 1, 3, k=2, method="exponential", iterations=2, radius=0.5)[0]
+    >>> v.method, round(v.scale, 3)
+    ('dct-exponential', 0.5)
     """
     if method not in ("linear", "exponential"):
         raise InvalidInput(f"dct: method is {method!r}; it must be 'linear' or 'exponential'")
@@ -81,25 +134,27 @@ def dct(
         raise InvalidInput(f"dct: init is {init!r}; it must be 'random' or 'jacobian'")
     if method == "linear" and (radius is not None or iterations != 10 or init != "random"):
         raise InvalidInput("dct: radius, iterations and init belong to method='exponential', not to 'linear'")
-    n = check_count(n, "dct: n", model.d_model, "V has orthonormal columns of d_model numbers")
+    k = check_count(k, "dct: k", model.d_model, "V has orthonormal columns of d_model numbers")
     iterations, seed = check_count(iterations, "dct: iterations"), check_count(seed, "dct: seed", least=0)
-    field = _field(model, prompts, source, target, source_site, target_site, positions, source_positions)
+    start, end = (source, source_site, "resid_pre"), (target, target_site, "resid_pre")
+    field = Displacement(model, prompts, start, end, target_positions, source_positions, "mean")
     if method == "linear":
-        result = warned(_linear(field, n, tol, seed), None)
-        vectors = labelled(result, field.provenance, noise_level(field.at_zero.source_norm, _mean(field, field.at_zero.base))).vectors
-        return field.bill([replace(v, method="dct-linear") for v in vectors])
+        result = warned(_linear(field, k, tol, seed), None)
+        noise = noise_level(field.at_zero.source_norm, _mean(field, field.at_zero.base))
+        vectors = labelled(result, field.provenance, noise).vectors
+        return field.with_cost([replace(v, method="dct-linear") for v in vectors])
     radius = field.radius(radius)
     rng = np.random.default_rng(seed)
     if init == "random":
-        V, U = unit(rng.standard_normal((n, model.d_model))), unit(rng.standard_normal((n, model.d_model)))
+        V, U = unit(rng.standard_normal((k, model.d_model))), unit(rng.standard_normal((k, model.d_model)))
     else:
-        V = _linear(field, n, tol, seed).Vh.astype(np.float64)
+        V = _linear(field, k, tol, seed).Vh.astype(np.float64)
         U = _unit(np.array([_mean(field, field.at(radius * v)[0]) for v in V]))
-    with watched(progress, n * iterations) as callback:
+    with objective_line(progress, k * iterations) as callback:
         for step in range(iterations):
             V = orthonormal(V)
             outputs, inputs = np.empty_like(V), np.empty_like(V)
-            for i in range(n):
+            for i in range(k):
                 moved, J = field.at(radius * V[i])
                 outputs[i] = _mean(field, moved)
                 inputs[i] = radius * field.pull_back(J, np.tile(U[i], field.n_prompts) / field.n_prompts)
@@ -108,36 +163,70 @@ def dct(
     moved = np.array([_mean(field, field.at(radius * v)[0]) for v in V])
     gains, order = rank(U, V, moved)
     found = [field.vector(radius * V[i], "dct-exponential", seed, float(gains[i])) for i in order]
-    return field.bill(found)
+    return field.with_cost(found)
 
 
+@deprecated_arguments(4, positions="target_positions")
 def calibrated_radius(
     model: Model,
     prompts: Prompts,
     source: int | SiteLike,
     target: int | SiteLike,
+    *,
     ratio: float = 0.5,
     samples: int = 30,
     source_site: str | None = None,
     target_site: str | None = None,
-    positions: Positions = _LAST_THREE,
+    target_positions: Positions = _LAST_THREE,
     source_positions: Positions = None,
     seed: int = 0,
 ) -> float:
-    """The norm R at which the slice is as nonlinear as `ratio` says, the published choice for DCT:
+    """The norm R at which the nonlinear part of D has `ratio` times the size of the linear part, the published radius:
 
-        mean over random unit v of |D(R v) - R J v|^2 / |R J v|^2 = ratio^2
+        mean over random unit v of ‖D(R v) - R J v‖² / ‖R J v‖² = ratio²
 
-    on `samples` directions. Arguments otherwise, and their defaults, as for `dct`. Costs `samples` forward passes of
-    every prompt for each of about ten trial norms. Raises InvalidInput if no R between 0.001 and 100 times the source
-    site's mean activation norm has that ratio: the residual stream adds a linear part that may outgrow the rest.
+    It costs `samples` forward passes of every prompt for each of about ten trial norms.
+
+    Parameters
+    ----------
+    ratio : float
+        Size of the nonlinear part relative to the linear part.
+    samples : int
+        Number of random directions.
+    model, prompts, source, target, source_site, target_site, target_positions, source_positions, seed
+        As for `dct`.
+
+    Returns
+    -------
+    float
+        R, a scale of steering vectors.
+
+    Raises
+    ------
+    InvalidInput
+        If no R between 0.001 and 100 times the source site's mean activation norm has that ratio: the residual stream
+        adds a linear part that may outgrow the rest.
+
+    References
+    ----------
+    A. Mack, A. Turner, "Deep Causal Transcoding", Alignment Forum, December 2024.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> where = {"source_site": "resid_pre", "target_site": "mlp_out", "samples": 2}
+    >>> small, large = (ps.calibrated_radius(model, "Task: 3 * 4 =", 1, 2, ratio=ratio, **where) for ratio in (0.1, 0.4))
+    >>> 0 < small < large
+    True
     """
     from scipy.optimize import brentq
 
     ratio = check_positive(ratio, "calibrated_radius: ratio")
     samples = check_count(samples, "calibrated_radius: samples")
     seed = check_count(seed, "calibrated_radius: seed", least=0)
-    field = _field(model, prompts, source, target, source_site, target_site, positions, source_positions)
+    start, end = (source, source_site, "resid_pre"), (target, target_site, "resid_pre")
+    field = Displacement(model, prompts, start, end, target_positions, source_positions, "mean")
     V = unit(np.random.default_rng(seed).standard_normal((samples, model.d_model)))
     linear = _PromptMean(field).apply(V.astype(model.dtype)).astype(np.float64)
 
@@ -158,7 +247,7 @@ def calibrated_radius(
 
 
 def orthonormal(V: Array) -> Array:
-    """Orthonormal rows by Gram-Schmidt: each keeps its side of those before it."""
+    """Orthonormal rows by Gram-Schmidt: each keeps its side of the span of the rows before it."""
     q, r = np.linalg.qr(V.T)
     rows: Array = (q * np.where(np.diag(r) < 0, -1.0, 1.0)).T
     return rows
@@ -180,21 +269,6 @@ def _descending(weights: Array) -> Array:
     return order[np.lexsort((order, np.cumsum(np.r_[False, falls])))]
 
 
-def _field(
-    model: Model,
-    prompts: Prompts,
-    source: int | SiteLike,
-    target: int | SiteLike,
-    source_site: str | None,
-    target_site: str | None,
-    positions: Positions,
-    source_positions: Positions,
-) -> Displacement:
-    start = model_site(model, source, source_site, "resid_pre")
-    end = model_site(model, target, target_site, "resid_pre")
-    return Displacement(model, prompts, start, end, positions, source_positions, "mean")
-
-
 def _mean(field: Displacement, moved: Array) -> Array:
     """(prompts * d,) -> (d,)"""
     mean: Array = moved.reshape(field.n_prompts, -1).mean(0)
@@ -210,8 +284,8 @@ def _unit(rows: Array) -> Array:
     return unit(rows)
 
 
-def _linear(field: Displacement, n: int, tol: float, seed: int) -> SVDResult:
-    return solve(_PromptMean(field), n, "krylov", tol, None, seed, 5, 0, None, False)
+def _linear(field: Displacement, k: int, tol: float, seed: int) -> SVDResult:
+    return solve(_PromptMean(field), k, tol=tol, seed=seed)
 
 
 class _PromptMean(LinearMap):

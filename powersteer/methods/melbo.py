@@ -1,97 +1,142 @@
-"""MELBO: vectors of one norm that move later activations the most, found by gradient ascent.
-
-A. Mack, A. Turner, "Mechanistically Eliciting Latent Behaviors in Language Models", Alignment Forum, April 2024, and
-its code, github.com/amack315/unsupervised-steering-vectors (src/unsupervised_steering.py).
-"""
+"""MELBO: steering vectors of one norm that move later activations the most, found by gradient ascent."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from .._util.checks import check_count, check_positive
+from .._util.deprecated import deprecated_arguments
 from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..inputs.sites import SiteLike
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .displacement import Array, Displacement, Progress, check_count, check_positive, model_site, unit, watched
+from .activations import Array, unit
+from .displacement import Displacement, Progress, objective_line
 
 __all__ = ["melbo"]
 
 _BETAS, _EPS = (0.9, 0.98), 1e-8  # the published optimiser's
 
 
+@deprecated_arguments(4, n="k", steps="iterations", positions="target_positions")
 def melbo(
     model: Model,
     prompts: Prompts,
     source: int | SiteLike,
     target: int | SiteLike,
-    n: int = 1,
+    *,
+    k: int = 1,
     radius: float | None = None,
-    steps: int = 300,
+    iterations: int = 300,
     lr: float | None = None,
     power: float = 2.0,
     q: float | None = None,
     orthogonal: bool = True,
     source_site: str | None = None,
     target_site: str | None = None,
-    positions: Positions = None,
+    target_positions: Positions = None,
     source_positions: Positions = None,
     seed: int = 0,
     progress: bool | Progress = False,
 ) -> list[SteeringVector]:
-    """n steering vectors of norm `radius`, found one after the other, each a local maximum of
+    """Steering vectors of norm `radius`, found one after the other, each a local maximum of
 
-        f(v) = sum over prompts of (sum over target positions t of |z_t(v) - z_t(0)|^power)^(1/q)
+        f(v) = sum over prompts of (sum over target positions t of ‖z_t(v) - z_t(0)‖^power)^(1/q)
 
-    with |.| the Euclidean norm of one position's target activation (Mack & Turner 2024; their code takes it over
-    positions for each coordinate instead, which is the same thing for power 2).
+    where z_t is the target activation at one position (Mack & Turner 2024; their code takes the norm over positions for
+    each coordinate instead, which is the same for power 2).
 
-    Where: the published source is a bias on the MLP's down-projection, so `source_site` is "down_proj" if None; the
-    published target is `hidden_states[target]`, the *input* of block `target`, so `target_site` is "resid_pre".
-    Both may be whole sites. positions: of the target, published and by default all. source_positions: None, all.
-    Ascent, as published: from a random direction, `steps` of AMSGrad (betas 0.9 and 0.98) with learning rate `lr`, the
-    gradient projected to the tangent of the sphere, the vector put back on it after every step. orthogonal: gradient
-    and vector are kept orthogonal to the vectors before (the published default is off). The gradient is J'g at the
-    steered point.
-    radius: None is 0.35 of the source site's mean activation norm on the prompts; it is published as 1 and tuned by
-    hand, see `calibrated_radius`. lr: None is 0.001 radius (published: 0.001 at radius 1). q: None is `power`.
-    progress: True for a tqdm line, or a callable that gets (vector, step, f) at the points 0 to `steps` of each ascent.
+    The ascent is the published one: from a random direction, AMSGrad (betas 0.9 and 0.98) with the gradient projected
+    to the tangent of the sphere, and the vector put back on the sphere after every iteration. The gradient is J'g, J
+    being the Jacobian at the steered point.
 
-    The vectors carry `objective`, f at the end, and `cost`. Raises InvalidInput for an argument out of its range, for a
-    source that does not come before the target, and where a vector moves the target positions by rounding alone.
+    Parameters
+    ----------
+    model : Model
+    prompts : prompt or list of prompts
+    source, target : int or site
+        Layers or sites. The published source is a bias of the MLP's down-projection, the published target
+        `hidden_states[target]`, the input of block `target`.
+    k : int
+        Number of vectors.
+    radius : float, optional
+        Norm of the vectors. None is 0.35 of the source site's mean activation norm on the prompts; the published one is
+        tuned by hand, see `calibrated_radius`.
+    iterations : int
+        Iterations of the ascent of each vector.
+    lr : float, optional
+        Learning rate; None is 0.001 radius (published: 0.001 at radius 1).
+    power, q : float
+        Exponents of f; q None is `power`.
+    orthogonal : bool
+        Keep gradient and vector orthogonal to the vectors found before (the published default is off).
+    source_site, target_site : str, optional
+        Sites beside layers; None is "down_proj" and "resid_pre", as published.
+    target_positions, source_positions
+        Positions of f, and positions where the vector is added, in the forms of `Model.steered`; None is all of them.
+    seed : int
+        Seed of the first directions.
+    progress : bool or callable
+        True for a progress bar; a callable gets (vector, iteration, f) at the points 0 to `iterations` of each ascent.
+
+    Returns
+    -------
+    list of SteeringVector
+        k vectors, whose `objective` is f at the end of the ascent.
+
+    Raises
+    ------
+    InvalidInput
+        For an argument out of its range, a source that does not come before the target, and a vector that moves the
+        target positions by rounding only.
+
+    References
+    ----------
+    A. Mack, A. Turner, "Mechanistically Eliciting Latent Behaviors in Language Models", Alignment Forum, April 2024, and
+    its code, github.com/amack315/unsupervised-steering-vectors (src/unsupervised_steering.py).
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> f = []
+    >>> v = ps.melbo(model, "Task: 3 * 4 =", 1, 3, iterations=5, progress=lambda i, step, value: f.append(value))[0]
+    >>> v.location, v.target, len(f)
+    (blocks.1.down_proj, blocks.3.hook_resid_pre, 6)
+    >>> f[-1] > f[0]
+    True
     """
     d = model.d_model
-    n = check_count(n, "melbo: n", d if orthogonal else None, f"there are no more orthogonal vectors of {d} numbers")
-    steps, seed = check_count(steps, "melbo: steps"), check_count(seed, "melbo: seed", least=0)
+    k = check_count(k, "melbo: k", d if orthogonal else None, f"there are no more orthogonal vectors of {d} numbers")
+    iterations, seed = check_count(iterations, "melbo: iterations"), check_count(seed, "melbo: seed", least=0)
     power = check_positive(power, "melbo: power")
     q = power if q is None else check_positive(q, "melbo: q")
-    field = Displacement(
-        model, prompts, model_site(model, source, source_site, "down_proj"),
-        model_site(model, target, target_site, "resid_pre"), positions, source_positions, "stack",
-    )  # fmt: skip
+    start, end = (source, source_site, "down_proj"), (target, target_site, "resid_pre")
+    field = Displacement(model, prompts, start, end, target_positions, source_positions, "stack")
     radius = field.radius(radius)
     lr = 1e-3 * radius if lr is None else check_positive(lr, "melbo: lr")
-    bounds = np.cumsum([len(p) for p in field.at_zero.positions])[:-1]
+    bounds = np.cumsum([len(p) for p in field.at_zero.target_positions])[:-1]
     rng = np.random.default_rng(seed)
     found: list[SteeringVector] = []
     before = np.empty((0, d))
-    with watched(progress, n * (steps + 1)) as callback:
-        for i in range(n):
+    with objective_line(progress, k * (iterations + 1)) as callback:
+        for i in range(k):
             v = radius * unit(_orthogonal(rng.standard_normal(d), before))
             optimiser = _AMSGrad(d, lr)
-            for step in range(steps):
+            for step in range(iterations + 1):
                 displaced, J = field.at(v)
                 value, g = objective(displaced.reshape(-1, d), bounds, power, q)
                 callback(i, step, value)
+                if step == iterations:
+                    break
                 ascent = _orthogonal(field.pull_back(J, g.ravel()), before)
                 ascent -= (ascent @ v) * v / radius**2  # tangent to the sphere
                 v = radius * unit(_orthogonal(v + optimiser.step(ascent), before))
-            value, _ = objective(field.at(v)[0].reshape(-1, d), bounds, power, q)
-            callback(i, steps, value)
             found.append(field.vector(v, "melbo", seed, value))
             if orthogonal:
                 before = np.vstack([before, unit(v)])
-    return field.bill(found)
+    return field.with_cost(found)
 
 
 def objective(displaced: Array, bounds: Array, power: float, q: float) -> tuple[float, Array]:
@@ -111,7 +156,7 @@ def objective(displaced: Array, bounds: Array, power: float, q: float) -> tuple[
 
 
 def _orthogonal(x: Array, before: Array) -> Array:
-    """x (d,) less its part in the span of orthonormal rows."""
+    """x (d,) without its part in the span of orthonormal rows."""
     rest: Array = x - (before @ x) @ before
     return rest
 
@@ -124,12 +169,12 @@ class _AMSGrad:
         self._mean, self._square, self._largest = np.zeros((3, d))
 
     def step(self, gradient: Array) -> Array:
-        """What to add (d,) to climb."""
+        """The step (d,) uphill."""
         b1, b2 = _BETAS
         self._t += 1
         self._mean = b1 * self._mean + (1 - b1) * gradient
         self._square = b2 * self._square + (1 - b2) * gradient**2
         self._largest = np.maximum(self._largest, self._square)
         scale = np.sqrt(self._largest / (1 - b2**self._t)) + _EPS
-        change: Array = self._lr / (1 - b1**self._t) * self._mean / scale
-        return change
+        uphill: Array = self._lr / (1 - b1**self._t) * self._mean / scale
+        return uphill

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.warn import warn_user
 from ..errors import InvalidInput, shown
 from ..inputs.positions import Canonical, Positions, canonical, describe, steering_ranges
 from ..inputs.sites import parse_site
@@ -24,43 +24,53 @@ _EVERY_POSITION = np.array([[0, np.iinfo(np.int32).max]], dtype=np.int32)
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
+    """A steering vector and the positions it is added at, with the array in the core's dtype.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> v = ps.random_vectors(model, 2)[0]
+    >>> model.steered(2 * v, positions="generated").steering
+    ('2 × blocks.2.hook_mlp_out at generated (random)',)
+    """
+
     vector: SteeringVector
     positions: Canonical
-    place: tuple[int, int]  # layer, site number of the core
-    array: NDArray[Any]  # (d,) in the core's scalar: what is added
+    site: tuple[int, int]  # layer, number of the site in the core
+    array: NDArray[Any]  # (d,): scale * direction
 
     def __str__(self) -> str:
-        return f"{self.vector.scale:.6g} × {self.vector.place} at {describe(self.positions)} ({self.vector.method})"
+        return f"{self.vector.scale:.6g} × {self.vector.location} at {describe(self.positions)} ({self.vector.method})"
 
 
 def make_interventions(
     vectors: Steering, positions: Positions, spec: Spec, real: np.dtype[Any], weights: str
 ) -> tuple[Intervention, ...]:
-    """One intervention a vector. Raises InvalidInput for a vector that does not fit the model; warns with
-    ProvenanceWarning if it was made with another one."""
-    several = [vectors] if isinstance(vectors, SteeringVector) else vectors
-    if not isinstance(several, (list, tuple)) or not all(isinstance(v, SteeringVector) for v in several):
+    """One intervention for each vector. Raises InvalidInput for a vector that does not fit the model; warns with
+    ProvenanceWarning about one that was made with another model."""
+    as_list = [vectors] if isinstance(vectors, SteeringVector) else vectors
+    if not isinstance(as_list, (list, tuple)) or not all(isinstance(v, SteeringVector) for v in as_list):
         raise InvalidInput(
             f"cannot steer with {shown(vectors)}: a SteeringVector or a list of them is needed; "
             "SteeringVector.from_array(array, layer, site) makes one"
         )
-    if not several:
+    if not as_list:
         raise InvalidInput("there is no vector to steer with: the list is empty")
-    for vector in several:
+    for vector in as_list:
         if vector.weights is not None and vector.weights != weights:
-            warnings.warn(
+            warn_user(
                 f"{vector!r} was made with another model ({vector.model or vector.weights}) and may mean nothing here; "
                 "dataclasses.replace(vec, weights=None) if you know that it does",
                 ProvenanceWarning,
-                stacklevel=4,
             )
-    return tuple(_intervention(vector, canonical(positions), spec, real) for vector in several)
+    return tuple(_intervention(vector, canonical(positions), spec, real) for vector in as_list)
 
 
 def _intervention(vector: SteeringVector, positions: Canonical, spec: Spec, real: np.dtype[Any]) -> Intervention:
     if len(vector) != spec.d_model:
         raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {spec.d_model}")
-    site = parse_site(vector.place, n_layers=spec.n_layers, parallel=spec.parallel)
+    site = parse_site(vector.location, n_layers=spec.n_layers, parallel=spec.parallel)
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(vector.direction.astype(np.float64) * vector.scale, dtype=real)
     if not np.isfinite(array).all():
@@ -72,18 +82,18 @@ def _intervention(vector: SteeringVector, positions: Canonical, spec: Spec, real
 def core_steering(
     interventions: Iterable[Intervention], lengths: Sequence[int], totals: Sequence[int], row: int | None = None
 ) -> list[tuple[int, int, NDArray[Any], int, NDArray[np.int32]]]:
-    """The core's list of (layer, site, vector, sequence or -1 for all, ranges).
+    """The core's list of (layer, site, vector, sequence or -1 for all, ranges of positions).
 
-    lengths: tokens of each prompt; totals: tokens of each sequence with what will be generated. row: the one sequence
-    that is steered; None: every one.
+    lengths: tokens of each prompt; totals: tokens of each sequence, the new ones included. row: index of the only
+    sequence that is steered; None: every one is.
     """
     steer = []
     for item in interventions:
         if item.positions is None:
-            steer.append((*item.place, item.array, -1 if row is None else row, _EVERY_POSITION))
+            steer.append((*item.site, item.array, -1 if row is None else row, _EVERY_POSITION))
             continue
         for i in range(len(lengths)) if row is None else (row,):
             ranges = steering_ranges(item.positions, lengths[i], totals[i])
             if len(ranges):
-                steer.append((*item.place, item.array, i, ranges))
+                steer.append((*item.site, item.array, i, ranges))
     return steer

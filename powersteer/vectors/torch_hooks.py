@@ -3,14 +3,14 @@
 Where transformers has no module for a site, the vector is added where the same sum is formed:
 
     resid_pre             the block's input
-    attn_out, resid_mid   what attention, or the norm behind it, returns, over the residual multiplier
-    down_proj             what the MLP returns, before a norm behind it
+    attn_out, resid_mid   output of attention, or of the norm after it, divided by the residual multiplier
+    down_proj             output of the MLP, before a norm after it
     mlp_out, resid_post   the block's output
 
-Positions are those of powersteer.positions, read from the arguments of each call of the model: a token's position is the
-number of tokens before it that the attention mask keeps, those in the key-value cache included. The prompt of a sequence
-is what its cache holds after the first call with that cache. Where mask, position_ids and cache leave a doubt, or
-contradict each other, the call raises InvalidInput and steers nothing.
+Positions are those of powersteer.inputs.positions, computed from the arguments of each call of the model: a token's
+position is the number of tokens before it that the attention mask keeps, those in the key-value cache included. The
+prompt of a sequence is the content of its cache after the first call with that cache. Where mask, position_ids and cache
+are ambiguous or contradict each other, the call raises InvalidInput and steers nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import inspect
 import sys
 import threading
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -28,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.deprecated import warn_deprecated
+from .._util.warn import warn_user
 from ..errors import InvalidInput, MissingDependency, UnsupportedModel
 from ..inputs.positions import Canonical, Positions, canonical, describe, includes, relative
 from ..inputs.sites import Site, parse_site
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["Hook", "attach", "import_torch"]
 
 Array = NDArray[Any]
-Change = Callable[[Any], Any]  # of the activation (B, n, d) of one call
+Edit = Callable[[Any], Any]  # activation (B, n, d) of one call -> the steered one
 
 
 def import_torch(purpose: str) -> Any:
-    """PyTorch, which only those who exchange tensors with it have. Raises MissingDependency."""
+    """PyTorch, an optional dependency. Raises MissingDependency."""
     try:
         import torch
     except ImportError:
@@ -53,20 +54,51 @@ def import_torch(purpose: str) -> Any:
 class Hook:
     """A vector attached to a transformers model, until `remove()` or the end of a `with` block.
 
-    `added`: how many positions it was added at so far, over all rows and calls; with positions=None paddings count.
+    Made by `SteeringVector.hook`.
+
+    Attributes
+    ----------
+    location : Site
+        Layer and site at which the vector is added.
+    positions
+        Positions at which it is added.
+    added : int
+        Number of positions it was added at so far, over all rows and calls; with positions=None padding counts, too.
+
+    Examples
+    --------
+    >>> hook = vec.hook(hf_model)  # doctest: +SKIP
+    >>> hook  # doctest: +SKIP
+    Hook(blocks.3.hook_mlp_out at all, added at 0 positions so far)
+    >>> hook.remove()  # doctest: +SKIP
     """
 
-    def __init__(self, place: Site, positions: Canonical) -> None:
-        self.place, self.positions, self.added = place, positions, 0
+    def __init__(self, location: Site, positions: Canonical) -> None:
+        self.location, self.positions, self.added = location, positions, 0
         self._handles: list[Any] = []
         self._ran = False
 
     def remove(self) -> None:
-        """Take the vector out again; once is enough, and more does no harm. Warns if the model ran meanwhile and
-        reached none of the positions."""
+        """Take the vector out of the model; further calls do nothing.
+
+        Warns
+        -----
+        UserWarning
+            If the model ran meanwhile and reached none of the positions.
+
+        Examples
+        --------
+        >>> hook = vec.hook(hf_model, positions="prompt")  # doctest: +SKIP
+        >>> hook.remove()  # doctest: +SKIP
+        """
         if self._detach() and self._ran and not self.added:
-            what = f"nothing was steered: the model ran, but never at positions {describe(self.positions)}"
-            warnings.warn(what, stacklevel=2)
+            warn_user(f"nothing was steered: the model ran, but never at positions {describe(self.positions)}", UserWarning)
+
+    @property
+    def place(self) -> Site:
+        """Deprecated name of `location`."""
+        warn_deprecated("Hook.place is now called location")
+        return self.location
 
     def _detach(self) -> bool:
         attached = bool(self._handles)
@@ -87,36 +119,36 @@ class Hook:
 
     def __repr__(self) -> str:
         state = f"added at {self.added} positions so far" if self._handles else "removed"
-        return f"Hook({self.place} at {describe(self.positions)}, {state})"
+        return f"Hook({self.location} at {describe(self.positions)}, {state})"
 
 
-def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = None) -> Hook:
-    """Add `vector` (d,) at `place` in every forward pass of a transformers model, on its own device and in its dtype.
+def attach(hf_model: Any, vector: Array, location: Site, positions: Positions = None) -> Hook:
+    """Add `vector` (d,) at `location` in every forward pass of a transformers model, on its own device and in its dtype.
 
     Raises UnsupportedModel for a model of another family or without the module that the site needs, InvalidInput for a
-    vector that does not fit. The hooks raise InvalidInput in the forward pass if the positions cannot be told.
+    vector that does not fit. The hooks raise InvalidInput in the forward pass if the positions cannot be determined.
     """
     from ..loading.family import value_of
 
     torch = import_torch("hooking a transformers model")
-    family, facts = _read(hf_model)
-    parallel = bool(value_of(family.parallel, facts))
-    place, selected = parse_site(place, n_layers=facts.n_layers, parallel=parallel), canonical(positions)
-    if len(vector) != facts.d_model:
-        raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {facts.d_model}")
-    base, block = _base_and_block(hf_model, family, place.layer)
-    module, is_input, factor = _point(block, place.name, family, facts)
+    family, hyper = _read(hf_model)
+    parallel = bool(value_of(family.parallel, hyper))
+    site, selected = parse_site(location, n_layers=hyper.n_layers, parallel=parallel), canonical(positions)
+    if len(vector) != hyper.d_model:
+        raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {hyper.d_model}")
+    base, block = _base_and_block(hf_model, family, site.layer)
+    module, is_input, factor = _point(block, site.name, family, hyper)
     tensor = torch.as_tensor(vector / factor)
     if not bool(tensor.to(hf_model.dtype).isfinite().all()):
         raise InvalidInput(f"the vector, of length {np.linalg.norm(vector):.6g}, is too large for {hf_model.dtype}")
-    hook = Hook(place, selected)
+    hook = Hook(site, selected)
     calls = _Calls(selected)
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # torch.compile does not see hooks that come after it; a static cache on a GPU compiles
     eager = torch.compiler.disable  # positions are read anew in every call
 
     @eager  # type: ignore[untyped-decorator]
-    def change(x: Any) -> Any:
+    def add(x: Any) -> Any:
         here = tensor.to(x.dtype).to(x.device)
         if selected is None:
             hook.added += x[..., 0].numel()
@@ -124,7 +156,7 @@ def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = Non
         where = calls.where
         if where is None or where.shape != x.shape[:-1]:
             raise InvalidInput(
-                f"cannot tell the positions at {place}: its activations have shape {tuple(x.shape)} and the model was "
+                f"cannot determine the positions at {site}: its activations have shape {tuple(x.shape)} and the model was "
                 f"given {None if where is None else where.shape} tokens; call the whole model, or use positions=None"
             )
         hook.added, hook._ran = hook.added + int(where.sum()), True
@@ -135,25 +167,25 @@ def attach(hf_model: Any, vector: Array, place: Site, positions: Positions = Non
             hook._handles.append(hf_model.register_forward_pre_hook(eager(calls.outermost), with_kwargs=True))
         hook._handles.append(base.register_forward_pre_hook(eager(calls.before), with_kwargs=True))
         hook._handles.append(base.register_forward_hook(eager(calls.after)))
-    hook._handles.append(_register(module, is_input, change))
+    hook._handles.append(_register(module, is_input, add))
     return hook
 
 
 def _read(hf_model: Any) -> tuple[Family, Hyperparameters]:
-    from ..loading.config import family_of, read_facts
+    from ..loading.config import family_of, read_hyperparameters
 
     if not hasattr(hf_model, "config") or not hasattr(hf_model, "named_modules"):
         raise InvalidInput(f"a transformers model is needed, not {type(hf_model).__name__}")
     where = f"the config of {type(hf_model).__name__}"
     config = hf_model.config.to_dict()
-    for key in ("quantization_config", "compression_config"):  # of how weights are kept; activations are plain
+    for key in ("quantization_config", "compression_config"):  # they describe stored weights; activations are plain
         config.pop(key, None)
     family = family_of(config, where)
-    return family, read_facts(config, family, where)
+    return family, read_hyperparameters(config, family, where)
 
 
 def _base_and_block(hf_model: Any, family: Family, layer: int) -> tuple[Any, Any]:
-    """The model without its head, and one of its blocks, by the names that its weights have."""
+    """The model without its LM head, and one of its blocks, found by the names of its weights."""
     modules = dict(hf_model.named_modules())
     path = family.layer.format(i=layer).rstrip(".")
     for prefix in family.prefixes:
@@ -161,25 +193,25 @@ def _base_and_block(hf_model: Any, family: Family, layer: int) -> tuple[Any, Any
             return modules[prefix.rstrip(".")], modules[prefix + path]
     raise UnsupportedModel(
         f"{type(hf_model).__name__} has no module {family.prefixes[0] + path!r}; give the transformers model itself, "
-        "not what wraps it"
+        "not a module that wraps it"
     )
 
 
-def _point(block: Any, site: str, family: Family, facts: Hyperparameters) -> tuple[Any, bool, float]:
-    """(module, whether its input is meant, the site's value over the module's)"""
+def _point(block: Any, site: str, family: Family, hyper: Hyperparameters) -> tuple[Any, bool, float]:
+    """(module, True for its input and False for its output, ratio of the site's value to the module's)"""
     from ..loading.family import value_of
 
     if site in ("resid_pre", "mlp_out", "resid_post"):
         return block, site == "resid_pre", 1.0
     if site == "down_proj":
-        # "mlp" is what transformers calls any family's mixture in memory
+        # "mlp" is the name in transformers of any family's mixture in memory
         paths = ["mlp", *(linear.path.rpartition(".")[0] for linear in family.linears if "down" in linear.slots)]
         if family.experts is not None:
             paths.append(family.experts.router.rpartition(".")[0])
         return _submodule(block, paths, site), False, 1.0
-    norms = [at.path for at in family.norms if at.slot == "post1" and value_of(at.when, facts)]
+    norms = [at.path for at in family.norms if at.slot == "post1" and value_of(at.when, hyper)]
     paths = norms or [linear.path.rpartition(".")[0] for linear in family.linears if "o" in linear.slots]
-    return _submodule(block, paths, site), False, float(family.resid_scale(facts))
+    return _submodule(block, paths, site), False, float(family.resid_scale(hyper))
 
 
 def _submodule(block: Any, paths: list[str], site: str) -> Any:
@@ -192,16 +224,16 @@ def _submodule(block: Any, paths: list[str], site: str) -> Any:
     )
 
 
-def _register(module: Any, is_input: bool, change: Change) -> Any:
-    """The first of a tuple is the activation; which modules return tuples depends on the version of transformers."""
+def _register(module: Any, is_input: bool, edit: Edit) -> Any:
+    """Hook a module. The activation is the first item of a tuple; which modules return tuples depends on transformers."""
 
     def first(values: Any) -> Any:
-        return (change(values[0]), *values[1:]) if isinstance(values, tuple) else change(values)
+        return (edit(values[0]), *values[1:]) if isinstance(values, tuple) else edit(values)
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return first(args), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
 
     if is_input:
         return module.register_forward_pre_hook(before, with_kwargs=True)
@@ -214,7 +246,7 @@ class _Prompt(NamedTuple):
 
 
 class _Calls:
-    """The positions to steer in every call of a model, read from the call's arguments."""
+    """The positions to steer in every call of a model, computed from the call's arguments."""
 
     def __init__(self, positions: Canonical) -> None:
         self.positions = positions
@@ -224,11 +256,11 @@ class _Calls:
 
     @property
     def where(self) -> NDArray[np.bool_] | None:
-        """(B, n), of the call under way"""
+        """Mask (B, n) of the positions to steer in the current call."""
         return getattr(self._now, "where", None)
 
     def outermost(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Assisted decoding asks for the logits of every candidate: its first call holds some behind the prompt."""
+        """Assisted decoding requests the logits of every candidate: its first call has some after the prompt."""
         kept = kwargs.get("logits_to_keep", 1)
         self._now.candidates = isinstance(kept, int) and kept > 1
 
@@ -238,7 +270,7 @@ class _Calls:
         tokens: Any = call.get("input_ids")
         tokens = call.get("inputs_embeds") if tokens is None else tokens
         if tokens is None:
-            raise InvalidInput("cannot tell the positions: the model was given neither input_ids nor inputs_embeds")
+            raise InvalidInput("cannot determine the positions: the model was given neither input_ids nor inputs_embeds")
         batch, n = (int(size) for size in tokens.shape[:2])
         cache = _cache_of(call.values())
         seen = 0 if cache is None else int(cache.get_seq_length())
@@ -258,7 +290,7 @@ class _Calls:
         self._remember(_cache_of(values if isinstance(output, Mapping | tuple) else ()), self._now.prompt)
 
     def _remember(self, cache: Any, prompt: _Prompt) -> None:
-        """In the cache itself, so that a copy of it has the same prompt."""
+        """Store the prompt in the cache itself, so that a copy of the cache has it, too."""
         if cache is not None:
             vars(cache).setdefault("_powersteer_prompts", {})[self._key] = prompt
 
@@ -281,7 +313,7 @@ class _Calls:
         return known if counted else now
 
     def _refuse_growth(self, tokens: Any) -> None:
-        """Generation without a cache gives the whole text at every step, one token longer each time."""
+        """Refuse a text that is an earlier one and one token more, as generation without a cache gives it."""
         import torch
 
         rows = tokens.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
@@ -293,7 +325,7 @@ class _Calls:
 
     def _refuse_end(self, why: str) -> NoReturn:
         raise InvalidInput(
-            f"cannot tell where the prompt ends, which positions {describe(self.positions)} count from: {why}; use "
+            f"cannot determine where the prompt ends, which positions {describe(self.positions)} count from: {why}; use "
             "positions that count from the start, generate plainly with a cache, or hook the model anew for each text"
         )
 
@@ -303,7 +335,7 @@ def _digest(row: Array) -> bytes:
 
 
 def _cache_of(values: Iterable[Any]) -> Any:
-    """The key-value cache among arguments or outputs. Its name depends on the version of transformers, its methods do not.
+    """The key-value cache among arguments or outputs: its name depends on the version of transformers, its methods do not.
 
     Raises InvalidInput for a cache without a length: tuples of tensors, the pages of continuous batching.
     """
@@ -314,16 +346,16 @@ def _cache_of(values: Iterable[Any]) -> Any:
             found[id(value)] = value
         elif nested or (callable(getattr(value, "update", None)) and not isinstance(value, Mapping | set)):
             raise InvalidInput(
-                f"cannot tell the positions: a {type(value).__name__} does not say how many tokens of each row it "
+                f"cannot determine the positions: a {type(value).__name__} does not say how many tokens of each row it "
                 "holds; use a transformers Cache, or positions=None"
             )
     if len(found) > 1:
-        raise InvalidInput(f"cannot tell the positions: the model was given {len(found)} caches")
+        raise InvalidInput(f"cannot determine the positions: the model was given {len(found)} caches")
     return next(iter(found.values()), None)
 
 
 def _columns(call: Mapping[str, Any], batch: int, n: int, seen: int, window: int | None) -> tuple[Array, Array]:
-    """(position of every token (B, n), -1 for padding; tokens of every row so far (B,)) of one call."""
+    """(position of every token (B, n), -1 for padding; number of tokens of every row so far (B,)) of one call."""
     mask, columns = call.get("attention_mask"), np.arange(seen, seen + n)
     ids, start = (_integers(call.get(name), batch, n, seen) for name in ("position_ids", "cache_position"))
     if start is not None and not np.array_equal(start, np.broadcast_to(columns, (batch, n))):
@@ -343,8 +375,8 @@ def _columns(call: Mapping[str, Any], batch: int, n: int, seen: int, window: int
 
 
 def _masked_columns(mask: Any, ids: Array, seen: int, window: int | None) -> tuple[Array, Array]:
-    """Of a mask (B, 1, n, keys) that was made beforehand, as for a static cache: a token at position p attends to p + 1
-    tokens, or to as many as the sliding window has. Padding does not, whatever its position_ids."""
+    """`_columns` for a mask (B, 1, n, keys) that was made beforehand, as for a static cache: a token at position p attends to
+    p + 1 tokens, or to the size of the sliding window. Padding does not, whatever its position_ids."""
     attended = (mask if mask.dtype.is_floating_point is False else mask == 0)[:, 0].sum(-1).cpu().numpy()
     real = (attended == ids + 1) | (attended == np.minimum(ids + 1, window or ids + 1))
     at = np.where(real, ids, -1)
@@ -367,6 +399,6 @@ def _integers(tensor: Any, batch: int, n: int, seen: int) -> Array | None:
 
 def _refuse(batch: int, n: int, seen: int, why: str) -> NoReturn:
     raise InvalidInput(
-        f"cannot tell the positions of {batch} x {n} tokens after {seen} in the cache: {why}; give the attention mask of "
+        f"cannot determine the positions of {batch} x {n} tokens after {seen} in the cache: {why}; give the attention mask of "
         f"all of them, ({batch}, {seen + n}), padded on the left, and leave position_ids to the model"
     )
