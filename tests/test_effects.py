@@ -1,4 +1,4 @@
-"""ps.effects: every figure is what ps.evaluate says of the same vector alone, and the yardstick is fair."""
+"""ps.effects: every figure is what ps.evaluate says of the same vector alone, and random vectors get the same norms and signs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from test_html import Reader
 from tiny import ids, tiny
 
 import powersteer as ps
@@ -31,12 +32,12 @@ def vectors(model):
 
 @pytest.fixture(scope="module")
 def found(model, vectors):
-    return ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], random=2, score=lambda p, t: len(t))
+    return ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], n_random=2, score=lambda p, t: len(t))
 
 
 def test_every_figure(model, vectors, found):
     assert len(found) == len(vectors) * 2 * 2 * 2 and len(found.random) == 3 * 2 * 2 * 2 * 2 and len(found.base) == 2
-    said = [g.tokens for g in model.generate(PROMPTS, N)]
+    said = [g.tokens for g in model.generate(PROMPTS, max_new_tokens=N)]
     for e in found:
         v, p = vectors[e.vector].relative(e.sign * e.scale), PROMPTS[e.prompt]
         assert (e.source, e.site, e.norm) == (v.layer, v.site, pytest.approx(abs(v.scale), rel=1e-9))
@@ -45,7 +46,7 @@ def test_every_figure(model, vectors, found):
         assert e.kl_continuation == pytest.approx(along.value, rel=1e-6)
         moved = (model.steered(v)(p)[-1] - model(p)[-1]).astype(float)
         assert e.logit_change["y"] == pytest.approx(moved[ids("y")[0]] - moved.mean(), rel=1e-6, abs=1e-9)
-        one = model.generate(p, N, steer=v)
+        one = model.generate(p, max_new_tokens=N, steer=v)
         assert e.text == one.text and e.score == len(one.text)
         assert e.repetition == evaluate.repetition(one, 4).value
         assert e.perplexity == pytest.approx(evaluate.perplexity(model, [p], continuation=[one]).value, rel=1e-6)
@@ -55,17 +56,17 @@ def test_every_figure(model, vectors, found):
             assert e.linearity == pytest.approx(evaluate.linearity(model, [p], v).value, rel=1e-5)
 
 
-def test_base_and_yardstick(model, vectors, found):
-    assert [b.text for b in found.base] == [g.text for g in model.generate(PROMPTS, N)]
+def test_base_and_random_vectors(model, vectors, found):
+    assert [b.text for b in found.base] == [g.text for g in model.generate(PROMPTS, max_new_tokens=N)]
     assert all(b.kl_end == b.kl_continuation == b.norm == 0.0 for b in found.base)
     assert {(r.source, r.site, r.sign, round(r.norm, 9)) for r in found.random} == {
         (e.source, e.site, e.sign, round(e.norm, 9)) for e in found
     }
-    fewer = ps.effects(model, PROMPTS, vectors[:1], scales=(0.4, 1.5), max_new_tokens=0, random=2)
+    fewer = ps.effects(model, PROMPTS, vectors[:1], scales=(0.4, 1.5), max_new_tokens=0, n_random=2)
     ends = {(r.rank, r.sign, r.scale, r.prompt): r.kl_end for r in found.random if r.source == 0}
     for r in fewer.random:  # depends on the seed, the site and the draw alone
         assert ends[r.rank, r.sign, r.scale, r.prompt] == pytest.approx(r.kl_end, rel=1e-6)
-    other = ps.effects(model, PROMPTS, vectors[:1], max_new_tokens=0, random=1, seed=1)
+    other = ps.effects(model, PROMPTS, vectors[:1], max_new_tokens=0, n_random=1, seed=1)
     assert other.random[0].kl_end != fewer.random[0].kl_end
 
 
@@ -78,11 +79,11 @@ def test_random_directions_are_their_own_for_every_site_and_draw(model):
 
 
 def test_several_sites_targets_and_a_turned_vector(model):
-    """Each is held against its own target, along itself; the yardstick is at its own site."""
+    """Each is held against its own target, along itself; random vectors are at its own site."""
     far, near = (model.jacobian(PROMPTS, 0, target).svd(1).vectors[0] for target in (2, 1))
     beside = model.jacobian(PROMPTS, 0, 2, source_site="attn_out").svd(1).vectors[0]
     vecs = [far, near * -1, beside]
-    found = ps.effects(model, PROMPTS, vecs, max_new_tokens=0, random=1)
+    found = ps.effects(model, PROMPTS, vecs, max_new_tokens=0, n_random=1)
     for e in found:
         v = vecs[e.vector].relative(e.sign * e.scale)
         assert e.kl_end == pytest.approx(evaluate.kl(model, [PROMPTS[e.prompt]], v).value, rel=1e-6)
@@ -92,7 +93,7 @@ def test_several_sites_targets_and_a_turned_vector(model):
 
 
 def test_scales_and_signs_may_be_one_or_an_array(model, vectors):
-    how = {"max_new_tokens": 0, "random": 0}
+    how = {"max_new_tokens": 0, "n_random": 0}
     one = ps.effects(model, PROMPTS, vectors[0], scales=0.5, signs=-1, **how)
     assert one.to_json() == ps.effects(model, PROMPTS, vectors[0], scales=[0.5], signs=[-1], **how).to_json()
     both = ps.effects(model, PROMPTS, vectors[0], scales=np.array([0.5, 1.0]), **how)
@@ -100,7 +101,7 @@ def test_scales_and_signs_may_be_one_or_an_array(model, vectors):
 
 
 def test_the_same_bits_and_a_file(model, vectors, found, tmp_path):
-    again = ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], random=2, score=lambda p, t: len(t))
+    again = ps.effects(model, PROMPTS, vectors, scales=(0.4, 1.5), max_new_tokens=N, tokens=["y"], n_random=2, score=lambda p, t: len(t))
     assert again.to_json() == found.to_json()
     found.save(tmp_path / "e.json")
     loaded = ps.Effects.load(tmp_path / "e.json")
@@ -108,18 +109,18 @@ def test_the_same_bits_and_a_file(model, vectors, found, tmp_path):
     with pytest.raises(ps.NotFound):
         ps.Effects.load(tmp_path / "none.json")
     for text in ("{", "[]", '{"format": "x"}', '{"format": "powersteer-effects-1"}'):
-        with pytest.raises(ps.InvalidInput, match="no effects of this version"):
+        with pytest.raises(ps.InvalidInput, match="cannot read effects of this version"):
             ps.Effects.from_json(text)
 
 
 def test_without_continuations(model, vectors):
-    quick = ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, random=0)
+    quick = ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, n_random=0)
     assert not quick.random and {e.text for e in quick} == {""} and all(e.score is None for e in quick)
     assert all(math.isnan(e.kl_continuation) and math.isnan(e.perplexity) and e.kl_end > 0 for e in quick)
 
 
 def test_one_token_may_stand_alone(model, vectors):
-    quick = ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, random=0, tokens="y")
+    quick = ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, n_random=0, tokens="y")
     assert {tuple(e.logit_change) for e in quick} == {("y",)}
 
 
@@ -141,10 +142,10 @@ def test_as_a_table(found):
 
 def test_vectors_without_a_norm_take_that_of_the_prompts(model):
     vec = ps.SteeringVector.from_array(np.arange(1.0, model.d_model + 1), 1, "mlp_out")
-    e, _ = ps.effects(model, PROMPTS, vec, scales=[0.5], signs=[1], max_new_tokens=0, random=0)
+    e, _ = ps.effects(model, PROMPTS, vec, scales=[0.5], signs=[1], max_new_tokens=0, n_random=0)
     want = np.concatenate([np.linalg.norm(model.activations(p, (1, "mlp_out")), axis=1) for p in PROMPTS]).mean()
     assert e.norm == pytest.approx(0.5 * want, rel=1e-9) and e.target == "given"
-    (e,) = ps.effects(model, ["a"], dataclasses.replace(vec, site_norm=7.0), scales=[0.5], signs=[1], max_new_tokens=0, random=0)
+    (e,) = ps.effects(model, ["a"], dataclasses.replace(vec, site_norm=7.0), scales=[0.5], signs=[1], max_new_tokens=0, n_random=0)
     assert e.norm == 3.5
 
 
@@ -163,17 +164,37 @@ def test_vectors_without_a_norm_take_that_of_the_prompts(model):
     ({"score": evaluate.LogitDifference(1, 2)}, "a score is a function"),
     ({"scales": (float("nan"),)}, "a scale is nan"),
     ({"max_new_tokens": -1}, "max_new_tokens is -1"),
-    ({"random": True}, "random is True"),
+    ({"n_random": True}, "n_random is True"),
     ({"tokens": ["yes"]}, "not one token"),
     ({"prompts": []}, "empty"),
     ({"score": lambda p, t: None}, "finite number"),
 ])  # fmt: skip
 def test_refusals(model, vectors, change, said):
-    how = {"prompts": PROMPTS, "vectors": vectors[:1], "max_new_tokens": 1, "random": 0, **change}
+    how = {"prompts": PROMPTS, "vectors": vectors[:1], "max_new_tokens": 1, "n_random": 0, **change}
     with pytest.raises(ps.InvalidInput, match=said):
         ps.effects(model, **how)
 
 
 def test_texts_are_scored_where_there_are_any(vectors):
     with pytest.raises(ps.InvalidInput, match="cannot score texts"):
-        ps.effects(tiny(n_layers=3, ropes=1, words=False)[0], [[1, 2]], vectors[0], score=lambda p, t: 1, random=0)
+        ps.effects(tiny(n_layers=3, ropes=1, words=False)[0], [[1, 2]], vectors[0], score=lambda p, t: 1, n_random=0)
+
+
+def test_in_a_notebook(found):
+    """A row for each of the first records, every text escaped."""
+    first = dataclasses.replace(found.effects[0], text="<b>&")
+    read = Reader(dataclasses.replace(found, effects=(first, *found.effects[1:]))._repr_html_())
+    assert read.tags.count("tr") == 1 + len(found) and "b" not in read.tags and "<b>&" in read.texts
+    assert repr(found) == (
+        "Effects(32 of 4 vectors on 2 prompts, 48 of random vectors; scales [0.4, 1.5], signs [1, -1])"
+    ) and repr(found) in read.texts
+    many = dataclasses.replace(found, effects=found.effects * 2)
+    assert Reader(many._repr_html_()).tags.count("tr") == 1 + 40 and "24 more" in many._repr_html_()
+
+
+def test_old_calls(model, vectors):
+    want = ps.effects(model, PROMPTS, vectors[0], scales=0.4, max_new_tokens=0, n_random=2)
+    with pytest.warns(DeprecationWarning, match="'random' is now called 'n_random'"):
+        assert ps.effects(model, PROMPTS, vectors[0], scales=0.4, max_new_tokens=0, random=2).to_json() == want.to_json()
+    with pytest.raises(TypeError, match="both 'n_random' and its old name"):
+        ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, random=2, n_random=2)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 import math
+import pickle
 import zlib
 
 import hf_models
@@ -29,7 +32,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def vectors(model):
-    return [v.relative(0.7) for v in ps.random_vectors(model, 1, 3, prompts=PROMPTS)]
+    return [v.relative(0.7) for v in ps.random_vectors(model, 1, k=3, prompts=PROMPTS)]
 
 
 def hf_logits(hf, tokens, vec=None):
@@ -67,13 +70,29 @@ def test_summary_knows_a_share_from_a_mean():
     assert evaluate.summary([0.5, 1.0], "share").interval == "bootstrap"
 
 
+def test_a_result_is_a_number_with_an_interval():
+    share, other = evaluate.summary([1, 0, 1, 1], "share"), evaluate.summary([0.75, 0.75], "nats")
+    assert float(share) == share == 0.75 and 0.7 < share < 1 and not share >= 0.8 and sorted([1.0, share, 0.0])[1] is share
+    assert share == pytest.approx(0.75) and pytest.approx(share, abs=0.01) == 0.7501 and share != pytest.approx(0.8)
+    assert np.mean([share, 0.25]) == 0.5 and f"{share:.0%}" == "75%" and json.dumps([share]) == "[0.75]"
+    assert share == other and hash(share) == hash(0.75) and share.values != other.values  # as numbers
+    assert math.isnan(evaluate.summary([math.nan], "nats")) and not evaluate.summary([0.0], "nats")
+    for copied in (pickle.loads(pickle.dumps(share)), copy.deepcopy(share), dataclasses.replace(share)):
+        assert dataclasses.asdict(copied) == dataclasses.asdict(share) and copied == share and type(copied) is ps.MetricResult
+    assert float(dataclasses.replace(share, value=0.5)) == 0.5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        share.value = 1.0
+    assert repr(share) == f"MetricResult(0.75 [{share.low:.4g}, {share.high:.4g}] share (n = 4))"
+    assert all(text in share._repr_html_() for text in ("<td>0.75</td>", "<td>share</td>", f"{share.low:.4g} to {share.high:.4g}"))
+
+
 # ---- next-token distributions
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_kl_is_pytorchs(name, loaded):
     model = loaded(name)
-    vecs = [v.relative(0.8) for v in ps.random_vectors(model, 1, 2, prompts=PROMPTS)]
+    vecs = [v.relative(0.8) for v in ps.random_vectors(model, 1, k=2, prompts=PROMPTS)]
     said = [[7, 8, 2], [4]]
     got = evaluate.kl(model, PROMPTS, vecs), evaluate.kl(model, PROMPTS, vecs, continuation=said)
     with hf_models.exact(name) as hf:
@@ -86,10 +105,10 @@ def test_kl_is_pytorchs(name, loaded):
 
 
 def test_kl_along_the_bases_own_words(model, vectors):
-    said = model.generate(PROMPTS, 5)
+    said = model.generate(PROMPTS, max_new_tokens=5)
     want = evaluate.kl(model, PROMPTS, vectors, continuation=said)
-    assert evaluate.kl(model, PROMPTS, vectors, continuation=5) == want
-    assert evaluate.kl(model.steered(vectors[0]), PROMPTS) == evaluate.kl(model, PROMPTS, vectors[0])
+    assert [m.values for m in evaluate.kl(model, PROMPTS, vectors, continuation=5)] == [m.values for m in want]
+    assert evaluate.kl(model.steered(vectors[0]), PROMPTS).values == evaluate.kl(model, PROMPTS, vectors[0]).values
     both = evaluate.kl(model, PROMPTS, [[vectors[0], vectors[1]], None])
     view = model.steered(vectors[0]).steered(vectors[1])
     np.testing.assert_allclose(both[0].values, evaluate.kl(view, PROMPTS).values, rtol=1e-9)
@@ -102,7 +121,7 @@ def test_kl_along_the_bases_own_words(model, vectors):
 
 def test_perplexity_is_pytorchs(loaded):
     model, said = loaded("llama"), [[7, 8, 2], [4]]
-    (vec,) = (v.relative(0.8) for v in ps.random_vectors(model, 1, 1, prompts=PROMPTS))
+    (vec,) = (v.relative(0.8) for v in ps.random_vectors(model, 1, prompts=PROMPTS))
     (steered, whole), after = evaluate.perplexity(model, PROMPTS, [vec, None]), evaluate.perplexity(model, PROMPTS, continuation=said)
     with hf_models.exact("llama") as hf:
         losses = [-hf_logits(hf, p).log_softmax(-1)[:-1].gather(1, torch.tensor(p[1:])[:, None])[:, 0] for p in PROMPTS]
@@ -127,7 +146,7 @@ def test_perplexity_is_pytorchs(loaded):
 def test_logit_difference_and_choice(model, vectors):
     a, b = ids("y")[0], ids("n")[0]
     z = model.steered(vectors[0])("is it?")[-1].astype(float)
-    got = evaluate.accuracy(model, ["is it?"], evaluate.LogitDifference("y", b), vectors[0])
+    got = evaluate.accuracy(model, ["is it?"], vectors[0], score=evaluate.LogitDifference("y", b))
     assert got.value == pytest.approx(z[a] - z[b], rel=1e-9) and got.unit == "nats"
     template = "{question} A{a} B{b}:"
     logits = [model(template.format(question="q", a=x, b=y))[-1].astype(float) for x, y in (("1", "2"), ("2", "1"))]
@@ -152,26 +171,26 @@ def test_a_text_is_the_token_it_is_after_other_text(stories):
 
 def test_accuracy_scores_what_is_generated(model, vectors):
     prompts = ["one", "two two", "three"]
-    texts = [[g.text for g in model.generate(prompts, 6, steer=v)] for v in (None, vectors[0])]
+    texts = [[g.text for g in model.generate(prompts, max_new_tokens=6, steer=v)] for v in (None, vectors[0])]
     letter = next(c for c in texts[0][0] if c not in texts[1][2])
-    got = evaluate.accuracy(model, prompts, evaluate.contains(f"[{letter}]"), [None, vectors[0]], max_new_tokens=6)
+    got = evaluate.accuracy(model, prompts, [None, vectors[0]], score=evaluate.contains(f"[{letter}]"), max_new_tokens=6)
     assert [m.values for m in got] == [tuple(float(letter in t) for t in some) for some in texts]
     seen = []
-    evaluate.accuracy(model, prompts, lambda p, t: seen.append((p, t)) or 1, vectors[0], max_new_tokens=6)
+    evaluate.accuracy(model, prompts, vectors[0], score=lambda p, t: seen.append((p, t)) or 1, max_new_tokens=6)
     assert seen == list(zip(prompts, texts[1], strict=True))
-    assert evaluate.accuracy(model, prompts, lambda p, t: len(t), max_new_tokens=6).interval == "bootstrap"
+    assert evaluate.accuracy(model, prompts, score=lambda p, t: len(t), max_new_tokens=6).interval == "bootstrap"
 
 
 @pytest.mark.parametrize("value", [None, "yes", float("nan"), math.inf, [1]])
 def test_scores_that_are_no_numbers(model, value):
     with pytest.raises(ps.InvalidInput, match="finite number"):
-        evaluate.accuracy(model, ["a"], lambda p, t: value, max_new_tokens=1)
+        evaluate.accuracy(model, ["a"], score=lambda p, t: value, max_new_tokens=1)
 
 
 def test_a_score_must_be_called(model):
     for score in ("yes", None):
         with pytest.raises(ps.InvalidInput, match="a score is a function"):
-            evaluate.accuracy(model, ["a"], score)
+            evaluate.accuracy(model, ["a"], score=score)
 
 
 def test_contains_refuses_what_is_no_pattern():
@@ -197,11 +216,11 @@ def test_presence_ratio_is_the_mean_over_random_vectors(model, vectors, rng):
     u = rng.standard_normal((20_000, model.d_model))
     u /= np.linalg.norm(u, axis=1, keepdims=True)
     for j, p in enumerate(PROMPTS):
-        a = model.activations(p, vectors[0].place)
+        a = model.activations(p, vectors[0].location)
         for v, m in zip(vectors, got, strict=True):
             want = np.abs(a @ v.direction).mean() / np.abs(a @ u.T).mean()
             assert m.values[j] == pytest.approx(want, rel=0.02)
-    last = evaluate.presence_ratio(model, PROMPTS[:1], vectors[0], positions=-1)
+    last = evaluate.presence_ratio(model, PROMPTS[:1], vectors[0], read_positions=-1)
     assert last.value != got[0].values[0] and last.n == 1
 
 
@@ -233,7 +252,7 @@ def test_linearity_is_the_first_order_remainder(model, target):
 ])  # fmt: skip
 def test_linearity_at_the_positions_of_the_vector(model, reduce, positions, prompt, read):
     """The derivative by central differences."""
-    vec = model.jacobian(PROMPTS, 0, 1, positions=positions, reduce=reduce).svd(1).vectors[0].relative(0.5)
+    vec = model.jacobian(PROMPTS, 0, 1, target_positions=positions, reduce=reduce).svd(1).vectors[0].relative(0.5)
 
     def F(s):
         rows = model.steered(vec * s).activations(prompt, (1, "mlp_out"))[read].astype(float)
@@ -252,7 +271,7 @@ def test_linearity_of_several_at_once(model):
 
 
 def test_linearity_needs_a_target(model, vectors):
-    with pytest.raises(ps.InvalidInput, match="names no target"):
+    with pytest.raises(ps.InvalidInput, match="has no target"):
         evaluate.linearity(model, PROMPTS, vectors)
 
 
@@ -277,12 +296,12 @@ def test_batches_of_one_say_the_same(model, vectors, monkeypatch):
     """However many rows go through the model together."""
 
     def everything():
-        said = model.generate(PROMPTS, 4)
+        said = model.generate(PROMPTS, max_new_tokens=4)
         found = [
             *evaluate.kl(model, PROMPTS, vectors, continuation=said),
             *evaluate.perplexity(model, PROMPTS, [None, *vectors]),
-            *evaluate.accuracy(model, ["is it?", "q"], evaluate.LogitDifference(5, 6), vectors),
-            *evaluate.accuracy(model, ["is it?", "q"], lambda p, t: len(t) + ord(t[0]), vectors, max_new_tokens=4),
+            *evaluate.accuracy(model, ["is it?", "q"], vectors, score=evaluate.LogitDifference(5, 6)),
+            *evaluate.accuracy(model, ["is it?", "q"], vectors, score=lambda p, t: len(t) + ord(t[0]), max_new_tokens=4),
         ]
         return [m.values for m in found]
 
@@ -303,7 +322,30 @@ def test_spans_are_as_long_as_they_may_be(costs, budget, most):
 
 def test_one_prompt_for_a_score_of_logits(model):
     score = evaluate.LogitDifference("y", "n")
-    assert evaluate.accuracy(model, "is it?", score) == evaluate.accuracy(model, ["is it?"], score)
+    assert evaluate.accuracy(model, "is it?", score=score).values == evaluate.accuracy(model, ["is it?"], score=score).values
+
+
+def test_old_calls(model, vectors):
+    """(model, prompts, score, vectors) for accuracy, and names of arguments."""
+    score = evaluate.LogitDifference("y", "n")
+    want = evaluate.accuracy(model, ["is it?"], vectors[0], score=score)
+    for call in (
+        lambda: evaluate.accuracy(model, ["is it?"], score, vectors[0]),
+        lambda: evaluate.accuracy(model, ["is it?"], score, vectors=vectors[0]),
+    ):
+        with pytest.warns(DeprecationWarning, match="score by keyword"):
+            assert call().values == want.values
+    with pytest.warns(DeprecationWarning, match="score by keyword"):
+        assert evaluate.accuracy(model, ["is it?"], lambda p, t: len(t), max_new_tokens=1).n == 1
+    with pytest.raises(TypeError):
+        evaluate.accuracy(model, ["is it?"], vectors[0])
+    with pytest.raises(ps.InvalidInput, match="vectors must be"):
+        evaluate.accuracy(model, ["is it?"], score, score=score)
+    with pytest.warns(DeprecationWarning, match="'positions' is now called 'read_positions'"):
+        last = evaluate.presence_ratio(model, PROMPTS, vectors[0], positions=-1)
+    assert last.values == evaluate.presence_ratio(model, PROMPTS, vectors[0], read_positions=-1).values
+    with pytest.warns(DeprecationWarning, match="'questions' is now called 'prompts'"):
+        evaluate.choice(model, questions=WORDS, letters=AB, template="{question} A{a} B{b}:")
 
 
 WORDS = [("q", "1", "2")]
@@ -326,12 +368,12 @@ AB = ("A", "B")
     (lambda m, v: evaluate.kl(m, PROMPTS, v, continuation=-1), "max_new_tokens is -1"),
     (lambda m, v: evaluate.perplexity(m, PROMPTS, continuation=0), "continuation is 0"),
     (lambda m, v: evaluate.choice(m, WORDS, letters=("A", "B", "C")), "two letters"),
-    (lambda m, v: evaluate.choice(m, WORDS, letters=AB, template="{x}"), r"not as '\{x\}'"),
-    (lambda m, v: evaluate.choice(m, WORDS, letters=AB, template="{"), "template has"),
+    (lambda m, v: evaluate.choice(m, WORDS, letters=AB, template="{x}"), r"cannot fill in '\{x\}'"),
+    (lambda m, v: evaluate.choice(m, WORDS, letters=AB, template="{"), "a template contains"),
     (lambda m, v: evaluate.choice(m, []), "list of prompts to score is empty"),
     (lambda m, v: evaluate.contains(None), "no regular expression"),
-    (lambda m, v: evaluate.accuracy(m, "a", len, max_new_tokens="a"), "max_new_tokens is 'a'"),
-    (lambda m, v: evaluate.accuracy(tiny(words=False)[0], PROMPTS, len), "cannot score texts"),
+    (lambda m, v: evaluate.accuracy(m, "a", score=len, max_new_tokens="a"), "max_new_tokens is 'a'"),
+    (lambda m, v: evaluate.accuracy(tiny(words=False)[0], PROMPTS, score=len), "cannot score texts"),
     (lambda m, v: evaluate.repetition([1], 0), "repetition: n is 0"),
     (lambda m, v: evaluate.repetition([1], 1.5), "repetition: n is 1.5"),
     (lambda m, v: evaluate.presence_ratio(m, PROMPTS, None), "presence_ratio is about single vectors"),

@@ -1,4 +1,4 @@
-"""Search: chosen on validation alone, told on test, and random vectors treated in the same way."""
+"""Search: selected on validation alone, reported on test, and random vectors treated in the same way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from test_html import Reader
 from tiny import ids, tiny
 
 import powersteer as ps
@@ -15,6 +16,7 @@ from powersteer.evaluate.search import random_like
 
 VALIDATION = [f"v{c}" for c in "abcdefgh"]
 TEST = [f"t{c}" for c in "abcdefghij"]
+SPLIT = {"validation": VALIDATION, "test": TEST}
 SCALES = (0.5, 2.0)
 
 
@@ -25,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def vectors(model):
-    return ps.random_vectors(model, 1, 4, seed=5, prompts=VALIDATION)
+    return ps.random_vectors(model, 1, k=4, seed=5, prompts=VALIDATION)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,9 @@ def score():
 
 
 def test_the_best_on_validation_by_brute_force(model, vectors, score):
-    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=2, top=2)
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, top=2)
     table = {
-        (i, sign, s): evaluate.accuracy(model, VALIDATION, score, v.relative(sign * s)).value
+        (i, sign, s): evaluate.accuracy(model, VALIDATION, v.relative(sign * s), score=score).value
         for i, v in enumerate(vectors) for sign in (1, -1) for s in SCALES
     }  # fmt: skip
     best = max(table, key=table.get)
@@ -44,9 +46,9 @@ def test_the_best_on_validation_by_brute_force(model, vectors, score):
     assert (c.index, c.sign, c.scale) == best and c.score == pytest.approx(table[best], rel=1e-9) and c.n == len(VALIDATION)
     assert [x.score for x in found.ranked] == sorted((x.score for x in found.ranked), reverse=True)
     assert len(found.ranked) == len(table) and found.chosen[1].candidate.index != c.index
-    want = evaluate.accuracy(model, TEST, score, found.vector)
+    want = evaluate.accuracy(model, TEST, found.vector, score=score)
     assert found.test.value == pytest.approx(want.value, rel=1e-9) and found.test.n == len(TEST)
-    base = evaluate.accuracy(model, TEST, score).value
+    base = evaluate.accuracy(model, TEST, score=score).value
     assert found.gain.value == pytest.approx(want.value - base, rel=1e-6)
     assert found.unsteered[1].value == pytest.approx(base, rel=1e-9)
     passing = {i for (i, _, _), x in table.items() if x >= found.passing}
@@ -54,18 +56,18 @@ def test_the_best_on_validation_by_brute_force(model, vectors, score):
 
 
 def test_random_draws_choose_on_validation_too(model, vectors, score):
-    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=2, seed=3)
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, seed=3)
     assert len(found.random) == 2
     for draw, r in enumerate(found.random):
         others = random_like(model, vectors, 3, draw)
-        alone = ps.search(model, others, score, VALIDATION, TEST, scales=SCALES, random=0)
+        alone = ps.search(model, others, score, **SPLIT, scales=SCALES, n_random=0)
         assert np.array_equal(r.candidate.vector.vector, alone.vector.vector)
         assert r.test.value == pytest.approx(alone.test.value, rel=1e-9)
-        assert all(o.place == v.place and o.site_norm == v.site_norm for o, v in zip(others, vectors, strict=True))
+        assert all(o.location == v.location and o.site_norm == v.site_norm for o, v in zip(others, vectors, strict=True))
     low, high = found.random_range
     assert found.beats_random == (found.test.low > high) and low <= high
     assert found.random_share.n == 2 * len(vectors)
-    none = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=0)
+    none = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0)
     assert none.random_share is None and math.isnan(none.random_range[0]) and "share" in str(none)
 
 
@@ -76,7 +78,7 @@ def test_test_prompts_are_looked_at_last(model, vectors):
         seen.append(prompt)
         return float(prompt[0] == "v" and len(text) % 2)
 
-    ps.search(model, vectors[:2], score, VALIDATION[:3], TEST[:3], scales=(1.0,), random=1, max_new_tokens=3)
+    ps.search(model, vectors[:2], score, validation=VALIDATION[:3], test=TEST[:3], scales=(1.0,), n_random=1, max_new_tokens=3)
     first = next(i for i, p in enumerate(seen) if p[0] == "t")
     assert all(p[0] == "t" for p in seen[first:]) and len(seen) - first == 3 * 3
 
@@ -90,18 +92,18 @@ class Turned(evaluate.LogitDifference):
 
 def test_test_scores_choose_nothing(model, vectors, score):
     straight, turned = (
-        ps.search(model, vectors, s, VALIDATION, TEST, scales=SCALES, random=0) for s in (score, Turned(score.a, score.b))
+        ps.search(model, vectors, s, **SPLIT, scales=SCALES, n_random=0) for s in (score, Turned(score.a, score.b))
     )
     assert np.array_equal(straight.vector.vector, turned.vector.vector)
     np.testing.assert_allclose(turned.test.values, -np.array(straight.test.values), rtol=1e-9)
-    rest = [evaluate.accuracy(model, TEST, Turned(score.a, score.b), c.vector).value for c in turned.ranked]
+    rest = [evaluate.accuracy(model, TEST, c.vector, score=Turned(score.a, score.b)).value for c in turned.ranked]
     assert turned.test.value < max(rest)
 
 
 def test_a_vector_passes_at_the_score_itself(model, vectors):
     def share(passing):
         return ps.search(
-            model, vectors, lambda p, t: 0.25, VALIDATION, TEST, random=1, passing=passing, max_new_tokens=1
+            model, vectors, lambda p, t: 0.25, **SPLIT, n_random=1, passing=passing, max_new_tokens=1
         )  # fmt: skip
 
     at, above = share(0.25), share(0.26)
@@ -113,13 +115,13 @@ def test_an_item_of_several_prompts_shares_none(model, vectors):
     """A question with its options in the other order is not a new one."""
     how = evaluate.Choice("{question}{a}{b}", ("A", "B"))
     with pytest.raises(ps.InvalidInput, match="test prompt 1 is also validation prompt 0"):
-        ps.search(model, vectors, how, [("q", "1", "2"), ("r", "1", "2")], [("s", "1", "2"), ("q", "2", "1")])
+        ps.search(model, vectors, how, validation=[("q", "1", "2"), ("r", "1", "2")], test=[("s", "1", "2"), ("q", "2", "1")])
     with pytest.raises(ps.InvalidInput, match="test prompt 0 is also validation prompt 0"):  # the same, as token ids
-        ps.search(model, vectors, evaluate.LogitDifference(1, 2), ["ab"], [model.tokens("ab")])
+        ps.search(model, vectors, evaluate.LogitDifference(1, 2), validation=["ab"], test=[model.tokens("ab")])
 
 
 def test_beating_random_takes_the_whole_interval(model, vectors, score):
-    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=1)
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=1)
     (r,) = found.random
     for low, beats in ((r.test.value + 1e-6, True), (r.test.value - 1e-6, False)):
         test = dataclasses.replace(found.test, low=low, value=r.test.value + 1)
@@ -132,10 +134,10 @@ def test_a_planted_vector_is_found(model, rng):
     letter = ids("z")[0]
     last = (model.n_layers - 1, "resid_post")
     planted = model.jacobian("ab", last, "logits").dense()[letter]
-    others = ps.random_vectors(model, last, 5, prompts=VALIDATION)
+    others = ps.random_vectors(model, last, k=5, prompts=VALIDATION)
     vec = dataclasses.replace(others[0], direction=planted / np.linalg.norm(planted), method="array", seed=None)
     found = ps.search(
-        model, [*others[1:], vec], lambda p, t: t[:1] == "z", VALIDATION, TEST, scales=(1.0, 8.0), random=3, max_new_tokens=1
+        model, [*others[1:], vec], lambda p, t: t[:1] == "z", **SPLIT, scales=(1.0, 8.0), n_random=3, max_new_tokens=1
     )
     assert found.chosen[0].candidate.index == 4 and found.chosen[0].candidate.sign == 1
     assert found.test.value == 1.0 and found.test.interval == "wilson" and found.beats_random
@@ -143,15 +145,15 @@ def test_a_planted_vector_is_found(model, rng):
 
 
 def test_ties_go_to_the_smaller_scale_then_the_earlier_vector(model, vectors):
-    found = ps.search(model, vectors, lambda p, t: 1.0, VALIDATION, TEST, scales=(2.0, 0.5), random=0, max_new_tokens=1)
+    found = ps.search(model, vectors, lambda p, t: 1.0, **SPLIT, scales=(2.0, 0.5), n_random=0, max_new_tokens=1)
     assert [(c.scale, c.index, c.sign) for c in found.ranked[:3]] == [(0.5, 0, 1), (0.5, 0, -1), (0.5, 1, 1)]
 
 
 def test_halving_keeps_the_best(model, vectors, score):
-    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=1, halving=2)
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=1, halving=2)
     assert found.rounds == ((16, 4), (8, 8)) and [c.n for c in found.ranked] == [8] * 8 + [4] * 8
     order = [VALIDATION[i] for i in np.random.default_rng(0).permutation(8)][:4]
-    first = {c: evaluate.accuracy(model, order, score, c.vector).value for c in found.ranked}
+    first = {c: evaluate.accuracy(model, order, c.vector, score=score).value for c in found.ranked}
     kept = sorted(first.values(), reverse=True)[:8]
     assert sorted(x for c, x in first.items() if c.n == 8) == sorted(kept)
 
@@ -159,13 +161,13 @@ def test_halving_keeps_the_best(model, vectors, score):
 def test_screen_ranks_first(model, vectors):
     """A score of texts is only asked for the candidates that the cheap one puts first."""
     screen, asked = evaluate.LogitDifference(ids("y")[0], ids("n")[0]), []
-    cheap = ps.search(model, vectors, screen, VALIDATION, TEST, scales=SCALES, random=0)
+    cheap = ps.search(model, vectors, screen, **SPLIT, scales=SCALES, n_random=0)
 
     def score(prompt, text):
         asked.append(prompt)
         return len(text)
 
-    found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=0, max_new_tokens=2, screen=screen, screened=3)
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0, max_new_tokens=2, screen=screen, screened=3)
     kept = {(c.index, c.sign, c.scale) for c in found.ranked[:3]}
     assert kept == {(c.index, c.sign, c.scale) for c in cheap.ranked[:3]} and found.rounds == ((3, 8),)
     assert sum(p[0] == "v" for p in asked) == 3 * 8 + 8 and len(found.ranked) == 16
@@ -173,8 +175,8 @@ def test_screen_ranks_first(model, vectors):
 
 
 def test_the_same_arguments_give_the_same_bits(model, vectors, score):
-    a, b = (ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=2, seed=1) for _ in range(2))
-    assert str(a) == str(b) and a.test == b.test and [r.test for r in a.random] == [r.test for r in b.random]
+    a, b = (ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, seed=1) for _ in range(2))
+    assert str(a) == str(b) and a.test.values == b.test.values and [r.test for r in a.random] == [r.test for r in b.random]
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -187,7 +189,7 @@ def test_the_same_arguments_give_the_same_bits(model, vectors, score):
     ({"scales": (-1.0,)}, "a scale is -1"),
     ({"halving": 1}, "halving is 1"),
     ({"top": 5}, "top is 5"),
-    ({"random": -1}, "random is -1"),
+    ({"n_random": -1}, "n_random is -1"),
     ({"seed": -1}, "seed is -1"),
     ({"passing": math.nan}, "passing is nan"),
     ({"passing": "half"}, "passing is 'half'"),
@@ -197,6 +199,31 @@ def test_the_same_arguments_give_the_same_bits(model, vectors, score):
     ({"screened": 0, "screen": evaluate.LogitDifference(1, 2)}, "screened is 0"),
 ])  # fmt: skip
 def test_refusals(model, vectors, score, change, said):
-    how = {"vectors": vectors, "score": score, "validation": VALIDATION, "test": TEST, **change}
+    how = {"vectors": vectors, "score": score, **SPLIT, **change}
     with pytest.raises(ps.InvalidInput, match=said):
         ps.search(model, **how)
+
+
+def test_what_is_shown(model, vectors, score):
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2)
+    assert "\n" not in repr(found) and str(found.test) in repr(found) and f"{found.random_best.value:.4g}" in repr(found)
+    assert repr(found.ranked[0]) == f"Candidate({found.ranked[0]})" and "array" not in repr(found.chosen[0])
+    read = Reader(found._repr_html_())
+    for line in str(found).splitlines():
+        assert set(line.split(maxsplit=1)) <= set(read.texts)
+    assert "best random" not in repr(ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0))
+
+
+def test_old_calls(model, vectors, score):
+    want = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=1)
+    with pytest.warns(DeprecationWarning) as warned:
+        found = ps.search(model, vectors, score, VALIDATION, TEST, scales=SCALES, random=1)
+    assert str(found) == str(want) and found.test.values == want.test.values
+    assert [w.filename for w in warned] == [__file__] * 2
+    assert "validation, test by keyword" in str(warned[0].message) and "'n_random'" in str(warned[1].message)
+
+
+def test_a_share_of_none_is_shown(model, vectors):
+    """A result is a number, and 0 is false."""
+    found = ps.search(model, vectors, lambda p, t: 0.0, **SPLIT, n_random=1, max_new_tokens=1)
+    assert found.random_share == 0 and "0 of 4 random ones" in str(found)

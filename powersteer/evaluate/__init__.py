@@ -1,27 +1,9 @@
-"""What a steered model does, measured."""
+"""Metrics of a steered model, scores of single items, and confidence intervals. Public as `powersteer.evaluate`."""
 
-from .metrics import (
-    Choice,
-    LogitDifference,
-    LogitScore,
-    MetricResult,
-    Repetition,
-    Score,
-    accuracy,
-    bootstrap,
-    choice,
-    contains,
-    curve,
-    kl,
-    linearity,
-    perplexity,
-    presence_ratio,
-    repetition,
-    score_table,
-    summary,
-    token_id,
-    wilson,
-)
+from .degeneration import Repetition, repetition
+from .intervals import MetricResult, bootstrap, summary, wilson
+from .metrics import accuracy, choice, curve, kl, linearity, perplexity, presence_ratio
+from .scores import Choice, LogitDifference, LogitScore, Score, contains, score_table, token_id
 
 __all__ = [
     "Choice",

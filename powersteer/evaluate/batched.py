@@ -1,4 +1,4 @@
-"""Many sequences, each steered its own way, through a model in batches that bound memory."""
+"""Batched forward and generate under a memory budget, with one steering per sequence."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import check_count
 from ..inputs.prompts import Ids
 from ..inputs.sites import Site
-from ..methods.displacement import check_count
 from ..model.cost import forward_bytes
 from ..model.generation import Generation
 from ..model.model import Model
@@ -20,11 +20,11 @@ from ..vectors.interventions import Steering
 __all__ = ["Callback", "Steer", "forward_rows", "generate_rows", "joined", "spans"]
 
 Array = NDArray[Any]
-Steer = Steering | None  # what one row is steered by
-Callback = Callable[[int], object]  # so many rows more are done
+Steer = Steering | None  # steering of one row
+Callback = Callable[[int], object]  # gets the number of rows completed since the last call
 
-_BYTES = 2**28  # of buffers, logits and cache that one batch may take, unless a single row takes more
-_ROWS = 128  # of one batch: products are full long before, and progress is shown in between
+_BYTES = 2**28  # of buffers, logits and cache of one batch, unless a single row needs more
+_ROWS = 128  # of one batch: more rows make products no faster, and progress is reported between batches
 
 
 def spans(costs: Sequence[int], budget: int = _BYTES, most: int = _ROWS) -> Iterator[slice]:
@@ -40,7 +40,7 @@ def spans(costs: Sequence[int], budget: int = _BYTES, most: int = _ROWS) -> Iter
 
 
 def joined(prompt: Ids, *more: Ids) -> Ids:
-    """One sequence of several."""
+    """Concatenated token ids."""
     return np.concatenate([prompt, *more]).astype(np.int32, copy=False)
 
 
@@ -53,10 +53,11 @@ def forward_rows(
     rows: str = "all",
     callback: Callback | None = None,
 ) -> Iterator[tuple[Array, list[Array]]]:
-    """(logits, activation (T, d) at each of `sites`) of every sequence, on top of what the view adds.
+    """Forward pass of every sequence, steered in addition to the steering of the view.
 
-    rows: "all" logits (T, n_vocab), the "last" (1, n_vocab), "none" (0, n_vocab). prompt_lengths: how much of each
-    sequence is its prompt, for a view that steers prompt and continuation differently; None: all of it.
+    Yields (logits, [activation (T, d) at each of `sites`]). rows: logits of "all" positions (T, n_vocab), of the "last"
+    (1, n_vocab), or of "none" (0, n_vocab). prompt_lengths: number of tokens of each sequence that are its prompt, for a
+    view that steers prompts and continuations differently; None: all.
     """
     lengths = [len(t) for t in tokens] if prompt_lengths is None else list(prompt_lengths)
     none = np.empty((0, model.n_vocab), model.dtype)
@@ -69,7 +70,7 @@ def forward_rows(
     for part in spans([cost(len(t)) for t in tokens]):
         extra = [() if item is None else model._interventions(item) for item in steer[part]]
         logits, acts = model._forward(list(tokens[part]), sites, rows, extra, lengths[part])
-        if callback:  # before the last row, after which nobody may come back
+        if callback:  # before the last row, after which the generator may not be resumed
             callback(len(acts))
         for i, here in enumerate(acts):
             yield (none if rows == "none" else logits[i]), here
@@ -85,8 +86,8 @@ def generate_rows(
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
 ) -> list[Generation]:
-    """A continuation of every prompt, each steered its own way at every position. stop, temperature: as `Model.generate`.
-    seeds: one a prompt; None: 0 for all of them, which greedy continuations do not read."""
+    """A continuation of every prompt, each with its own steering at every position. stop, temperature: as for
+    `Model.generate`. seeds: one for each prompt; None for greedy continuations, which use none."""
     spec, itemsize = model.spec, model.dtype.itemsize
     new = check_count(max_new_tokens, "max_new_tokens")
     token = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * itemsize  # keys and values
@@ -99,7 +100,8 @@ def generate_rows(
     seeds = [0] * len(prompts) if seeds is None else seeds
     for part in spans([cost(len(p)) for p in prompts]):
         generated = model.generate(
-            list(prompts[part]), new, temperature, seed=list(seeds[part]), stop=stop, steer=list(steer[part])
+            list(prompts[part]), max_new_tokens=new, temperature=temperature, seed=list(seeds[part]), stop=stop,
+            steer=list(steer[part]),
         )
         out += generated
         if callback:

@@ -1,5 +1,5 @@
-"""An honest search among steering vectors: chosen on validation prompts, reported on test prompts, and held against the
-best of as many random vectors, chosen the same way."""
+"""Select a steering vector on validation prompts and report it on test prompts, next to the best of equally many random
+vectors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import as_number, check_count
+from .._util.deprecated import deprecated_arguments
+from .._util.html import table
 from .._util.progress import Report, progress_bar
 from ..errors import InvalidInput, shown
 from ..inputs.prompts import Ids, Prompts
-from ..methods.displacement import check_count
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
+from .effect_table import counted
 from .effects import checked_pushes, pushed, random_direction, with_norms
-from .metrics import LogitScore, MetricResult, Score, score_items, score_table, summary
+from .intervals import MetricResult, summary
+from .scores import LogitScore, Score, score_items, score_table
 
 __all__ = ["Candidate", "SearchResult", "Selection", "random_like", "search"]
 
@@ -26,44 +30,108 @@ Array = NDArray[Any]
 _FEWEST = 4  # validation prompts of the first round of a halving
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Candidate:
-    """One vector at one sign and scale, and how it did on validation prompts."""
+    """One vector at one sign and scale, with its score on validation prompts.
 
-    index: int  # into the vectors
+    Attributes
+    ----------
+    index, sign, scale
+        Index into the vectors, +1 or -1, and fraction of the site's mean activation norm.
+    vector
+        The vector as it is added.
+    score, n
+        Mean score over the n validation prompts on which the candidate was scored; NaN if there were none.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model, score = ps.load("demo"), ps.evaluate.LogitDifference("3", "4")
+    >>> vec = model.jacobian("Q: 1+2", 1, 3).svd(k=1).vectors[0]
+    >>> found = ps.search(model, vec, score, validation=["Q: 1+2", "Q: 2+1"], test=["Q: 3+1"], n_random=0)
+    >>> len(found.ranked), found.ranked[0].index, found.ranked[0].n
+    (4, 0, 2)
+    """
+
+    index: int
     sign: int
-    scale: float  # fraction of the site's mean activation norm
-    vector: SteeringVector  # as it is added
-    score: float  # mean over the validation prompts that it was tried on
-    n: int  # how many those were
+    scale: float
+    vector: SteeringVector
+    score: float
+    n: int
+
+    def __repr__(self) -> str:
+        return f"Candidate({self})"
 
     def __str__(self) -> str:
         v = self.vector
         target = "" if v.target is None else f" -> {v.target}"
-        return f"{v.place}{target} {v.method} {v.rank}, {'+' if self.sign > 0 else '-'}{self.scale:g}: {self.score:.4g}"
+        return f"{v.location}{target} {v.method} {v.rank}, {'+' if self.sign > 0 else '-'}{self.scale:g}: {self.score:.4g}"
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What a search among some vectors chose, and what that is worth on prompts that it has not seen."""
+    """The candidate that a search selected on validation prompts, and its score on test prompts.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model, score = ps.load("demo"), ps.evaluate.LogitDifference("3", "4")
+    >>> vec = model.jacobian("Q: 1+2", 1, 3).svd(k=1).vectors[0]
+    >>> found = ps.search(model, vec, score, validation=["Q: 1+2", "Q: 2+1"], test=["Q: 3+1"], n_random=2)
+    >>> found.chosen[0].test == found.test, len(found.random)
+    (True, 2)
+    """
 
     candidate: Candidate
     test: MetricResult
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult:
-    """Made by `powersteer.search`."""
+    """Result of `powersteer.search`.
 
-    chosen: tuple[Selection, ...]  # the best `top` vectors, best on validation first
-    gain: MetricResult  # of the first over the unsteered model: differences by test prompt
-    unsteered: tuple[float, MetricResult]  # (mean score on validation, on test)
-    random: tuple[Selection, ...]  # the best of as many random vectors, one a draw
-    share: MetricResult  # of vectors with a sign and scale that passes on validation; Wilson interval over vectors
-    random_share: MetricResult | None  # the same of all random vectors; None without draws
-    passing: float  # the score on validation from which a vector passes
-    ranked: tuple[Candidate, ...]  # every candidate, best first; in a halving those that were kept longest first
-    rounds: tuple[tuple[int, int], ...]  # (candidates, validation prompts that they had seen at its end)
+    Attributes
+    ----------
+    chosen
+        Selections of the best `top` vectors, best on validation first.
+    gain
+        Test score of the first minus that of the unsteered model, prompt by prompt.
+    unsteered
+        (mean score on validation, result on test) of the model without vectors.
+    random
+        For each random draw, the selection among equally many random vectors.
+    share, random_share
+        Share of vectors, and of random vectors (None without draws), that pass on validation at some sign and scale,
+        with the Wilson interval over vectors.
+    passing
+        Score on validation from which a vector passes.
+    ranked
+        Every candidate, best first; with halving, candidates of later rounds first.
+    rounds
+        For each round (candidates, validation prompts on which they were scored at its end).
+    seed
+        Seed of the random vectors, the order of prompts and the intervals.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model, score = ps.load("demo"), ps.evaluate.LogitDifference("3", "4")
+    >>> vec = model.jacobian("Q: 1+2", 1, 3).svd(k=1).vectors[0]
+    >>> found = ps.search(model, vec, score, validation=["Q: 1+2", "Q: 2+1"], test=["Q: 3+1"], n_random=2)
+    >>> found.vector.location, found.random_range[0] <= found.random_range[1]
+    (blocks.1.hook_mlp_out, True)
+    """
+
+    chosen: tuple[Selection, ...]
+    gain: MetricResult
+    unsteered: tuple[float, MetricResult]
+    random: tuple[Selection, ...]
+    share: MetricResult
+    random_share: MetricResult | None
+    passing: float
+    ranked: tuple[Candidate, ...]
+    rounds: tuple[tuple[int, int], ...]
     seed: int
 
     @property
@@ -78,50 +146,58 @@ class SearchResult:
 
     @property
     def random_range(self) -> tuple[float, float]:
-        """Least and greatest test score of the random draws' choices; NaN without draws."""
+        """Least and greatest test score of the selected random vectors; NaN without draws."""
         values = [found.test.value for found in self.random] or [math.nan]
         return min(values), max(values)
 
     @property
     def random_best(self) -> MetricResult | None:
-        """The greatest test score among the random draws' choices; None without draws."""
-        return max((found.test for found in self.random), key=lambda m: m.value, default=None)
+        """The greatest test score of the selected random vectors; None without draws."""
+        return max((found.test for found in self.random), default=None)
 
     @property
     def beats_random(self) -> bool:
-        """Whether the chosen vector's test interval lies above the test scores of every random draw."""
+        """Whether the chosen vector's test interval lies above the test scores of all selected random vectors."""
         return self.test.low > self.random_range[1]
 
-    def __str__(self) -> str:
-        low, high = self.random_range
+    def _lines(self) -> list[tuple[str, str]]:
+        """(label, text) of every line of the summary."""
+        (low, high), first, of_random = self.random_range, self.chosen[0].candidate, self.random_share
         lines = [
-            f"chosen      {self.chosen[0].candidate}, its mean score on {_count(self.chosen[0].candidate.n, 'validation prompt')}",
-            f"test        {self.test}; unsteered {self.unsteered[1]}",
-            f"random      test {self.random_best}: the best of {len(self.random)} draws ({low:.4g} to {high:.4g}), each the "
-            "validation choice among as many random vectors" if self.random
-            else "random      none were drawn: what a vector of no meaning would reach is not known",
-            f"share       {self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
-            + (f", {self.random_share.value:.3g} of {self.random_share.n} random ones" if self.random_share else ""),
-        ]
+            ("chosen", f"{first}, its mean score on {counted(first.n, 'validation prompt')}"),
+            ("test", f"{self.test}; unsteered {self.unsteered[1]}"),
+            ("random", f"test {self.random_best}: the best of {len(self.random)} draws ({low:.4g} to {high:.4g}), each the "
+             "validation choice among as many random vectors" if self.random
+             else "none were drawn: the score of a selected random vector is not known"),
+            ("share", f"{self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
+             + ("" if of_random is None else f", {of_random.value:.3g} of {of_random.n} random ones")),
+        ]  # fmt: skip
         if len(self.rounds) > 1:
-            lines.append("halving     " + ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds))
-        return "\n".join(lines)
+            lines.append(("halving", ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds)))
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(f"{label:12}{text}" for label, text in self._lines())
+
+    def __repr__(self) -> str:
+        best = "" if self.random_best is None else f", best random {self.random_best.value:.4g}"
+        return f"SearchResult({self.chosen[0].candidate}; test {self.test}{best})"
+
+    def _repr_html_(self) -> str:
+        return table(("", ""), self._lines(), repr(self))
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
-
-
+@deprecated_arguments(3, random="n_random")
 def search(
     model: Model,
     vectors: SteeringVector | Sequence[SteeringVector],
     score: Score,
+    *,
     validation: Prompts | Sequence[Any],
     test: Prompts | Sequence[Any],
-    *,
     signs: Sequence[int] = (1, -1),
     scales: Sequence[float] = (0.35, 1.0),
-    random: int = 5,
+    n_random: int = 5,
     seed: int = 0,
     max_new_tokens: int = 64,
     stop: Any = None,
@@ -132,27 +208,73 @@ def search(
     screened: int = 32,
     progress: bool | Report = False,
 ) -> SearchResult:
-    """The (vector, sign, scale) with the highest mean score on validation prompts, and its score on test prompts.
+    """Select the (vector, sign, scale) with the highest mean score on validation prompts, and score it on test prompts.
 
-    score: `score(prompt, continuation)` -> number or bool, such as `evaluate.contains(regex)`; or
-    `evaluate.LogitDifference(a, b)`, `evaluate.Choice()`, whose prompts are then questions. Higher is better; ties go to
-    the smaller scale, then to the earlier vector. scales: fractions of the site's mean activation norm that the vector
-    knows, or else of that on the validation prompts; vectors are added at every position.
-    random: draws of as many random unit vectors at the same sites, tried at the same signs and norms, each draw choosing
-    its own best on validation. passing: the validation score that counts as passing, for `share`.
-    halving: h > 1 spares passes: all candidates on a few prompts, the best 1/h of them on h times as many, and so on,
-    random ones too; shares then count scores on the prompts that a vector was tried on. screen: spares more where `score`
-    needs continuations: a score of logits that ranks all candidates first, on the prompts of the first round; the best
-    `screened` of them go on, the others count as not passing. top: how many vectors are tested.
+    Parameters
+    ----------
+    model
+        The model, or a steered view of it.
+    vectors
+        One vector or several, added at every position.
+    score
+        A function of (prompt, continuation) that returns a number or bool, such as `evaluate.contains(regex)`; or a
+        `LogitScore`, such as `evaluate.LogitDifference(a, b)` or `evaluate.Choice()`, with its own items as prompts.
+        Higher is better; ties go to the smaller scale, then to the earlier vector.
+    validation, test
+        Prompts, without any in common. Test prompts are used after the selection only.
+    signs
+        1, -1 or both.
+    scales
+        Fractions of the site's mean activation norm: that of the vector, or else that on the validation prompts.
+    n_random
+        Number of draws of equally many random unit vectors at the same sites, with the same signs and norms; in each
+        draw the best one on validation is selected and tested.
+    seed
+        Seed of the random vectors, the order of prompts and the intervals.
+    max_new_tokens, stop
+        Of the continuations, as for `Model.generate`.
+    passing
+        Score on validation from which a vector passes, for `share`.
+    top
+        Number of vectors that are tested.
+    halving
+        h > 1 saves time by successive halving: all candidates on a few prompts, the best 1/h of them on h times as many,
+        and so on, random ones too. Shares then use the prompts on which a vector was scored.
+    screen, screened
+        A `LogitScore` that saves time where `score` needs continuations: it ranks all candidates on the prompts of the
+        first round; the best `screened` of them go on, the others count as not passing.
+    progress
+        True for a progress bar, or a function that is called with (done, total).
 
-    Test prompts are looked at only once the choice is made. Raises InvalidInput if validation and test share a prompt.
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    InvalidInput
+        If validation and test share a prompt, or a number is out of range.
+
+    References
+    ----------
+    Jamieson & Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, 2016 (halving).
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model, score = ps.load("demo"), ps.evaluate.LogitDifference("3", "4")
+    >>> vec = model.jacobian("Q: 1+2", 1, 3).svd(k=1).vectors[0]
+    >>> found = ps.search(model, vec, score, validation=["Q: 1+2", "Q: 2+1"], test=["Q: 3+1", "Q: 4+1"])
+    >>> found.test.n, found.test.unit, len(found.random)
+    (2, 'nats', 5)
     """
     given, signs, scales = checked_pushes(vectors, signs, scales)
-    random, seed = check_count(random, "search: random", least=0), check_count(seed, "search: seed", least=0)
+    n_random, seed = check_count(n_random, "search: n_random", least=0), check_count(seed, "search: seed", least=0)
     top = check_count(top, "search: top", len(given), "there are no more vectors")
     if halving is not None:
         halving = check_count(halving, "search: halving", least=2)
-    if not isinstance(passing, (int, float, np.integer, np.floating)) or math.isnan(passing):
+    threshold = as_number(passing)
+    if threshold is None or math.isnan(threshold):
         raise InvalidInput(f"search: passing is {shown(passing)}; it must be a number, the score from which a vector passes")
     if screen is not None and not isinstance(screen, LogitScore):
         raise InvalidInput(f"search: screen is {shown(screen)}; it must be a LogitScore, such as evaluate.LogitDifference(a, b)")
@@ -165,10 +287,10 @@ def search(
     screened = count if screen is None else min(check_count(screened, "search: screened"), count)
     plan = _rounds(screened, len(items), halving)
     first = order[: plan[0][1]]
-    total = (1 + random) * (_cost(plan) + (screen is not None) * count * len(first))
-    total += len(items) + (top + random + 1) * len(unseen)
+    total = (1 + n_random) * (_cost(plan) + (screen is not None) * count * len(first))
+    total += len(items) + (top + n_random + 1) * len(unseen)
     with progress_bar(progress, total, "search") as callback:
-        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "tell": callback}
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "callback": callback}
 
         def rank(vectors: Sequence[SteeringVector]) -> list[Candidate]:
             candidates, out = _candidates(vectors, signs, scales), list[Candidate]()
@@ -180,21 +302,21 @@ def search(
             return _rank(model, candidates, score, order, plan, how) + out
 
         ranked = rank(given)
-        drawn = [rank(random_like(model, given, seed, draw)) for draw in range(random)]
+        drawn = [rank(random_like(model, given, seed, draw)) for draw in range(n_random)]
         winners = _distinct(ranked, top) + [of_draw[0] for of_draw in drawn]
         plain_validation = float(score_table(model, items, [None], score, **how).mean())
         scores = score_table(model, unseen, [None, *[c.vector for c in winners]], score, **how)
     unit = score.unit if isinstance(score, LogitScore) else "share"
-    measured = [summary(row, unit, seed) for row in scores]
-    found = [Selection(c, m) for c, m in zip(winners, measured[1:], strict=True)]
+    results = [summary(row, unit, seed) for row in scores]
+    found = [Selection(c, m) for c, m in zip(winners, results[1:], strict=True)]
     return SearchResult(
         chosen=tuple(found[:top]),
         gain=summary(scores[1] - scores[0], f"difference of {unit}", seed),
-        unsteered=(plain_validation, measured[0]),
+        unsteered=(plain_validation, results[0]),
         random=tuple(found[top:]),
-        share=_share([ranked], len(given), passing, seed),
-        random_share=_share(drawn, len(given), passing, seed) if random else None,
-        passing=float(passing),
+        share=_share([ranked], len(given), threshold, seed),
+        random_share=_share(drawn, len(given), threshold, seed) if n_random else None,
+        passing=threshold,
         ranked=tuple(ranked),
         rounds=tuple(plan),
         seed=seed,
@@ -205,9 +327,9 @@ def search(
 
 
 def _tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[Ids]]:
-    """What the model reads of every item."""
-    requested = [score.prompts(item) if isinstance(score, LogitScore) else [item] for item in items]
-    return [[model.tokens(p) for p in some] for some in requested]
+    """Token ids of the prompts of every item."""
+    prompts_of = [score.prompts(item) if isinstance(score, LogitScore) else [item] for item in items]
+    return [[model.tokens(p) for p in some] for some in prompts_of]
 
 
 def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
@@ -216,8 +338,8 @@ def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
         for t in some:
             if t.tobytes() in seen:
                 raise InvalidInput(
-                    f"search: test prompt {j} is also validation prompt {seen[t.tobytes()]}; what is chosen on a prompt "
-                    "cannot be tested on it: take one of them out"
+                    f"search: test prompt {j} is also validation prompt {seen[t.tobytes()]}; a vector that is selected on a "
+                    "prompt cannot be tested on it: take one of them out"
                 )
 
 
@@ -228,7 +350,7 @@ def random_like(model: Model, vectors: Sequence[SteeringVector], seed: int, draw
     """A random unit vector for every vector, at its site and with its norm."""
     return [
         SteeringVector(
-            random_direction(model, v.place, seed, draw, i), v.layer, v.site, site_norm=v.site_norm, method="random",
+            random_direction(model, v.location, seed, draw, i), v.layer, v.site, site_norm=v.site_norm, method="random",
             rank=i, seed=seed,
         )
         for i, v in enumerate(vectors)
@@ -244,7 +366,7 @@ def _candidates(vectors: Sequence[SteeringVector], signs: Sequence[int], scales:
 
 
 def _rounds(candidates: int, prompts: int, halving: int | None) -> list[tuple[int, int]]:
-    """(candidates, prompts that they have seen after it) of every round."""
+    """(candidates, prompts on which they were scored at its end) of every round."""
     if halving is None:
         return [(candidates, prompts)]
     counts = [prompts]
@@ -258,7 +380,7 @@ def _rounds(candidates: int, prompts: int, halving: int | None) -> list[tuple[in
 
 
 def _cost(plan: Sequence[tuple[int, int]]) -> int:
-    """Scores that are computed."""
+    """Number of scores that are computed."""
     seen = [0, *[n for _, n in plan]]
     return sum(m * (n - before) for (m, n), before in zip(plan, seen, strict=False))
 
@@ -271,7 +393,7 @@ def _rank(
     plan: Sequence[tuple[int, int]],
     how: dict[str, Any],
 ) -> list[Candidate]:
-    """The candidates with their scores, best first; those of the last round before those that fell out earlier."""
+    """The candidates with their scores, best first; candidates of later rounds before those of earlier rounds."""
     out: list[Candidate] = []
     first = {(c.index, c.sign, c.scale): i for i, c in enumerate(candidates)}  # decides ties
     sums = np.zeros(len(candidates))

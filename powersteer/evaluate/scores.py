@@ -1,0 +1,382 @@
+"""Scores of single items: read off logits, or computed from a generated continuation."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput, shown
+from ..inputs.prompts import Prompt, split, token_ids
+from ..model.model import Model
+from .batched import Callback, Steer, forward_rows, generate_rows
+
+__all__ = [
+    "Choice", "LogitDifference", "LogitScore", "Score", "check_text_score", "contains", "finite_score", "score_items",
+    "score_table", "token_id",
+]  # fmt: skip
+
+Array = NDArray[Any]
+
+
+class LogitScore(ABC):
+    """A score that is read off logits at the ends of prompts, without generating. Subclasses define which prompts an
+    item has, and its score.
+
+    Attributes
+    ----------
+    unit
+        What the score is measured in.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> class Spread(ps.evaluate.LogitScore):
+    ...     unit = "logits"
+    ...
+    ...     def prompts(self, item):
+    ...         return [item]
+    ...
+    ...     def value(self, model, item, logits):
+    ...         return float(logits[0].std())
+    >>> result = ps.evaluate.accuracy(ps.load("demo"), ["Q: 1+2", "Q: 2+2"], score=Spread())
+    >>> result.unit, result > 0
+    ('logits', True)
+    """
+
+    unit = "nats"
+
+    @abstractmethod
+    def prompts(self, item: Any) -> Sequence[Prompt]:
+        """The prompts of one item.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.evaluate.LogitDifference(" yes", " no").prompts("Is it?")
+        ['Is it?']
+        """
+
+    @abstractmethod
+    def value(self, model: Model, item: Any, logits: Sequence[Array]) -> float:
+        """The score of one item.
+
+        Parameters
+        ----------
+        model
+            The model that computed the logits.
+        item
+            The item.
+        logits
+            One array (n_vocab,) for each of the item's prompts: the logits at its end.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> ps.evaluate.LogitDifference("3", "4").value(model, "Q: 1+2", [model("Q: 1+2")[-1] * 0])
+        0.0
+        """
+
+
+Score = LogitScore | Callable[[Any, str], float]  # else score(prompt, continuation) -> number or bool
+
+
+@dataclass(frozen=True)
+class LogitDifference(LogitScore):
+    """Logit of `a` minus logit of `b` at a prompt's end, which is ln p(a)/p(b), in nats.
+
+    Parameters
+    ----------
+    a, b
+        Texts of one token each, or token ids.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> score = ps.evaluate.LogitDifference("3", "4")
+    >>> ps.evaluate.accuracy(model, ["Q: 1+2", "Q: 2+2"], score=score).unit
+    'nats'
+    """
+
+    a: str | int
+    b: str | int
+
+    def prompts(self, item: Any) -> Sequence[Prompt]:
+        """The item itself, which is a prompt.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.evaluate.LogitDifference("3", "4").prompts("Q: 1+2")
+        ['Q: 1+2']
+        """
+        return [item]
+
+    def value(self, model: Model, item: Any, logits: Sequence[Array]) -> float:
+        """Logit of `a` minus logit of `b`; parameters as for `LogitScore.value`.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> logits = [model("Q: 1+2")[-1]]
+        >>> there, back = ps.evaluate.LogitDifference("3", "4"), ps.evaluate.LogitDifference("4", "3")
+        >>> there.value(model, "Q: 1+2", logits) == -back.value(model, "Q: 1+2", logits)
+        True
+        """
+        return _difference(model, logits[0], self.a, self.b)
+
+
+@dataclass(frozen=True)
+class Choice(LogitScore):
+    """Preference for the first of two options, of items (question, first, second), in nats: the logit difference of the
+    options' letters, averaged over both orders, so that a preference for a letter or for an order cancels.
+
+    Parameters
+    ----------
+    template
+        A text with {question}, {a} and {b}; or a function of these three that returns a prompt.
+    letters
+        Two texts of one token each, as they follow the template, or token ids.
+
+    Raises
+    ------
+    InvalidInput
+        Unless there are two letters.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> ps.evaluate.Choice("{question} A{a} B{b}:", ("A", "B")).prompts(("sum?", "3", "4"))
+    ['sum? A3 B4:', 'sum? A4 B3:']
+    """
+
+    template: str | Callable[[str, str, str], Prompt] = "{question}\nA: {a}\nB: {b}\nAnswer:"
+    letters: tuple[str | int, str | int] = (" A", " B")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.letters, (tuple, list)) or len(self.letters) != 2:
+            raise InvalidInput(f"a choice has two letters, such as (' A', ' B'), not {shown(self.letters)}")
+
+    def prompts(self, item: Any) -> Sequence[Prompt]:
+        """The question with its options in both orders. Raises InvalidInput unless the item is (question, first, second).
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.evaluate.Choice("{question} {a} or {b}?").prompts(("1+2:", "3", "4"))
+        ['1+2: 3 or 4?', '1+2: 4 or 3?']
+        """
+        if not isinstance(item, (tuple, list)) or len(item) != 3:
+            raise InvalidInput(f"a choice is (question, first option, second option), not {shown(item)}")
+        question, first, second = item
+        return [self._prompt(question, first, second), self._prompt(question, second, first)]
+
+    def _prompt(self, question: str, a: str, b: str) -> Prompt:
+        if not isinstance(self.template, str):
+            return self.template(question, a, b)
+        try:
+            return self.template.format(question=question, a=a, b=b)
+        except (AttributeError, LookupError, ValueError):
+            raise InvalidInput(
+                f"a template contains {{question}}, {{a}} and {{b}}; cannot fill in {shown(self.template)}"
+            ) from None
+
+    def value(self, model: Model, item: Any, logits: Sequence[Array]) -> float:
+        """Mean over both orders of the logit difference in favour of the first option; parameters as for
+        `LogitScore.value`.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> same = [model("1+2: 3 or 4?")[-1]] * 2  # a preference for a letter alone cancels
+        >>> ps.evaluate.Choice(letters=("3", "4")).value(model, ("1+2:", "3", "4"), same)
+        0.0
+        """
+        here, swapped = (_difference(model, z, *self.letters) for z in logits)
+        return (here - swapped) / 2
+
+
+def _difference(model: Model, logits: Array, a: str | int, b: str | int) -> float:
+    return float(logits[token_id(model, a)]) - float(logits[token_id(model, b)])
+
+
+def token_id(model: Model, token: str | int) -> int:
+    """The one token of a text that continues other text.
+
+    Parameters
+    ----------
+    model
+        The model whose tokenizer is used.
+    token
+        A text as it continues other text (" yes" for a word), or a token id, which is returned after a check.
+
+    Raises
+    ------
+    InvalidInput
+        For a text of several tokens, or an id outside of the vocabulary.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> model.to_str_tokens([ps.evaluate.token_id(model, "7")])
+    ['7']
+    """
+    if not isinstance(token, str):
+        return int(token_ids([token], model.n_vocab)[0])
+    tokenizer = model._need_tokenizer(f"find the token {token!r}")
+    for before in ("\n", "a"):
+        alone, both = tokenizer.encode(before).tolist(), tokenizer.encode(before + token).tolist()
+        if len(both) == len(alone) + 1 and both[:-1] == alone:
+            if "".join(model.to_str_tokens(both[-1:])).strip() != token.strip():
+                raise InvalidInput(f"{token!r} is unknown to the tokenizer of {model.name!r}; give another text, or a token id")
+            return int(both[-1])
+    raise InvalidInput(f"{token!r} is not one token of {model.name!r}; give its first token's id, or a shorter text")
+
+
+@dataclass(frozen=True)
+class _Contains:
+    pattern: re.Pattern[str]
+
+    def __call__(self, prompt: Any, text: str) -> bool:
+        return self.pattern.search(text) is not None
+
+
+def contains(pattern: str, flags: int = 0) -> Callable[[Any, str], bool]:
+    """A score of texts: whether a regular expression matches anywhere in the continuation.
+
+    Parameters
+    ----------
+    pattern, flags
+        As for `re.compile`.
+
+    Returns
+    -------
+    score
+        A function of (prompt, continuation).
+
+    Raises
+    ------
+    InvalidInput
+        If the pattern is not a regular expression.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> score = ps.evaluate.contains("sorry|cannot")
+    >>> score("Q: how?", " I cannot help."), score("Q: how?", " Like this.")
+    (True, False)
+    """
+    try:
+        return _Contains(re.compile(pattern, flags))
+    except (re.error, TypeError) as error:
+        raise InvalidInput(f"contains: {pattern!r} is no regular expression: {error}") from None
+
+
+def score_table(
+    model: Model,
+    items: Sequence[Any],
+    vectors: Sequence[Steer],
+    score: Score,
+    max_new_tokens: int = 64,
+    stop: Any = None,
+    callback: Callback | None = None,
+) -> Array:
+    """The score of every item under every vector; greedy continuations are decoded in batches.
+
+    Parameters
+    ----------
+    model
+        The model, or a steered view of it.
+    items
+        Prompts; for a `LogitScore` the items that it takes.
+    vectors
+        For each row of the result a vector, a list of vectors to add together, or None.
+    score
+        A `LogitScore`, or a function of (prompt, continuation) that returns a number or bool.
+    max_new_tokens, stop
+        Of the continuations, as for `Model.generate`.
+    callback
+        Called with the number of items that were scored since the last call.
+
+    Returns
+    -------
+    table : (vectors, items)
+
+    Raises
+    ------
+    InvalidInput
+        If the score does not return a finite number.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> score = ps.evaluate.contains("It is")
+    >>> ps.evaluate.score_table(model, ["Q: 12*3\\nA:", "Q: 7*5\\nA:"], [None], score, max_new_tokens=8)
+    array([[1., 1.]])
+    """
+    if isinstance(score, LogitScore):
+        values = _logit_scores(model, items, vectors, score, callback)
+    else:
+        check_text_score(model, score, ", or a LogitScore such as evaluate.LogitDifference(a, b)")
+        tokens = [model.tokens(p) for p in items]
+        steer = [v for v in vectors for _ in tokens]
+        generated = generate_rows(model, tokens * len(vectors), steer, max_new_tokens, stop, callback)
+        prompts = list(items) * len(vectors)
+        values = [score(p, g.text or "") for p, g in zip(prompts, generated, strict=True)]
+    return np.array([finite_score(v) for v in values]).reshape(len(vectors), len(items))
+
+
+def check_text_score(model: Model, score: Any, instead: str = "") -> None:
+    """Raises InvalidInput for a score that is not a function, and for a model without texts."""
+    if not callable(score):
+        raise InvalidInput(
+            f"a score is a function of (prompt, continuation), such as evaluate.contains('yes'){instead}; got {shown(score)}"
+        )
+    model._need_tokenizer("score texts")
+
+
+def score_items(score: Score, given: Any) -> list[Any]:
+    """The items to score: one prompt or several, or the items of a LogitScore. Raises InvalidInput for an empty list."""
+    if not isinstance(score, LogitScore) or isinstance(given, str):
+        return split(given)[0]
+    if not (items := list(given)):
+        raise InvalidInput("the list of prompts to score is empty")
+    return items
+
+
+def _logit_scores(
+    model: Model, items: Sequence[Any], vectors: Sequence[Steer], score: LogitScore, callback: Callback | None
+) -> list[float]:
+    tokens_of = [[model.tokens(p) for p in score.prompts(item)] for item in items]
+    tokens = [t for some in tokens_of for t in some]
+    rows = forward_rows(model, tokens * len(vectors), [v for v in vectors for _ in tokens], rows="last")
+    values = []
+    for _ in vectors:
+        for item, some in zip(items, tokens_of, strict=True):
+            values.append(score.value(model, item, [next(rows)[0][0] for _ in some]))
+            if callback:
+                callback(1)  # an item, of one prompt or more
+    return values
+
+
+def finite_score(value: Any) -> float:
+    """The number that a score returned. Raises InvalidInput for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidInput(f"the score gave {shown(value)}; it must give a finite number, True or False")
+    return number
