@@ -46,22 +46,22 @@ def compute(model, prompts=PROMPTS, **arguments):
 
 @pytest.mark.parametrize("method", ["krylov", "dense", "auto"])
 def test_every_pair_as_by_itself(model, method):
-    atlas = compute(model, method=method, tol=1e-7, views="both")
+    atlas = compute(model, method=method, tol=1e-7, prompt_groups="both")
     assert atlas.complete and len(atlas) == 6 + 4 - 1 + 1
-    for view, prompts in zip(atlas.views(), [PROMPTS, [PROMPTS[0]], [PROMPTS[1]]], strict=True):
-        for source, target in view.pairs:
+    for group, prompts in zip(atlas.prompt_groups(), [PROMPTS, [PROMPTS[0]], [PROMPTS[1]]], strict=True):
+        for source, target in group.pairs:
             want = model.jacobian(prompts, source, target).svd(K, method="dense")
-            cell, vec = view.cell(source, target), view.vector(source, target, 1)
-            np.testing.assert_allclose(cell.sigma, want.S, rtol=1e-7)
-            assert cell.converged and max(cell.residuals) <= 1e-7
-            column = view.next_token.S[source] if target == "next_token" else view.S[source, target]
-            assert tuple(column) == cell.sigma
+            pair, vec = group.pair(source, target), group.vector(source, target, 1)
+            np.testing.assert_allclose(pair.sigma, want.S, rtol=1e-7)
+            assert pair.converged and max(pair.residuals) <= 1e-7
+            column = group.next_token.S[source] if target == "next_token" else group.S[source, target]
+            assert tuple(column) == pair.sigma
             assert abs(vec.direction @ want.Vh[1]) > 1 - 1e-9
             by_itself = want.vectors[1].provenance
             same = ("layer", "site", "target", "prompt_tokens", "target_positions", "source_positions", "weights", "rank")
             assert {name: vec.provenance[name] for name in same} == {name: by_itself[name] for name in same}
             assert vec.site_norm == pytest.approx(by_itself["site_norm"], rel=1e-12)
-    assert np.array_equal(atlas.prompt(1).S, atlas.views()[2].S, equal_nan=True)
+    assert np.array_equal(atlas.prompt(1).S, atlas.prompt_groups()[2].S, equal_nan=True)
     assert np.array_equal(~np.isnan(atlas.S[..., 0]), np.triu(np.ones((4, 4), bool), 1))
 
 
@@ -71,12 +71,12 @@ def test_sites_and_blocks(table, sites):
     model, _ = tiny.tiny(n_layers=3, **table)
     if "blocks.0.hook_resid_post" in sites:
         sites = (sites[0], "resid_post")
-    atlas = compute(model, sites=sites, positions=[0, -1], next_token=False, sources=[0, 1])
+    atlas = compute(model, sites=sites, target_positions=[0, -1], next_token=False, sources=[0, 1])
     start, end = (sites, sites) if isinstance(sites, str) else sites
     assert atlas.complete and len(atlas)
     for source, target in atlas.pairs:
-        want = model.jacobian(PROMPTS, source, target, start, end, positions=[0, -1]).svd(K, method="dense")
-        np.testing.assert_allclose(atlas.cell(source, target).sigma, want.S, rtol=1e-3)
+        want = model.jacobian(PROMPTS, source, target, source_site=start, target_site=end, target_positions=[0, -1]).svd(K, method="dense")
+        np.testing.assert_allclose(atlas.pair(source, target).sigma, want.S, rtol=1e-3)
     same_layer = (start, end) in (("resid_pre", "resid_post"), ("attn_out", "mlp_out"))
     assert ((0, 0) in atlas.pairs) == (same_layer and not (table.get("parallel") and start == "attn_out"))
 
@@ -90,8 +90,8 @@ def test_gain_is_the_relative_change_of_the_target(model, tmp_path):
         moved = [acts[-2:] for acts in model.steered(push.relative(share)).activations(PROMPTS, site)]
         change = np.linalg.norm(np.concatenate(moved) - np.concatenate(rows)) / np.linalg.norm(np.concatenate(rows))
         assert atlas.gain[source, target, 1] == pytest.approx(change / share, rel=1e-4)
-    cell = atlas.cell(1, "next_token")
-    assert atlas.next_token.gain[1] == pytest.approx(np.array(cell.sigma) * cell.site_norm)
+    pair = atlas.pair(1, "next_token")
+    assert atlas.next_token.gain[1] == pytest.approx(np.array(pair.sigma) * pair.site_norm)
     assert np.isnan(atlas.gain[3, 0]).all() and np.array_equal(np.isnan(atlas.gain), np.isnan(atlas.S))
     table = atlas.to_pandas().set_index(["source", "target", "rank"])
     assert table.loc[(0, 3, 1), "gain"] == atlas.gain[0, 3, 1]
@@ -160,7 +160,7 @@ def test_sketch_only(model):
         A = model.jacobian(PROMPTS, source, target).dense()
         assert atlas.sketch(source, target).frobenius == pytest.approx(np.linalg.norm(A), rel=0.6)
     with pytest.raises(ps.InvalidInput, match="is not computed yet"):
-        atlas.cell(0, 1)
+        atlas.pair(0, 1)
 
 
 # ---- the plan
@@ -176,13 +176,13 @@ def test_the_plan_takes_the_cheaper_way():
     assert any(s.kind == "krylov" for s in plan.steps) and any(s.kind == "sketch" for s in plan.steps)
     text = str(plan)
     assert f"{plan.pairs} pairs" in text and "GFLOP/s" in text and "krylov" in text
-    with pytest.raises(ps.InvalidInput, match="unknown arguments"):
+    with pytest.raises(TypeError, match="out"):
         ps.atlas_plan(wide, PROMPTS, out="x")
 
 
 def test_the_plan_knows_the_disk(model, tmp_path):
-    plan = ps.atlas_plan(model, PROMPTS, k=K, method="krylov", views="both")
-    compute(model, method="krylov", views="both", out=tmp_path / "run")
+    plan = ps.atlas_plan(model, PROMPTS, k=K, method="krylov", prompt_groups="both")
+    compute(model, method="krylov", prompt_groups="both", out=tmp_path / "run")
     size = sum(f.stat().st_size for f in (tmp_path / "run").rglob("*") if f.is_file())
     assert 0.5 < plan.disk / size < 2
 
@@ -191,7 +191,7 @@ def test_units_are_bounded():
     model, _ = tiny.tiny(n_layers=20, threads=1)
     plan = ps.atlas_plan(model, [[1, 2, 3]], k=1, method="krylov")
     sizes = [len(s.unit.targets) for s in plan.of_kind("krylov")]
-    assert max(sizes) == planning.LANES and sum(sizes) == plan.pairs == 19 * 20 // 2 + 20
+    assert max(sizes) == planning.MAX_COLUMNS and sum(sizes) == plan.pairs == 19 * 20 // 2 + 20
 
 
 # ---- never lost
@@ -204,7 +204,7 @@ def contents(folder):
 SCRIPT = """
     import sys, powersteer as ps
     model = ps.load(sys.argv[1], threads=1)
-    ps.atlas(model, [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]], k=3, method="krylov", views="both", tol=1e-5, progress=False, out=sys.argv[2])
+    ps.atlas(model, [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]], k=3, method="krylov", prompt_groups="both", tol=1e-5, out=sys.argv[2])
 """
 
 
@@ -237,7 +237,7 @@ def test_killed_at_any_moment_and_resumed(checkpoint, undisturbed, tmp_path, rng
         process.kill()
         process.communicate()
         half = ps.Atlas.load(folder)  # valid at any moment
-        assert all(view.S.shape == (half.n_layers, half.n_layers, 3) for view in half.views())
+        assert all(group.S.shape == (half.n_layers, half.n_layers, 3) for group in half.prompt_groups())
     process = script(checkpoint, folder)
     assert process.communicate()[1] == ""
     mine = {name: data for name, data in contents(folder).items() if not name.endswith(".tmp")}
@@ -286,7 +286,7 @@ def test_interrupted(checkpoint, tmp_path):
         ({"sites": "resid_post"}, "source_site"),
         ({"prompts": [[1, 2], [2, 8, 4, 4]]}, "prompt 0 has other"),
         ({"prompts": [[1, 2]]}, r"prompts \(1, there 2\)"),
-        ({"positions": -1}, "positions"),
+        ({"target_positions": -1}, "target_positions"),
         ({"targets": [3]}, "targets"),
     ],
 )
@@ -295,7 +295,7 @@ def test_resume_refuses_other_settings(model, tmp_path, change, said):
     before = contents(tmp_path)
     with pytest.raises(ps.InvalidInput, match=said):
         compute(model, out=tmp_path, **change)
-    with pytest.raises(ps.InvalidInput, match="holds this atlas already"):
+    with pytest.raises(ps.InvalidInput, match="already holds this atlas|holds this atlas already"):
         compute(model, out=tmp_path, resume=False)
     assert contents(tmp_path) == before
 
@@ -344,7 +344,7 @@ def spawn(n=2):
 def test_processes(checkpoint, undisturbed, tmp_path):
     model = ps.load(checkpoint, threads=1)
     with spawn() as executor:
-        compute(model, method="krylov", views="both", tol=1e-5, executor=executor, out=tmp_path / "run")
+        compute(model, method="krylov", prompt_groups="both", tol=1e-5, executor=executor, out=tmp_path / "run")
     assert contents(tmp_path / "run") == contents(undisturbed)
 
 
@@ -356,7 +356,7 @@ def test_a_worker_that_dies_has_its_unit_redone(checkpoint, undisturbed, tmp_pat
         made[-1].submit(dying.once, str(tmp_path / "flag"))
         return made[-1]
 
-    compute(model, method="krylov", views="both", tol=1e-5, executor=executor, out=tmp_path / "run")
+    compute(model, method="krylov", prompt_groups="both", tol=1e-5, executor=executor, out=tmp_path / "run")
     assert contents(tmp_path / "run") == contents(undisturbed)
     assert len(made) == 2
     for one in made:
@@ -374,7 +374,7 @@ def test_dask_with_a_worker_killed(checkpoint, undisturbed, tmp_path):
         with client.get_executor() as executor:
             executor.submit(os.getpid).result()
             os.kill(victim.pid, signal.SIGKILL)
-            compute(model, method="krylov", views="both", tol=1e-5, executor=executor, out=tmp_path / "run")
+            compute(model, method="krylov", prompt_groups="both", tol=1e-5, executor=executor, out=tmp_path / "run")
     assert contents(tmp_path / "run") == contents(undisturbed)
 
 
@@ -399,7 +399,7 @@ def test_workers_steer_too(checkpoint):
     assert not np.allclose(remote.S[0, 1], compute(model).S[0, 1])
 
 
-# ---- arguments and views
+# ---- arguments
 
 
 @pytest.mark.parametrize(
@@ -412,13 +412,13 @@ def test_workers_steer_too(checkpoint):
         ({"sources": [3], "targets": [1], "next_token": False}, "none of the sources"),
         ({"sites": "mlp"}, "mlp"),
         ({"sites": ["a", "b", "c"]}, "two"),
-        ({"views": "all"}, "views is 'all'"),
+        ({"prompt_groups": "all"}, "prompt_groups is 'all'"),
         ({"method": "power"}, "method is 'power'"),
         ({"method": "sketch", "sketch": 0}, "computes nothing"),
         ({"sketch": -1}, "sketch is -1"),
         ({"prompts": []}, "empty"),
         ({"prompts": [[1] * 99999]}, "context"),
-        ({"positions": 7}, "7"),
+        ({"target_positions": 7}, "7"),
         ({"sources": 3}, "sources is 3"),
     ],
 )
@@ -436,15 +436,15 @@ def test_a_file_is_no_folder(model, tmp_path):
 
 def test_questions_out_of_range(model):
     atlas = compute(model, sources=[0, 1])
-    with pytest.raises(ps.InvalidInput, match="2 -> 3 was not asked for"):
-        atlas.cell(2, 3)
+    with pytest.raises(ps.InvalidInput, match="2 -> 3 was not requested"):
+        atlas.pair(2, 3)
     with pytest.raises(ps.InvalidInput, match="rank is 3"):
         atlas.vector(0, 1, 3)
     with pytest.raises(ps.InvalidInput, match="rank is 1.0"):
         atlas.vector(0, 1, 1.0)
-    with pytest.raises(ps.InvalidInput, match="ranks are .*1.5"):
+    with pytest.raises(ps.InvalidInput, match="k is .*1.5"):
         atlas.effects(1.5)
-    with pytest.raises(ps.InvalidInput, match="views='both'"):
+    with pytest.raises(ps.InvalidInput, match="prompt_groups='both'"):
         atlas.prompt(0)
     alone = compute(model, PROMPTS[:1])
     assert np.array_equal(alone.prompt(0).S, alone.S, equal_nan=True)
@@ -475,17 +475,58 @@ def test_on_the_trained_model(stories, tmp_path):
     assert json.loads(Path(tmp_path / "atlas.json").read_text())["origin"]["version"] == ps.__version__
 
 
+def test_reprs(model):
+    atlas = compute(model, sources=[0, 1], targets=[2, 3])
+    assert repr(atlas) == "Atlas('tiny', 2 prompts stacked, k 3, tol 0.01, 6 of 6 pairs)"
+    html = atlas._repr_html_()
+    assert html.count("<td") == 4 and f'title="{atlas.S[1, 3, 0]:.4g}"' in html
+    assert html.count("<td") == compute(model, targets=[])._repr_html_().count("<td")  # the next token alone
+    assert "<script>" not in compute(model, ["<script>"], k=1)._repr_html_()
+
+
+def test_old_names(model):
+    with pytest.warns(DeprecationWarning) as warned:
+        old = ps.atlas(model, PROMPTS, [0, 1], None, K, positions=-1, views="both")
+    said = " ".join(str(w.message) for w in warned)
+    assert "pass sources, targets, k by keyword" in said and "'positions' is now" in said and "'views' is now" in said
+    new = compute(model, sources=[0, 1], target_positions=-1, prompt_groups="both")
+    assert old.settings == new.settings and np.array_equal(old.S, new.S, equal_nan=True)
+    for call, want in ((lambda: old.cell(0, 1), new.pair(0, 1)), (lambda: old.view_name, "2 prompts stacked"),
+                       (lambda: len(old.views()), 3)):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match="is now called"):
+            assert call() == want
+    with pytest.raises(TypeError, match="both"):
+        ps.atlas(model, PROMPTS, positions=-1, target_positions=-1)
+
+
+def test_files_keep_their_keys(model, tmp_path):
+    """Those of the previous release, so that it and this one read each other's folders."""
+    atlas = compute(model, out=tmp_path, method="krylov", target_positions=[0, -1])
+    settings = json.loads((tmp_path / "atlas.json").read_text())["settings"]
+    assert list(settings) == (
+        "model steering steering_hash dtype parallel prompts positions views source_site target_site sources targets k tol seed "
+        "method sketch max_applications"
+    ).split()
+    assert settings["views"] == "stacked" and settings["positions"] == [0, -1]
+    assert compute(model).settings.to_json()["positions"] == {"slice": [-2, None, None]}
+    assert ps.Atlas.load(tmp_path).settings == atlas.settings
+    (sketch, *_) = json.loads((tmp_path / "sketches" / "0-000.json").read_text())["sketches"]
+    with safetensors.safe_open(next((tmp_path / "cells").iterdir()), framework="numpy") as file:
+        (stored, *_) = json.loads(file.metadata()["powersteer-atlas-1"])["cells"]
+    assert next(iter(stored)) == next(iter(sketch)) == "view"
+
+
 # ---- the report
 
 
 def test_report_shows_what_the_atlas_holds(model, tmp_path):
     pytest.importorskip("plotly")
-    atlas = compute(model, views="both", method="krylov", out=tmp_path / "run")
+    atlas = compute(model, prompt_groups="both", method="krylov", out=tmp_path / "run")
     page = atlas.page_data()
     assert [v["name"] for v in page["views"]] == ["2 prompts stacked", "prompt 0", "prompt 1"]
-    for view, data in zip(atlas.views(), page["views"], strict=True):
+    for group, data in zip(atlas.prompt_groups(), page["views"], strict=True):
         assert {(c["source"], c["target"]): tuple(c["sigma"]) for c in data["cells"]} == {
-            pair: view.cell(*pair).sigma for pair in view.pairs
+            pair: group.pair(*pair).sigma for pair in group.pairs
         }
     atlas.report(tmp_path / "atlas.html")
     text = (tmp_path / "atlas.html").read_text("utf-8")

@@ -13,11 +13,11 @@ import pytest
 import tiny
 
 import powersteer as ps
-from powersteer.mapping import effects as kept
+from powersteer.mapping import effects_cache as kept
 from powersteer.report.check import check
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
-HOW = {"scales": [0.5, 2.0], "max_new_tokens": 4, "random": 3, "progress": False}
+HOW = {"scales": [0.5, 2.0], "max_new_tokens": 4, "n_random": 3, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model():
 
 
 def make(model, **arguments):
-    return ps.atlas(model, PROMPTS, **{"k": 3, "progress": False, "views": "both", **arguments})
+    return ps.atlas(model, PROMPTS, **{"k": 3, "progress": False, "prompt_groups": "both", **arguments})
 
 
 def plain(records):
@@ -114,7 +114,7 @@ MORE = [  # ranks, scales, signs: first, then; how many pushes of a prompt are n
 
 @pytest.mark.parametrize(("first", "then", "pushes", "draws"), MORE)
 def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then, pushes, draws):
-    atlas, computed, compute = make(model, views="stacked", out=tmp_path), [], kept.effects
+    atlas, computed, compute = make(model, prompt_groups="stacked", out=tmp_path), [], kept.effects
 
     def watched(*args, **how):
         computed.append(compute(*args, **how))
@@ -129,7 +129,7 @@ def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then
     assert sum(len(e) for e in computed) == pushes * len(PROMPTS)  # nothing twice, nothing that was not requested
     assert sum(len(e.random) for e in computed) == draws * len(PROMPTS)
     monkeypatch.undo()
-    close(got, request(make(model, views="stacked"), *then))
+    close(got, request(make(model, prompt_groups="stacked"), *then))
     everything = ps.Atlas.load(tmp_path, model).kept_effects
     assert set(everything.settings["scales"]) == {*first[1], *then[1]} == {e.scale for e in everything}
     assert len(everything) == len({(e.source, e.target, e.rank, e.sign, e.scale, e.prompt) for e in everything})
@@ -137,7 +137,7 @@ def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then
 
 
 def test_other_functions_are_other_arguments(model, tmp_path):
-    atlas = make(model, views="stacked", out=tmp_path)
+    atlas = make(model, prompt_groups="stacked", out=tmp_path)
     first = atlas.effects(2, **HOW, score=lambda p, t: 0.0)
     for ranks in (1, 2, 3):
         with pytest.raises(ps.InvalidInput, match="score"):
@@ -148,7 +148,7 @@ def test_other_functions_are_other_arguments(model, tmp_path):
 
 def test_an_atlas_of_a_steered_model_wants_that_view(model, tmp_path):
     view = model.steered(ps.random_vectors(model, 0)[0])
-    make(view, views="stacked", out=tmp_path)
+    make(view, prompt_groups="stacked", out=tmp_path)
     with pytest.raises(ps.InvalidInput, match="steered by"):
         ps.Atlas.load(tmp_path, model)
     assert ps.Atlas.load(tmp_path, view).effects(1, **HOW).settings["steering"] == list(view.steering)
@@ -159,7 +159,7 @@ def test_an_atlas_of_a_steered_model_wants_that_view(model, tmp_path):
 
 
 def test_cells_added_since_are_tried_too(model, tmp_path):
-    store = make(model, views="stacked", out=tmp_path)
+    store = make(model, prompt_groups="stacked", out=tmp_path)
     gone = sorted(tmp_path.glob("cells/0-001-*"))
     kept = {f: f.read_bytes() for f in gone}
     for f in gone:
@@ -197,40 +197,56 @@ def test_the_page_has_them(model):
 def test_refusals(model):
     atlas = make(model)
     for ranks in (0, 4, [3], []):
-        with pytest.raises(ps.InvalidInput, match="ranks are"):
+        with pytest.raises(ps.InvalidInput, match="k is"):
             atlas.effects(ranks, **HOW)
     with pytest.raises(ps.InvalidInput, match="pair"):
-        atlas.search(ps.evaluate.LogitDifference(1, 2), PROMPTS[:1], PROMPTS[1:], pairs=[(2, 1)])
-    with pytest.raises(ps.InvalidInput, match="no cell yet"):
+        atlas.search(ps.evaluate.LogitDifference(1, 2), validation=PROMPTS[:1], test=PROMPTS[1:], pairs=[(2, 1)])
+    with pytest.raises(ps.InvalidInput, match="no computed pair"):
         make(model, method="sketch").effects(1, **HOW)
 
 
+def test_old_names(model, tmp_path):
+    atlas, how = make(model, out=tmp_path), {key: value for key, value in HOW.items() if key != "n_random"}
+    with pytest.warns(DeprecationWarning) as warned:
+        old = atlas.effects(ranks=1, random=3, **how)
+    assert {str(w.message).rpartition(" is ")[2] for w in warned} == {"now called 'k'", "now called 'n_random'"}
+    assert atlas.effects(1, **HOW).to_json() == old.to_json()
+    stored = json.loads((tmp_path / "effects" / "0-000.json").read_text())["settings"]["asked"]
+    assert stored["random"] == 3 and "n_random" not in stored  # the key of the previous release
+    with pytest.raises(ps.InvalidInput, match=r"n_random \(4, there 3\)"):
+        atlas.effects(1, **{**HOW, "n_random": 4})
+    score = ps.evaluate.LogitDifference(1, 2)
+    with pytest.warns(DeprecationWarning, match="pass validation, test, k by keyword"):
+        found = atlas.search(score, PROMPTS[:1], [PROMPTS[1]], 1, pairs=[(0, 1)], n_random=0)
+    assert len(found.ranked) == 4
+
+
 def test_search_is_that_of_its_vectors(model, rng):
-    atlas = make(model, views="stacked")
+    atlas = make(model, prompt_groups="stacked")
     prompts = [rng.integers(0, model.n_vocab, 6).tolist() for _ in range(8)]
-    how = {"scales": (1.0, 4.0), "random": 2, "seed": 3}
+    how = {"scales": (1.0, 4.0), "n_random": 2, "seed": 3}
     score = ps.evaluate.LogitDifference(3, 5)
-    found = atlas.search(score, prompts[:4], prompts[4:], 2, pairs=[(0, 2), (1, "next_token")], **how)
+    found = atlas.search(score, validation=prompts[:4], test=prompts[4:], k=2, pairs=[(0, 2), (1, "next_token")], **how)
     vectors = atlas.vectors(0, 2)[:2] + atlas.vectors(1, "next_token")[:2]
-    want = ps.search(model, vectors, score, prompts[:4], prompts[4:], **how)
+    want = ps.search(model, vectors, score, validation=prompts[:4], test=prompts[4:], **how)
     assert str(found) == str(want) and np.array_equal(found.vector.vector, want.vector.vector)
     assert found.test.n == 4 and math.isfinite(found.test.low)
-    everywhere = atlas.search(score, prompts[:4], prompts[4:], scales=(1.0,), random=0)
+    everywhere = atlas.search(score, validation=prompts[:4], test=prompts[4:], scales=(1.0,), n_random=0)
     assert len({c.index for c in everywhere.ranked}) == 3 * len(atlas.pairs)
 
 
 def test_samples_are_those_of_generate(model, tmp_path):
     """Sample i of every row is what generate says with seed + i; they are kept, resumed, and shown by the page."""
-    atlas = make(model, views="stacked", out=tmp_path)
+    atlas = make(model, prompt_groups="stacked", out=tmp_path)
     more = {"temperature": 1.5, "samples": 3, "seed": 2**64 - 2, "score": lambda prompt, text: float("a" in text)}
     found = atlas.effects(1, **HOW, **more)
     for e in [*found.effects[:6], *found.base]:
         steer = None if e.vector < 0 else (atlas.vector(e.source, e.target, e.rank)).relative(e.sign * e.scale)
         seeds = [2**64 - 2, 2**64 - 1, 0]
-        said = [model.generate(PROMPTS[e.prompt], 4, temperature=1.5, seed=s, steer=steer).text for s in seeds]
+        said = [model.generate(PROMPTS[e.prompt], max_new_tokens=4, temperature=1.5, seed=s, steer=steer).text for s in seeds]
         assert e.samples == tuple(said) and e.sample_scores == tuple(float("a" in text) for text in said)
     assert len({text for e in found for text in e.samples}) > 3 and all(len(e.samples) == 3 for e in found.random)
-    greedy = make(model, views="stacked").effects(1, **HOW, seed=more["seed"], score=more["score"])
+    greedy = make(model, prompt_groups="stacked").effects(1, **HOW, seed=more["seed"], score=more["score"])
     assert plain(greedy) == [repr(dataclasses.replace(e, prompt=0, vector=0, samples=(), sample_scores=())) for e in found]
     times = {f: f.stat().st_mtime_ns for f in tmp_path.glob("effects/*")}
     again = ps.Atlas.load(tmp_path, model)
@@ -258,7 +274,7 @@ def test_samples_that_cannot_be(model, arguments, said):
 
 def test_effects_of_before_there_were_samples(model, tmp_path):
     """Files of an earlier version name neither samples nor temperature: they are read, and not computed again."""
-    atlas = make(model, views="stacked", out=tmp_path)
+    atlas = make(model, prompt_groups="stacked", out=tmp_path)
     found = atlas.effects(1, **HOW)
     for file in tmp_path.glob("effects/*"):
         data = json.loads(file.read_text())

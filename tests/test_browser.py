@@ -325,7 +325,7 @@ def test_a_row_opens_its_vector(page):
     page.all("#table tbody tr")[7].click()
     page.until(lambda: page.fragment()["source"] == row[0] and page.fragment()["vector"] == row[2])
     target = row[1] if row[1] == "next token" else f"layer {row[1]}"
-    assert page.text("#vector-title") == f"Vector layer {row[0]} → {target}, rank {row[2]}"
+    page.until(lambda: page.text("#vector-title") == f"Vector layer {row[0]} → {target}, rank {row[2]}")
     assert page.all("#table tbody tr")[7].get_attribute("aria-current") == "true"
     page.until(lambda: focused(page).get_attribute("id") == "vector-title")
 

@@ -30,7 +30,7 @@ def shortest(work, times=3):
 
 
 def test_effects_take_the_time_that_was_foreseen(model):
-    how = {"ranks": 2, "scales": [0.35, 1.0], "max_new_tokens": 16, "random": 4}
+    how = {"k": 2, "scales": [0.35, 1.0], "max_new_tokens": 16, "n_random": 4}
     atlas = ps.atlas(model, PROMPTS, k=2, progress=False)
     ratios = []
     for _ in range(4):  # interleaved
@@ -42,13 +42,47 @@ def test_effects_take_the_time_that_was_foreseen(model):
     assert min(abs(r - 1) for r in ratios) < 0.5 or sorted(ratios)[0] < 1 < sorted(ratios)[-1], ratios
 
 
-def test_more_effects_take_longer(model):
-    def seconds(**how):
-        return shortest(lambda: ps.atlas_plan(model, PROMPTS, k=4, effects=how).effects.seconds)[0]
+def test_more_effects_take_longer(model, monkeypatch):
+    """On a machine of fixed speed, whatever else this one does."""
+    monkeypatch.setattr(planning, "effect_cost", lambda model, prompts, new: speed.EffectCost(1e-4, 1e-5, 1e-3, 1e-4, float(new)))
+    monkeypatch.setattr(planning, "sweep_rate", lambda *sizes: 1e9)
 
-    base = {"ranks": 1, "max_new_tokens": 4, "random": 2}
-    for more in ({"ranks": 4}, {"max_new_tokens": 64}, {"random": 40}, {"scales": [0.1 * i for i in range(1, 9)]}):
+    def seconds(**how):
+        return ps.atlas_plan(model, PROMPTS, k=4, effects=how).effects.seconds
+
+    base = {"k": 1, "max_new_tokens": 4, "n_random": 2}
+    for more in ({"k": 4}, {"k": [0, 2, 3]}, {"max_new_tokens": 64}, {"n_random": 40}, {"scales": [0.1 * i for i in range(1, 9)]},
+                 {"samples": 4, "temperature": 1.0}):  # fmt: skip
         assert seconds(**{**base, **more}) > 1.3 * seconds(**base)
+    four, eight = (seconds(**base, samples=n, temperature=1.0) - seconds(**base) for n in (4, 8))
+    assert eight == pytest.approx(2 * four, rel=0.05)
+
+
+def test_the_rate_is_that_of_the_columns_of_the_plan(model, monkeypatch):
+    """A sweep of few vectors is slower a vector, so the rate is measured with as many as the units have."""
+    columns = []
+    monkeypatch.setattr(planning, "sweep_rate", lambda model, n, c: columns.append(c) or 1e9)
+    ps.atlas_plan(model, PROMPTS, method="krylov", sources=[2], targets=[4], next_token=False, sketch=0)
+    ps.atlas_plan(model, PROMPTS, method="krylov", sources=[0], sketch=0)
+    ps.atlas_plan(model, PROMPTS, method="sketch", sketch=8)
+    assert columns == [1, 5, 8]
+
+
+def test_a_plan_in_one_line_and_as_a_table(model):
+    plan = ps.atlas_plan(model, PROMPTS, k=2, method="krylov", effects={"k": 1, "samples": 2, "temperature": 1.0, "max_new_tokens": 2})
+    assert repr(plan).startswith("Plan(15 pairs of layers; about") and "\n" not in repr(plan)
+    assert "and 2 samples of each" in str(plan) and plan.effects.samples == 2
+    html = plan._repr_html_()
+    assert html.count("<tr>") == 4 and "krylov" in html and "2 samples" in html
+
+
+def test_old_names(model):
+    with pytest.warns(DeprecationWarning, match="'positions' is now called 'target_positions'"):
+        plan = ps.atlas_plan(model, PROMPTS, positions=-1)
+    assert plan.pairs == 15
+    with pytest.warns(DeprecationWarning) as warned:
+        plan = ps.atlas_plan(model, PROMPTS, k=2, effects={"ranks": 2, "random": 1, "max_new_tokens": 0})
+    assert {"'ranks'" in str(w.message) or "'random'" in str(w.message) for w in warned} == {True} and plan.effects.vectors == 30
 
 
 def test_the_plan_counts_them(model):
@@ -56,7 +90,7 @@ def test_the_plan_counts_them(model):
     alone = ps.atlas_plan(model, PROMPTS, k=4)
     assert alone.effects is None and plan.seconds == pytest.approx(alone.seconds + plan.effects.seconds)
     assert "effects" in str(plan) and "effects" not in str(alone)
-    for wrong in ({"rank": 1}, {"max_new_tokens": -1}, {"random": 1.5}):
+    for wrong in ({"rank": 1}, {"max_new_tokens": -1}, {"n_random": 1.5}, {"samples": 2}, {"k": 13}):
         with pytest.raises(ps.InvalidInput, match=next(iter(wrong))):
             ps.atlas_plan(model, PROMPTS, effects=wrong)
 
@@ -69,7 +103,7 @@ def test_the_machine_is_measured_once_and_shallowly(monkeypatch):
     jacobians, jacobian = [], type(deep).jacobian
     monkeypatch.setattr(type(deep), "jacobian", lambda self, *a, **k: jacobians.append(a[1:3]) or jacobian(self, *a, **k))
     plan = ps.atlas_plan(deep, [[1, 2, 3]], k=1)
-    ps.atlas(deep, [[1, 2, 3]], k=1, progress=False, sources=[20], next_token=False)
+    ps.atlas_plan(deep, [[1, 2, 3]], k=1, seed=1)
     assert len(measured) == 1 and jacobians == [((0, "resid_pre"), (0, "resid_post"))] and plan.rate > 0
     ps.atlas_plan(tiny.tiny(n_layers=24, threads=2)[0], [[1, 2, 3]], k=1)
     assert len(measured) == 2  # of other threads
@@ -82,4 +116,4 @@ def test_a_measured_sweep_is_bounded(monkeypatch):
     seen, fan = [], speed._fastest
     monkeypatch.setattr(speed, "_SWEEP", 1.0)
     monkeypatch.setattr(speed, "_fastest", lambda work, *least: seen.append(work().shape[1]) or fan(work, *least))
-    assert speed.sweep_rate(model, 50, planning.LANES) > 0 and seen == [1]
+    assert speed.sweep_rate(model, 50, planning.MAX_COLUMNS) > 0 and seen == [1]

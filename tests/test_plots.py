@@ -30,8 +30,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def atlas(model):
-    made = ps.atlas(model, PROMPTS, k=3, views="both", progress=False)
-    made.effects(2, scales=SCALES, tokens=["$"], max_new_tokens=0, random=3, progress=False)
+    made = ps.atlas(model, PROMPTS, k=3, prompt_groups="both", progress=False)
+    made.effects(2, scales=SCALES, tokens=["$"], max_new_tokens=0, n_random=3, progress=False)
     return made
 
 
@@ -76,7 +76,7 @@ def test_map_of_sigma(atlas):
 
 @pytest.mark.parametrize("value", ["residual", "decay", "linearity"])
 def test_one_colour_bar_where_units_agree(atlas, value):
-    ax = plots.sensitivity_map(atlas, value, 1, scale=1.0)
+    ax = plots.sensitivity_map(atlas, value, rank=1, scale=1.0)
     first, second = ax.collections
     assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) and len(ax.figure.axes) == 2
     want = {"residual": atlas.residuals[..., 1], "decay": atlas.S[..., 1] / atlas.S[..., 0]}
@@ -85,7 +85,7 @@ def test_one_colour_bar_where_units_agree(atlas, value):
 
 
 def test_map_of_an_effect(atlas):
-    ax = plots.sensitivity_map(atlas, "kl_end", 1, scale=2.0)
+    ax = plots.sensitivity_map(atlas, "kl_end", rank=1, scale=2.0)
     some = atlas.kept_effects.where(source=1, target=3, rank=1, scale=2.0)
     want = max(np.mean([e.kl_end for e in some if e.sign == sign]) for sign in (1, -1))
     assert grids(ax)[1][1, 3] == pytest.approx(want, rel=1e-12) and "larger of both signs, scale 2" in words(ax)
@@ -97,8 +97,8 @@ def test_map_of_an_effect(atlas):
     assert len(marked(empty, "no value")) == len(atlas.pairs) and np.isnan(grids(empty)[1]).all()
 
 
-def test_map_of_a_view(atlas):
-    for ax in (plots.sensitivity_map(atlas, view=2), plots.sensitivity_map(atlas.prompt(1))):
+def test_map_of_a_group_of_prompts(atlas):
+    for ax in (plots.sensitivity_map(atlas, prompt_group=2), plots.sensitivity_map(atlas.prompt(1))):
         np.testing.assert_array_equal(grids(ax)[1], atlas.prompt(1).S[..., 0])
         assert "two lines" in words(ax) and "more" not in words(ax)
 
@@ -230,11 +230,11 @@ def test_violin(atlas):
         (lambda a: plots.sensitivity_map("run/"), "must be an Atlas; got str"),
         (lambda a: plots.sensitivity_map(a, rank=3), "rank is 3; it must be at most 2"),
         (lambda a: plots.sensitivity_map(a, rank="0"), "rank is '0'"),
-        (lambda a: plots.sensitivity_map(a, view=3), "view is 3; it must be at most 2"),
+        (lambda a: plots.sensitivity_map(a, prompt_group=3), "prompt_group is 3; it must be at most 2"),
         (lambda a: plots.sensitivity_map(a, "kl_end"), r"scale is None.*\[0.5, 1.0, 2.0\]"),
-        (lambda a: plots.sensitivity_map(a, "kl_end", 2, scale=1.0), r"scales \[\]"),
+        (lambda a: plots.sensitivity_map(a, "kl_end", rank=2, scale=1.0), r"scales \[\]"),
         (lambda a: plots.sensitivity_map(a, "kl", scale=1.0), "'kl'; it has kl_end"),
-        (lambda a: plots.sensitivity_map(a.prompt(0), "kl_end"), "holds none"),
+        (lambda a: plots.sensitivity_map(a.prompt(0), "kl_end"), "has none"),
         (lambda a: plots.spectra(a, pairs=[(0, 1), (0, "next_token")]), "different units"),
         (lambda a: plots.spectra(a, pairs=[(2, 1)]), "2 -> 1 cannot exist"),
         (lambda a: plots.spectra([]), "no singular value"),
@@ -265,6 +265,14 @@ def test_without_matplotlib(atlas, monkeypatch):
 def test_powersteer_does_not_import_it():
     code = "import sys, powersteer as ps; assert ps.plots.violin; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_old_names(atlas):
+    effects = atlas.kept_effects.where(source=1)
+    for call in (lambda: plots.sensitivity_map(atlas, "sigma", 0), lambda: plots.sensitivity_map(atlas, view=1),
+                 lambda: plots.violin(effects, what="kl_end"), lambda: plots.effect_curve(effects, what="kl_end")):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match="by keyword|is now called"):
+            call()
 
 
 # ---- in a grid of subplots
@@ -317,8 +325,8 @@ def chat(user):
 
 def test_chats_are_titled_by_the_users_turn(model, tmp_path):
     made = ps.atlas(model, [chat("How is the weather?"), chat("Who are you?")], k=2, progress=False, out=tmp_path)
-    effects = made.effects(1, scales=[1.0], max_new_tokens=0, random=2, progress=False)
-    alone = ps.effects(model, chat("How is the weather?"), made.vector(0, 1, 0), scales=[1.0], max_new_tokens=0, random=1)
+    effects = made.effects(1, scales=[1.0], max_new_tokens=0, n_random=2, progress=False)
+    alone = ps.effects(model, chat("How is the weather?"), made.vector(0, 1, 0), scales=[1.0], max_new_tokens=0, n_random=1)
     again = ps.Atlas.load(tmp_path, model)
     for ax in (plots.sensitivity_map(made), plots.spectra(made), plots.violin(effects), plots.effect_curve(effects.where(source=0)),
                plots.violin(alone), plots.sensitivity_map(again), plots.violin(again.kept_effects)):  # fmt: skip

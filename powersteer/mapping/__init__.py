@@ -1,6 +1,8 @@
-"""The map of a model: from which layer, along which directions, which later layer is moved."""
+"""The map of a model: the directions in every layer that move every later layer most."""
 
 from .atlas import Atlas
-from .plan import Plan
+from .plan import EffectsPlan, Plan
+from .results import NextTokenColumn
+from .store import Pair, Sketch
 
-__all__ = ["Atlas", "Plan"]
+__all__ = ["Atlas", "EffectsPlan", "NextTokenColumn", "Pair", "Plan", "Sketch"]

@@ -1,4 +1,4 @@
-"""The work on one unit, here or in another process: from a model and the settings to cells, vectors and sketches."""
+"""Computing one unit of work, in this process or a worker: from a model and settings to pairs, vectors and sketches."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from numpy.typing import NDArray
 from ..errors import InvalidInput
 from ..inputs.positions import Canonical
 from ..linalg.svd import SVDResult, solve
+from ..model import Model, load
 from ..model.jacobian import Jacobians
-from ..model.model import Model, load
 from ..vectors.steering_vector import SteeringVector
 from .settings import Settings, Target
-from .store import Cell, Sketch, WorkUnit
+from .store import Pair, Sketch, WorkUnit
 
-__all__ = ["Batch", "JobSpec", "compute", "compute_sketches", "run_task"]
+__all__ = ["Batch", "JobSpec", "compute", "compute_sketches", "run_batch", "run_remote"]
 
 Array = NDArray[Any]
 
 
 def jacobians_of(model: Model, settings: Settings, unit: WorkUnit) -> Jacobians:
-    prompts = [np.array(settings.prompts[i].tokens, np.int32) for i in settings.groups[unit.view]]
+    prompts = [np.array(settings.prompts[i].tokens, np.int32) for i in settings.groups[unit.prompt_group]]
     return model.jacobians(
-        prompts, unit.source, unit.targets, settings.source_site, settings.target_site, settings.target_positions
-    )
+        prompts, unit.source, unit.targets, source_site=settings.source_site, target_site=settings.target_site,
+        target_positions=settings.target_positions,
+    )  # fmt: skip
 
 
-def compute(model: Model, settings: Settings, unit: WorkUnit, dense: bool) -> tuple[list[Cell], list[Array]]:
-    """The cells of a unit, and the vectors (k, d) of each."""
+def compute(model: Model, settings: Settings, unit: WorkUnit, dense: bool) -> tuple[list[Pair], list[Array]]:
+    """The pairs of a unit, and the vectors (k, d) of each."""
     J = jacobians_of(model, settings, unit)
     if dense:
-        results = [solve(A, min(settings.k, *A.shape), "dense", settings.tol) for A in J.dense()]
+        results = [solve(A, min(settings.k, *A.shape), method="dense", tol=settings.tol) for A in J.dense()]
     else:
-        results = J.svd(settings.k, settings.tol, settings.seed, settings.max_applications)
-    cells = [_cell(unit, t, r, b, J) for t, r, b in zip(unit.targets, results, J.bases, strict=True)]
-    return cells, [r.Vh for r in results]
+        results = J.svd(settings.k, tol=settings.tol, seed=settings.seed, max_applications=settings.max_applications)
+    pairs = [_pair(unit, t, r, b, J) for t, r, b in zip(unit.targets, results, J.bases, strict=True)]
+    return pairs, [r.Vh for r in results]
 
 
-def _cell(unit: WorkUnit, target: Target, r: SVDResult, base: Array, J: Jacobians) -> Cell:
-    return Cell(
-        view=unit.view,
+def _pair(unit: WorkUnit, target: Target, r: SVDResult, base: Array, J: Jacobians) -> Pair:
+    return Pair(
+        prompt_group=unit.prompt_group,
         source=unit.source,
         target=target,
         method=r.method,
@@ -52,7 +53,7 @@ def _cell(unit: WorkUnit, target: Target, r: SVDResult, base: Array, J: Jacobian
         converged=r.converged,
         clusters=tuple(r.clusters),
         cluster_open=r.cluster_open,
-        applications=r.applications or J.shapes[0][1],  # of a matrix: the columns that it was made from
+        applications=r.applications or J.shapes[0][1],  # a dense Jacobian: its columns
         stop=r.stop,
         site_norm=J.source_norm,
         base_norm=float(np.linalg.norm(base)),
@@ -66,7 +67,7 @@ def compute_sketches(model: Model, settings: Settings, unit: WorkUnit) -> list[S
     With omega (d, p) of independent unit normals, Y = J omega / sqrt(p) has E[Y Y'] = J J', and its eigenvalues are
     those of J J' spread out. To first order in 1/p (Lawley 1956) E[l_i] = l_i (1 + (1/p) sum_{j != i} l_j / (l_i - l_j)),
     whose far part is the trace: l_i is estimated as y_i - (|J|_F^2 - sum of those up to i) / p, and its standard error
-    is l_i sqrt(2 / p). Both are rough for clustered values: the sketch says where to look, the certified run what is there.
+    is l_i sqrt(2 / p). Both are rough for clustered values: the sketch orders the work, the certified run gives the values.
     """
     J = jacobians_of(model, settings, unit)
     p, d = settings.sketch, model.d_model
@@ -77,14 +78,15 @@ def compute_sketches(model: Model, settings: Settings, unit: WorkUnit) -> list[S
 
 def _sketch(unit: WorkUnit, target: Target, Y: Array, base: Array, J: Jacobians, k: int) -> Sketch:
     p = len(Y)
-    y = np.linalg.svd(Y.astype(np.float64) / np.sqrt(p), compute_uv=False) ** 2
+    Y = Y.astype(np.float64) / np.sqrt(p)
+    y = np.maximum(np.linalg.eigvalsh(Y @ Y.T)[::-1], 0.0)
     total = float(y.sum())  # unbiased for the squared Frobenius norm
     values: list[float] = []
-    for i in range(min(k, len(y), max(1, p // 4))):  # those further down are mostly noise
+    for i in range(min(k, len(y), max(1, p // 4))):  # the later ones are mostly noise
         values.append(max(0.0, float(y[i]) - max(0.0, total - sum(values) - float(y[i])) / p))
     sigma = np.sqrt(values)
     return Sketch(
-        view=unit.view,
+        prompt_group=unit.prompt_group,
         source=unit.source,
         target=target,
         sigma=tuple(map(float, sigma)),
@@ -100,7 +102,7 @@ def _sketch(unit: WorkUnit, target: Target, Y: Array, base: Array, J: Jacobians,
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a worker needs to be told, small enough to send: it maps the model's file itself."""
+    """What a worker process needs besides a batch. It maps the model's file itself, so this is small enough to send."""
 
     path: str
     threads: int
@@ -108,10 +110,10 @@ class JobSpec:
     steering: tuple[tuple[SteeringVector, Canonical], ...]
 
     def model(self) -> Model:
-        """Raises InvalidInput if the file there is not the model of the settings."""
+        """Load the model. Raises InvalidInput if the weights of the file are not those of the settings."""
         model = _loaded(self.path, self.settings.dtype, self.threads)
         if model.identity["weights"] != self.settings.model["weights"]:
-            raise InvalidInput(f"the model at {self.path!r} is not the one that this atlas is of: its weights differ")
+            raise InvalidInput(f"the model at {self.path!r} is not the model of this atlas: the weights differ")
         for vector, positions in self.steering:
             model = model.steered(vector, positions)
         return model
@@ -124,18 +126,19 @@ def _loaded(path: str, dtype: str, threads: int) -> Model:
 
 @dataclass(frozen=True)
 class Batch:
-    """Units that one call of a worker computes, enough of them to make the call worth its while."""
+    """Units that one call of a worker computes: enough of them that the overhead of the call is small."""
 
     kind: str  # "krylov" | "dense" | "sketch"
     units: tuple[WorkUnit, ...]
 
 
-def run_task(model: Model, settings: Settings, task: Batch) -> list[Any]:
-    """By unit: (cells, vectors), or for sketches a list of them."""
-    if task.kind == "sketch":
-        return [compute_sketches(model, settings, unit) for unit in task.units]
-    return [compute(model, settings, unit, task.kind == "dense") for unit in task.units]
+def run_batch(model: Model, settings: Settings, batch: Batch) -> list[Any]:
+    """For every unit: (pairs, vectors), or its list of sketches."""
+    if batch.kind == "sketch":
+        return [compute_sketches(model, settings, unit) for unit in batch.units]
+    return [compute(model, settings, unit, batch.kind == "dense") for unit in batch.units]
 
 
-def run_remote(job: JobSpec, task: Batch) -> list[Any]:
-    return run_task(job.model(), job.settings, task)
+def run_remote(job: JobSpec, batch: Batch) -> list[Any]:
+    """`run_batch` in a worker process."""
+    return run_batch(job.model(), job.settings, batch)

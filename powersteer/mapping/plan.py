@@ -1,85 +1,153 @@
-"""What an atlas will take, and how each of its parts is best computed, before anything is.
+"""The plan of an atlas: its units of work, their method and their cost.
 
-For every source (in every view) the cheaper of
-    krylov   APPLICATIONS sweeps from source to target and back, for each pair by itself
-    dense    d sweeps from the source to its deepest target, read by all on the way, and LAPACK on each matrix
-and before the krylov ones a sketch: some sweeps from each source, read by all its targets.
+For every source, and every group of prompts, the cheaper of
+    krylov   `applications` sweeps from the source to the target and back, for each pair separately
+    dense    d sweeps from the source to its deepest target, shared by all targets, and LAPACK on each matrix
+and before the krylov units a sketch: some sweeps from each source, shared by all its targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..evaluate.metrics import as_list
+from .._core._core32 import SWEEP_ROWS
+from .._util.checks import as_list, check_count
+from .._util.deprecated import deprecated_arguments
+from .._util.html import table
+from ..evaluate.effects import checked_samples
 from ..inputs.positions import prompt_positions
 from ..inputs.sites import Site
-from ..methods.displacement import check_count
 from ..model.cost import estimate
 from ..model.model import Model
-from .settings import Settings, Target
+from .settings import Settings, Target, chosen_ranks
 from .speed import effect_cost, sweep_rate
 from .store import WorkUnit
 
 __all__ = ["EffectsPlan", "Plan", "PlannedUnit", "make_plan", "plan_effects"]
 
-MAX_COLUMNS = 16  # targets that advance together at most
-ROWS = 1024  # of a sweep; beyond, its buffers leave the caches and nothing is gained
+MAX_COLUMNS = 16  # largest number of targets in a unit
 _SVD_FLOPS = 12.0  # times m d^2: LAPACK on a matrix (m, d), m >= d
 _SVD_SLOWER = 4.0  # than matrix products, for the same operations
 
 
 def applications(k: int, d: int) -> float:
-    """Products that one pair takes until k triplets are certified to 1e-2, from the published spectra and small trained
-    models: about 5 k; never more than both bases full."""
+    """Expected products of one pair until k triplets are certified to 1e-2: about 5 k on the published spectra and on small
+    trained models, and at most 2 d, when both bases are full."""
     return min(5.0 * k + 4, 2.0 * d)
 
 
 @dataclass(frozen=True)
 class PlannedUnit:
-    """A unit of work, how it is done, and the operations that it should take."""
+    """A unit of work with its method and its expected number of operations.
+
+    Attributes
+    ----------
+    unit : WorkUnit
+        Source, targets and group of prompts.
+    kind : str
+        "krylov", "dense" or "sketch".
+    flops : float
+        Operations.
+
+    Examples
+    --------
+    >>> step = ps.atlas_plan(model, "Task: 3 * 4 =", method="krylov", sketch=0).steps[0]
+    >>> step.kind, step.unit.targets
+    ('krylov', (1, 2, 3, 4, 'next_token'))
+    """
 
     unit: WorkUnit
-    kind: str  # "krylov" | "dense" | "sketch"
+    kind: str
     flops: float
 
 
-@dataclass(frozen=True)
+_ABOUT = {
+    "sketch": "random vectors through every source: estimates of the singular values",
+    "dense": "whole matrices, which are small here",
+    "krylov": "pair by pair until certified, the targets of a source together",
+}
+
+
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """Made by `atlas_plan`; printed before an atlas is computed."""
+    """The plan of an atlas, returned by `atlas_plan`; `print` shows it as a table.
+
+    Attributes
+    ----------
+    steps : tuple of PlannedUnit
+        Units of work in order.
+    pairs : int
+        Pairs of layers, over all groups of prompts.
+    memory, disk : int
+        Bytes: of one worker, besides the weights; of the folder.
+    rate : float
+        Operations per second, measured by one sweep on this machine.
+    effects : EffectsPlan or None
+        The plan of `Atlas.effects`, if it was requested.
+
+    Examples
+    --------
+    >>> plan = ps.atlas_plan(model, "Task: 3 * 4 =", k=2)
+    >>> plan.pairs, plan.seconds > 0
+    (15, True)
+    """
 
     steps: tuple[PlannedUnit, ...]
-    pairs: int  # in all views
-    memory: int  # bytes beside the weights, of one worker
-    disk: int  # bytes
-    rate: float  # operations a second, measured by one sweep on this machine
-    effects: EffectsPlan | None = None  # where they were requested
+    pairs: int
+    memory: int
+    disk: int
+    rate: float
+    effects: EffectsPlan | None = None
 
     @property
     def seconds(self) -> float:
-        """Of one worker like this machine, effects included."""
-        return sum(step.flops for step in self.steps) / self.rate + (self.effects.seconds if self.effects else 0.0)
+        """Expected seconds of one worker on this machine, effects included."""
+        return self._seconds(self.steps) + (self.effects.seconds if self.effects else 0.0)
 
     def of_kind(self, *kinds: str) -> list[PlannedUnit]:
+        """The steps of some kinds: "sketch", "dense", "krylov".
+
+        Examples
+        --------
+        >>> plan = ps.atlas_plan(model, "Task: 3 * 4 =", method="krylov")
+        >>> [len(step.unit.targets) for step in plan.of_kind("krylov")]
+        [5, 4, 3, 2, 1]
+        """
         return [step for step in self.steps if step.kind in kinds]
 
+    def _seconds(self, steps: Sequence[PlannedUnit]) -> float:
+        return _operations(steps) / self.rate
+
+    def _table(self) -> list[tuple[str, str, str, str, str]]:
+        """Kind, pairs, operations, time and description of every kind of step."""
+        return [
+            (kind, f"{sum(len(step.unit.targets) for step in steps)}", f"{_operations(steps) / 1e12:.3g} TFLOP",
+             _time(self._seconds(steps)), about)
+            for kind, about in _ABOUT.items() if (steps := self.of_kind(kind))
+        ]  # fmt: skip
+
+    def _summary(self) -> str:
+        return (
+            f"{self.pairs} pairs of layers; about {_time(self.seconds)}, {self.memory / 1e9:.2g} GB of memory beside the "
+            f"weights, {self.disk / 1e6:.3g} MB on disk"
+        )
+
+    def __repr__(self) -> str:
+        return f"Plan({self._summary()})"
+
     def __str__(self) -> str:
-        lines = [f"{self.pairs} pairs of layers; about {_time(self.seconds)}, {self.memory / 1e9:.2g} GB of memory beside "
-                 f"the weights, {self.disk / 1e6:.3g} MB on disk"]  # fmt: skip
-        what = {
-            "sketch": "every source swept by random vectors: estimates of all singular values",
-            "dense": "whole matrices, which are small here",
-            "krylov": "pair by pair until certified, the targets of a source together",
-        }
-        for kind, text in what.items():
-            steps = self.of_kind(kind)
-            if steps:
-                pairs = sum(len(step.unit.targets) for step in steps)
-                flops = sum(step.flops for step in steps)
-                lines.append(f"  {kind:7s} {pairs:5d} pairs, {flops / 1e12:8.3g} TFLOP, {_time(flops / self.rate):>7s}: {text}")
-        if self.effects:
-            lines.append(str(self.effects))
-        return "\n".join([*lines, f"  measured on one sweep: {self.rate / 1e9:.3g} GFLOP/s"])
+        rows = [f"  {kind:7s} {pairs:>5s} pairs, {work:>14s}, {time:>7s}: {about}" for kind, pairs, work, time, about in self._table()]
+        effects = [str(self.effects)] if self.effects else []
+        return "\n".join([self._summary(), *rows, *effects, f"  measured on one sweep: {self.rate / 1e9:.3g} GFLOP/s"])
+
+    def _repr_html_(self) -> str:
+        effects = [("effects", "", "", _time(self.effects.seconds), str(self.effects).split(maxsplit=1)[1])] if self.effects else []
+        return table(("step", "pairs", "operations", "time", ""), [*self._table(), *effects], self._summary())
+
+
+def _operations(steps: Iterable[PlannedUnit]) -> float:
+    return sum(step.flops for step in steps)
 
 
 def _time(seconds: float) -> str:
@@ -89,39 +157,39 @@ def _time(seconds: float) -> str:
 
 
 def make_plan(model: Model, settings: Settings, rate: float | None = None) -> Plan:
-    """rate: operations a second; None: measured, by a sweep through one block."""
+    """Plan an atlas. rate: operations per second; None: measured by a sweep through one block."""
     steps: list[PlannedUnit] = []
     memory = 0
-    for view in range(len(settings.groups)):
+    for group in range(len(settings.groups)):
         for source in settings.sources:
             targets = settings.targets_of(source)
             if targets:
-                some, bytes_ = _source_steps(model, settings, view, source, targets)
+                some, bytes_ = _source_steps(model, settings, group, source, targets)
                 steps += some
                 memory = max(memory, bytes_)
     pairs = [step for step in steps if step.kind != "sketch"]
-    cells = sum(len(step.unit.targets) for step in (pairs or steps))
+    count = sum(len(step.unit.targets) for step in (pairs or steps))
     width = settings.k * model.d_model * model.dtype.itemsize
-    disk = sum(len(step.unit.targets) * (width + 1000) + 500 for step in pairs) + 600 * cells
-    return Plan(tuple(steps), cells, memory, disk, rate or _rate(model, settings, steps))
+    disk = sum(len(step.unit.targets) * (width + 1000) + 500 for step in pairs) + 600 * count
+    return Plan(tuple(steps), count, memory, disk, rate or _rate(model, settings, steps))
 
 
 def _source_steps(
-    model: Model, settings: Settings, view: int, source: int, targets: tuple[Target, ...]
+    model: Model, settings: Settings, group: int, source: int, targets: tuple[Target, ...]
 ) -> tuple[list[PlannedUnit], int]:
-    """Steps of one source, and the memory that the largest takes."""
-    lengths = [len(settings.prompts[i].tokens) for i in settings.groups[view]]
+    """Steps of one source, and the memory of the largest."""
+    lengths = [len(settings.prompts[i].tokens) for i in settings.groups[group]]
     itemsize, d, k = model.dtype.itemsize, model.d_model, settings.k
     start = Site(source, settings.source_site)
     rows = [_target_rows(settings, t, lengths) for t in targets]
     ends = [t if isinstance(t, str) else Site(t, settings.target_site) for t in targets]
     costs = [estimate(model, lengths, start, e, n, k) for e, n in zip(ends, rows, strict=True)]
-    whole = WorkUnit(view, source, targets)
+    whole = WorkUnit(group, source, targets)
     heights = [n * (model.n_vocab if isinstance(t, str) else d) for t, n in zip(targets, rows, strict=True)]
-    deepest = max(cost.flops for cost in costs)
+    deepest = max(cost.flops for cost in costs)  # of a sweep, and of the forward pass that every unit starts with
     each = [applications(k, min(m, d)) * c.flops for m, c in zip(heights, costs, strict=True)]
     lapack = sum(_SVD_SLOWER * _SVD_FLOPS * max(m, d) * min(m, d) ** 2 for m in heights)
-    dense = d * deepest + lapack
+    dense = (d + 1) * deepest + lapack
     matrices = itemsize * d * sum(heights)
     method = settings.method
     if method == "auto":
@@ -129,12 +197,12 @@ def _source_steps(
     tape = max(cost.tape + cost.sweep for cost in costs)
     if method == "dense":
         return [PlannedUnit(whole, "dense", dense)], tape + matrices
-    steps = [PlannedUnit(whole, "sketch", settings.sketch * deepest)] if settings.sketch else []
-    lanes = max(1, min(MAX_COLUMNS, ROWS // sum(lengths)))
+    steps = [PlannedUnit(whole, "sketch", (settings.sketch + 1) * deepest)] if settings.sketch else []
+    columns = max(1, min(MAX_COLUMNS, SWEEP_ROWS // sum(lengths)))
     if method == "krylov":
-        for i in range(0, len(targets), lanes):
-            steps.append(PlannedUnit(replace(whole, targets=targets[i : i + lanes]), "krylov", sum(each[i : i + lanes])))
-    return steps, tape + lanes * max(cost.basis for cost in costs)
+        for i in range(0, len(targets), columns):
+            steps.append(PlannedUnit(replace(whole, targets=targets[i : i + columns]), "krylov", deepest + sum(each[i : i + columns])))
+    return steps, tape + columns * max(cost.basis for cost in costs)
 
 
 def _target_rows(settings: Settings, target: Target, lengths: Sequence[int]) -> int:
@@ -144,44 +212,71 @@ def _target_rows(settings: Settings, target: Target, lengths: Sequence[int]) -> 
 
 
 def _rate(model: Model, settings: Settings, steps: Sequence[PlannedUnit]) -> float:
-    """Operations a second in a sweep of as many vectors as a unit carries."""
-    n = sum(len(settings.prompts[i].tokens) for i in settings.groups[steps[0].unit.view])
-    return sweep_rate(model, n, max(1, min(MAX_COLUMNS, ROWS // n)))
+    """Operations per second in a sweep of as many vectors as the steps have on average: with few rows a sweep is slower."""
+    columns = {"sketch": settings.sketch, "dense": model.d_model}
+    together = sum(step.flops * columns.get(step.kind, len(step.unit.targets)) for step in steps)
+    n = sum(len(settings.prompts[i].tokens) for i in settings.groups[steps[0].unit.prompt_group])
+    return sweep_rate(model, n, max(1, min(round(together / _operations(steps)), MAX_COLUMNS, SWEEP_ROWS // n)))
 
 
 @dataclass(frozen=True)
 class EffectsPlan:
-    """What `Atlas.effects` of every view will take."""
+    """The plan of `Atlas.effects` of every group of prompts.
 
-    vectors: int  # in all views
-    pushes: int  # vectors and random ones, by sign, scale and prompt
-    new_tokens: float  # of each, as far as it was measured
+    Attributes
+    ----------
+    vectors : int
+        Vectors, over all groups of prompts.
+    pushes : int
+        Steered prompts: vectors and random vectors by sign, scale and prompt.
+    samples : int
+        Sampled continuations of each, besides the greedy one.
+    new_tokens : float
+        Expected tokens of a continuation.
+    seconds : float
+        Expected time.
+
+    Examples
+    --------
+    >>> plan = ps.atlas_plan(model, "Task: 3 * 4 =", effects={"k": 2, "n_random": 1, "max_new_tokens": 0})
+    >>> plan.effects.vectors, plan.effects.pushes
+    (30, 140)
+    """
+
+    vectors: int
+    pushes: int
+    samples: int
+    new_tokens: float
     seconds: float
 
     def __str__(self) -> str:
+        sampled = f" and {self.samples} samples of each" if self.samples else ""
         return (
-            f"  effects {self.vectors:5d} vectors, {self.pushes} continuations of about {self.new_tokens:.3g} tokens, "
+            f"  effects {self.vectors:5d} vectors, {self.pushes} continuations{sampled} of about {self.new_tokens:.3g} tokens, "
             f"{_time(self.seconds)}"
         )
 
 
+@deprecated_arguments(3, ranks="k", random="n_random")
 def plan_effects(
     model: Model,
     settings: Settings,
     rate: float,
-    ranks: int | Sequence[int] | None = None,
+    *,
+    k: int | Sequence[int] | None = None,
     scales: Sequence[float] = (0.35, 1.0),
     signs: Sequence[int] = (1, -1),
     max_new_tokens: int = 32,
-    random: int = 8,
+    n_random: int = 8,
+    temperature: float = 0.0,
+    samples: int = 0,
 ) -> EffectsPlan:
-    """The time of effects with these arguments, from a few measured continuations. rate: of sweeps."""
-    max_new_tokens, random = (
-        check_count(x, f"effects: {name}", least=0) for x, name in ((max_new_tokens, "max_new_tokens"), (random, "random"))
-    )
+    """Plan effects with these arguments, from a few measured continuations. rate: operations per second of sweeps."""
+    max_new_tokens = check_count(max_new_tokens, "effects: max_new_tokens", least=0)
+    n_random = check_count(n_random, "effects: n_random", least=0)
+    _, samples = checked_samples(temperature, samples, max_new_tokens)
     cost = effect_cost(model, [p.tokens for p in settings.prompts[:8]], max_new_tokens)
-    per_pair = settings.k if ranks is None else ranks if isinstance(ranks, int) else len(as_list(ranks))
-    ways = len(as_list(scales)) * len(as_list(signs))
+    per_pair, ways = len(chosen_ranks(k, settings.k)), len(as_list(scales)) * len(as_list(signs))
     vectors = pushes = 0
     seconds = 0.0
     for group in settings.groups:
@@ -191,15 +286,15 @@ def plan_effects(
                 continue
             vectors += here
             for n in (len(settings.prompts[i].tokens) for i in group):
-                pushes += ways * (here + random)
+                pushes += ways * (here + n_random)
                 start, end = Site(source, settings.source_site), Site(model.n_layers - 1, "resid_post")
                 sweep = estimate(model, [n], start, end, 1, 1).flops if source < end.layer else 0.0
-                seconds += cost.seconds(n, ways * (here + random) + 1) + here * sweep / rate
-    return EffectsPlan(vectors, pushes, cost.new_tokens, seconds)
+                seconds += cost.seconds(n, ways * (here + n_random) + 1, samples) + here * sweep / rate
+    return EffectsPlan(vectors, pushes, samples, cost.new_tokens, seconds)
 
 
 def batches(steps: Sequence[PlannedUnit], flops: float) -> Iterator[list[PlannedUnit]]:
-    """Neighbouring steps of one kind, joined until they take at least so many operations."""
+    """Join neighbouring steps of one kind until they take at least so many operations."""
     batch: list[PlannedUnit] = []
     for step in steps:
         if batch and (step.kind != batch[0].kind or sum(s.flops for s in batch) >= flops):

@@ -1,31 +1,41 @@
-"""What an atlas is asked to be, in a form that can be written down, compared and cut into units of work."""
+"""The arguments of an atlas, checked, in a form that can be saved, compared and divided into units of work."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .._util.checks import as_list, check_count
 from .._util.json_records import record
 from ..errors import InvalidInput, shown
 from ..inputs.positions import Positions, canonical, prompt_positions
-from ..inputs.prompts import Prompts, split, title
+from ..inputs.prompts import Prompts
 from ..inputs.sites import Site, near_head, parse_site, precedes
 from ..model.model import Model
 
-__all__ = ["NEXT_TOKEN", "PromptRecord", "Settings", "Target", "make_settings"]
+__all__ = ["NEXT_TOKEN", "PromptRecord", "Settings", "Target", "chosen_ranks", "make_settings"]
 
 Target = int | str  # a layer, or NEXT_TOKEN
 NEXT_TOKEN = "next_token"
 METHODS = ("auto", "krylov", "dense", "sketch")
-VIEWS = ("stacked", "each", "both")
+PROMPT_GROUPS = ("stacked", "each", "both")
+FIELDS = {"positions": "target_positions", "views": "prompt_groups"}  # key in atlas.json -> field, where they differ
 
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """A prompt as the model saw it."""
+    """A prompt as the model saw it.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> atlas = ps.atlas(ps.load("demo"), "Q: 6*8", sources=[1], targets=[2, 3], k=2, next_token=False)
+    >>> atlas.settings.prompts[0].text
+    'Q: 6*8'
+    """
 
     name: str
     text: str
@@ -35,21 +45,29 @@ class PromptRecord:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what the numbers of an atlas are. Two runs of equal settings give the same bits, as far
-    as `threads` (which is not among them) is the same."""
+    """Everything that the numbers of an atlas depend on, but for the number of threads: two runs with equal settings and
+    equally many threads give the same bits.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> atlas = ps.atlas(ps.load("demo"), "Q: 6*8", sources=[1], targets=[2, 3], k=2, next_token=False)
+    >>> atlas.settings.sources, atlas.settings.targets
+    ((1,), (2, 3))
+    """
 
     model: dict[str, Any]  # its identity, weights included
-    steering: tuple[str, ...]  # of the view that was linearised
+    steering: tuple[str, ...]  # of the linearised model
     steering_hash: str
     dtype: str
     parallel: bool  # attention and MLP side by side
     prompts: tuple[PromptRecord, ...]
-    positions: Any  # of layer targets, canonical, a slice as {"slice": [start, stop, step]}; the next token's is the last
-    views: str  # "stacked" | "each" | "both"
+    target_positions: Any  # of layer targets, canonical; the next token has the last
+    prompt_groups: str  # "stacked" | "each" | "both"
     source_site: str
     target_site: str
     sources: tuple[int, ...]
-    targets: tuple[Target, ...]  # layers ascending, then NEXT_TOKEN if asked for
+    targets: tuple[Target, ...]  # layers ascending, then NEXT_TOKEN if it was requested
     k: int
     tol: float
     seed: int
@@ -59,44 +77,69 @@ class Settings:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Prompts of every view: all of them stacked, then each alone."""
+        """Indices of the prompts of every group: all of them stacked, then each alone."""
         every = tuple(range(len(self.prompts)))
         alone = tuple((i,) for i in every)
         if len(every) == 1:
             return alone
-        return {"stacked": (every,), "each": alone, "both": (every, *alone)}[self.views]
-
-    @property
-    def target_positions(self) -> Positions:
-        """`positions` as the rest of powersteer takes them."""
-        return slice(*self.positions["slice"]) if isinstance(self.positions, dict) else self.positions
+        return {"stacked": (every,), "each": alone, "both": (every, *alone)}[self.prompt_groups]
 
     def targets_of(self, source: int) -> tuple[Target, ...]:
-        """The targets that this source comes before."""
+        """The targets that come after this source in the model's computation.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> atlas = ps.atlas(ps.load("demo"), "Q: 6*8", sources=[1], targets=[2, 3], k=2, next_token=False)
+        >>> atlas.settings.targets_of(1)
+        (2, 3)
+        """
         start = Site(source, self.source_site)
         return tuple(
             t for t in self.targets if isinstance(t, str) or precedes(start, Site(t, self.target_site), self.parallel)
         )
 
     def to_json(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        """The settings as atlas.json holds them.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> atlas = ps.atlas(ps.load("demo"), "Q: 6*8", sources=[1], targets=[2, 3], k=2, next_token=False)
+        >>> atlas.settings.to_json()["k"]
+        2
+        """
+        keys = {field: key for key, field in FIELDS.items()}
+        named = {keys.get(name, name): value for name, value in asdict(self).items()}
+        data: dict[str, Any] = json.loads(json.dumps(named, default=lambda s: {"slice": [s.start, s.stop, s.step]}))
         data["prompts"] = [{key: value for key, value in p.items() if key != "title" or value} for p in data["prompts"]]
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
+        """Inverse of `to_json`. Raises ValueError, KeyError, TypeError or InvalidInput for other data.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> atlas = ps.atlas(ps.load("demo"), "Q: 6*8", sources=[1], targets=[2, 3], k=2, next_token=False)
+        >>> ps.Settings.from_json(atlas.settings.to_json()) == atlas.settings
+        True
+        """
+        at = data["positions"]
+        at = slice(*at["slice"]) if isinstance(at, dict) else tuple(at) if isinstance(at, list) else at
         prompts = [{"title": "", **p} for p in data["prompts"]]
-        settings = record(cls, {**data, "prompts": prompts, "positions": _frozen(data["positions"])})
+        settings = record(cls, {FIELDS.get(k, k): v for k, v in {**data, "prompts": prompts, "positions": at}.items()})
         settings._check()
         return settings
 
     def _check(self) -> None:
-        """Raise InvalidInput for what `make_settings` never makes."""
+        """Raise InvalidInput for values that `make_settings` never returns."""
         layers: Any = self.model.get("n_layers")
         d: Any = self.model.get("d_model")
         names = all(isinstance(self.model.get(key), str) for key in ("name", "weights"))
         numbers = all(isinstance(n, int) and 0 < n < 2**24 for n in (layers, d))
-        known = self.views in VIEWS and self.method in METHODS and self.dtype in ("float32", "float64")
+        known = self.prompt_groups in PROMPT_GROUPS and self.method in METHODS and self.dtype in ("float32", "float64")
         if not (names and numbers and known and self.prompts and self.sources and self.targets):
             raise InvalidInput("its settings are incomplete")
         if not 1 <= self.k <= d or not {*self.sources, *self.targets} <= {*range(layers), NEXT_TOKEN}:
@@ -111,7 +154,17 @@ class Settings:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Settings) -> Iterator[str]:
-        """What differs, in words: here, there."""
+        """The fields that differ, with their values here and there.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> few = ps.atlas(model, "Q: 6*8", sources=[1], targets=[3], k=2, next_token=False)
+        >>> more = ps.atlas(model, "Q: 6*8", sources=[1], targets=[3], k=3, next_token=False)
+        >>> list(few.settings.differences(more.settings))
+        ['k (2, there 3)']
+        """
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
             if mine == theirs:
@@ -125,10 +178,6 @@ class Settings:
                 yield f"{f.name} ({mine!r}, there {theirs!r})"
 
 
-def _frozen(positions: Any) -> Any:
-    return tuple(positions) if isinstance(positions, list) else positions
-
-
 def _prompt_difference(mine: Sequence[PromptRecord], theirs: Sequence[PromptRecord]) -> str:
     if len(mine) != len(theirs):
         return f"{len(mine)}, there {len(theirs)}"
@@ -137,24 +186,33 @@ def _prompt_difference(mine: Sequence[PromptRecord], theirs: Sequence[PromptReco
     return f"prompt {first} has other {' and '.join(keys)}"
 
 
+def chosen_ranks(k: int | Iterable[int] | None, most: int) -> list[int]:
+    """Ranks of the vectors of a pair: the first k, those in a list, or all `most` for None. Raises InvalidInput."""
+    ranks = range(k) if isinstance(k, int) else range(most) if k is None else as_list(k)
+    if not ranks or not set(ranks) <= set(range(most)):
+        raise InvalidInput(f"k is {k!r}; it must be a number of vectors from 1 to {most}, or a list of ranks from 0 to {most - 1}")
+    return list(ranks)
+
+
 def make_settings(
     model: Model,
     prompts: Prompts,
+    *,
     sources: Sequence[int] | None,
     targets: Sequence[Target] | None,
     k: int,
     sites: str | Sequence[str],
-    positions: Positions,
+    target_positions: Positions,
     tol: float,
-    views: str,
+    prompt_groups: str,
     next_token: bool,
     method: str,
     sketch: int,
     seed: int,
     max_applications: int | None,
 ) -> Settings:
-    """Checked arguments of `atlas`. Raises InvalidInput for what the model does not have."""
-    for value, allowed, name in ((views, VIEWS, "views"), (method, METHODS, "method")):
+    """Check the arguments of `atlas`. Raises InvalidInput for sites, layers and positions that the model does not have."""
+    for value, allowed, name in ((prompt_groups, PROMPT_GROUPS, "prompt_groups"), (method, METHODS, "method")):
         if value not in allowed:
             raise InvalidInput(f"atlas: {name} is {shown(value)}; it must be one of {', '.join(allowed)}")
     source_site, target_site = _sites(sites)
@@ -162,28 +220,26 @@ def make_settings(
     if max_applications is not None:
         counts["max_applications"] = (max_applications, 2)
     for name, (number, least) in counts.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InvalidInput(f"atlas: {name} is {shown(number)}; it must be an integer >= {least}")
+        check_count(number, f"atlas: {name}", least=least)
     if method == "sketch" and not sketch:
-        raise InvalidInput("atlas: method='sketch' with sketch=0 computes nothing; sketch is its number of random vectors")
+        raise InvalidInput("atlas: method='sketch' with sketch=0 computes nothing; sketch is the number of random vectors")
     if not (isinstance(tol, (int, float)) and 0 < tol < 1):
         raise InvalidInput(f"atlas: tol is {shown(tol)}; it must be a number between 0 and 1")
     if k > model.d_model:
         raise InvalidInput(f"atlas: k is {k}, but a Jacobian of {model.name!r} has at most {model.d_model} triplets")
-    at = canonical(positions)
     settings = Settings(
         model=model.identity,
         steering=model.steering,
         steering_hash=model.steering_hash,
         dtype=str(model.dtype),
         parallel=model.spec.parallel,
-        prompts=_prompts(model, prompts, positions),
-        positions={"slice": [at.start, at.stop, at.step]} if isinstance(at, slice) else at,
-        views=views,
+        prompts=_prompts(model, prompts, target_positions),
+        target_positions=canonical(target_positions),
+        prompt_groups=prompt_groups,
         source_site=source_site,
         target_site=target_site,
         sources=_layers(model, sources, "sources", source_site),
-        targets=(*_layers(model, _no_head(targets), "targets", target_site), *_head(targets, next_token)),
+        targets=(*_layers(model, _layer_targets(targets), "targets", target_site), *_next_token_of(targets, next_token)),
         k=k,
         tol=float(tol),
         seed=seed,
@@ -199,7 +255,7 @@ def make_settings(
 def _sites(sites: str | Sequence[str]) -> tuple[str, str]:
     pair = [sites, sites] if isinstance(sites, str) else list(sites)
     if len(pair) != 2:
-        raise InvalidInput(f"atlas: sites is {sites!r}; it must be the name of a site, or two: the source's, the target's")
+        raise InvalidInput(f"atlas: sites is {sites!r}; it must be the name of a site, or two names: of the source and of the target")
     source, target = (parse_site((0, name)).name for name in pair)
     return source, target
 
@@ -218,25 +274,19 @@ def _layers(model: Model, layers: Sequence[int] | None, name: str, site: str) ->
     return tuple(chosen)
 
 
-def _no_head(targets: Sequence[Target] | None) -> Sequence[int] | None:
+def _layer_targets(targets: Sequence[Target] | None) -> Sequence[int] | None:
     return None if targets is None else [t for t in targets if t != NEXT_TOKEN]  # type: ignore[misc]
 
 
-def _head(targets: Sequence[Target] | None, next_token: bool) -> tuple[str, ...]:
+def _next_token_of(targets: Sequence[Target] | None, next_token: bool) -> tuple[str, ...]:
     return (NEXT_TOKEN,) if next_token or (targets is not None and NEXT_TOKEN in targets) else ()
 
 
 def _prompts(model: Model, prompts: Prompts, positions: Positions) -> tuple[PromptRecord, ...]:
-    given, _ = split(prompts)
-    records = []
-    for i, prompt in enumerate(given):
-        tokens = model.tokens(prompt)
-        if len(tokens) > model.n_ctx:
-            raise InvalidInput(f"prompt {i} has {len(tokens)} tokens; the context of {model.name!r} has {model.n_ctx}")
-        if isinstance(prompt, str):
-            text = prompt
-        else:
-            text = "".join(model.to_str_tokens(tokens)) if model.tokenizer else ""
-        prompt_positions(positions, len(tokens))  # refuses what selects nothing
-        records.append(PromptRecord(f"prompt {i}", text, tuple(tokens.tolist()), "" if text is prompt else title(prompt)))
-    return tuple(records)
+    encoded, ids, _ = model._read(prompts)
+    for tokens in ids:
+        prompt_positions(positions, len(tokens))  # refuses a selection of nothing
+    return tuple(
+        PromptRecord(f"prompt {i}", p.text, tuple(p.ids.tolist()), "" if isinstance(p.given, str) else p.title)
+        for i, p in enumerate(encoded)
+    )

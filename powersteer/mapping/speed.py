@@ -1,4 +1,4 @@
-"""What this machine does in a second, measured before long work is planned, in about a second itself."""
+"""Speed of this machine, measured in about a second before long work is planned."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluate.batched import forward_rows, generate_rows
-from ..evaluate.metrics import kl_divergence
-from ..evaluate.target_response import log_softmax
+from ..evaluate.distributions import kl_divergence, log_softmax
 from ..inputs.sites import Site
 from ..model.cost import estimate
 from ..model.model import Model
 
 __all__ = ["EffectCost", "effect_cost", "sweep_rate"]
 
-_SWEEP = 2e10  # operations of a measured sweep at most: about a tenth of a second
-_PREFILL = 5e10  # operations that the prompts of a measured continuation take at most
-_SECONDS = 0.3  # that a measured continuation goes on
+_SWEEP = 2e10  # largest number of operations of a measured sweep: about a tenth of a second
+_PREFILL = 5e10  # largest number of operations for the prompts of a measured continuation
+_SECONDS = 0.3  # of a measured continuation
 _ROWS = 8  # of the wider of two measured continuations
 _RATES: dict[Any, float] = {}  # of models measured in this process
 
 
-def sweep_rate(model: Model, n_tokens: int, lanes: int) -> float:
-    """Operations a second of a sweep of `lanes` vectors over so many tokens, measured in one block: it is the same in all.
-    Measured once for a model, its threads and these sizes."""
+def sweep_rate(model: Model, n_tokens: int, columns: int) -> float:
+    """Operations per second of a sweep of `columns` vectors over so many tokens, measured in one block, since all blocks
+    have the same speed. Measured once for a model, its threads and these sizes."""
     n = min(n_tokens, 256, model.n_ctx)
     layer = next((i for i, of_layer in enumerate(model.spec.layers) if of_layer.experts), 0)
     start, end = Site(layer, "resid_pre"), Site(layer, "resid_post")
     flops = estimate(model, [n], start, end, n, 1).flops
-    lanes = max(1, min(lanes, int(_SWEEP / flops)))
-    key = model.identity["weights"], model.dtype, model.threads, n, lanes
+    columns = max(1, min(columns, int(_SWEEP / flops)))
+    key = model.identity["weights"], model.dtype, model.threads, n, columns
     if key not in _RATES:
-        J = model.jacobian(np.arange(n) % model.n_vocab, start, end, positions=None)
-        V = np.ones((lanes, model.d_model), J.dtype)
-        _RATES[key] = lanes * flops / _fastest(lambda: J @ V.T)
+        J = model.jacobian(np.arange(n) % model.n_vocab, start, end, target_positions=None)
+        V = np.ones((columns, model.d_model), J.dtype)
+        _RATES[key] = columns * flops / _fastest(lambda: J @ V.T)
     return _RATES[key]
 
 
 def _fastest(work: Callable[[], object], least: float = 0.05) -> float:
-    """Seconds of the fastest of a few runs after a first, which reads the weights from the disk."""
+    """Seconds of the fastest of a few runs, after a first run that reads the weights from the disk."""
     work()
     times: list[float] = []
     while len(times) < 2 or (sum(times) < least and len(times) < 1000):
@@ -59,24 +58,26 @@ def _fastest(work: Callable[[], object], least: float = 0.05) -> float:
 class EffectCost:
     """Seconds of the parts of `powersteer.effects`."""
 
-    token: float  # of a forward pass with logits
-    logits: float  # a row of them compared
-    step: float  # of decoding one row, a token
-    row: float  # more for every further row
-    new_tokens: float  # that a continuation has on average
+    token: float  # one token of a forward pass, with logits
+    logits: float  # comparing one row of logits
+    step: float  # decoding a token of one row
+    row: float  # decoding it for one more row
+    new_tokens: float  # mean length of a continuation, in tokens
 
-    def seconds(self, n_tokens: int, pushes: int) -> float:
-        """Of so many pushes of a prompt: along the base continuation, continued, and read by the base model."""
+    def seconds(self, n_tokens: int, pushes: int, samples: int = 0) -> float:
+        """Of so many pushes of a prompt: a pass along the base continuation, the continuations, and the greedy one's
+        perplexity under the base model."""
         new = self.new_tokens
         if not new:
             return pushes * (n_tokens * self.token + self.logits)
-        passes = pushes * ((3 * n_tokens + 2 * new) * self.token + 2 * new * self.logits)
-        batches = math.ceil(pushes / 128)
-        return passes + new * (batches * (self.step - self.row) + pushes * self.row)
+        continued = pushes * (1 + samples)
+        passes = (2 * pushes + continued) * n_tokens * self.token + 2 * pushes * new * (self.token + self.logits)
+        batches = math.ceil(pushes / 128) + math.ceil(pushes * samples / 128)
+        return passes + new * (batches * (self.step - self.row) + continued * self.row)
 
 
 def effect_cost(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> EffectCost:
-    """Measured on prompts, cut where the model is large; continuations that end early are seen where they are short."""
+    """Measure on the prompts, truncated for a large model; continuations are measured until they end."""
     ids = [np.asarray(p, np.int32) for p in prompts]
     flops = estimate(model, [1], Site(0, "resid_pre"), "logits", 1, 1).flops
     most = max(2, int(_PREFILL / flops))
@@ -94,7 +95,7 @@ def effect_cost(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: 
 
 
 def _decoding(model: Model, prompts: Sequence[NDArray[Any]], new: int) -> tuple[float, float]:
-    """(seconds of a step, tokens of a continuation on average)"""
+    """Seconds of a step, and the mean number of tokens of a continuation."""
 
     def run(n: int) -> tuple[float, list[int]]:
         started = time.perf_counter()
@@ -111,6 +112,6 @@ def _decoding(model: Model, prompts: Sequence[NDArray[Any]], new: int) -> tuple[
 
 
 def _until_end(model: Model, tokens: NDArray[Any]) -> int:
-    """Tokens up to the first that would end it."""
+    """Number of tokens up to the first end token."""
     ends = [i + 1 for i, t in enumerate(tokens.tolist()) if t in model.end_tokens]
     return ends[0] if ends else len(tokens)

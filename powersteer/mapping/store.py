@@ -1,13 +1,13 @@
-"""Where an atlas keeps what is computed: a folder that is a valid atlas at every moment, or memory.
+"""Storage of an atlas: a folder that is a valid atlas at every moment, or memory.
 
-    atlas.json                          the settings, written before anything is computed
-    sketches/<view>-<source>.json       singular values of all targets of a source, estimated
-    cells/<view>-<source>-<targets>.safetensors
-                                        cells of a unit of work: records as JSON in the metadata, `V.<target>` (k, d)
-    effects/<view>-<source>.json        what the vectors of a source do, if it was asked for (powersteer.Effects)
+    atlas.json                           the settings, written before anything is computed
+    sketches/<group>-<source>.json       estimated singular values of all targets of a source
+    cells/<group>-<source>-<targets>.safetensors
+                                         the pairs of a unit of work: records as JSON in the metadata, `V.<target>` (k, d)
+    effects/<group>-<source>.json        effects of the vectors of a source, if they were requested (powersteer.Effects)
 
-Every file is written whole or not at all, and its content follows from the settings: a second process working on the
-same folder writes the same bytes.
+<group> is the index of a group of prompts. Every file is written completely or not at all, and its content follows from
+the settings: a second process working on the same folder writes the same bytes.
 """
 
 from __future__ import annotations
@@ -30,70 +30,120 @@ from .._version import __version__
 from ..errors import InvalidInput, NotFound
 from .settings import Settings, Target
 
-__all__ = ["Cell", "Folder", "Memory", "Sketch", "Store", "WorkUnit", "open_folder"]
+__all__ = ["Folder", "Memory", "Pair", "Sketch", "Store", "WorkUnit", "open_folder"]
 
 Array = NDArray[Any]
 FORMAT = "powersteer-atlas-1"
+_GROUP = "view"  # key of `prompt_group` in files
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """What is computed at a time: targets of one source, in one view."""
+    """The targets of one source that are computed together, of one group of prompts."""
 
-    view: int
+    prompt_group: int
     source: int
     targets: tuple[Target, ...]
 
     @property
     def name(self) -> str:
-        return f"{self.view}-{self.source:03d}-" + "+".join(map(str, self.targets[:1] + self.targets[1:][-1:]))
+        return f"{self.prompt_group}-{self.source:03d}-" + "+".join(map(str, self.targets[:1] + self.targets[1:][-1:]))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One pair: its singular values and what they are worth. Fields as in SVDResult."""
+class Pair:
+    """The stored result of one layer pair: its leading singular values, with certificates.
 
-    view: int
+    Attributes
+    ----------
+    prompt_group : int
+        Index of the group of prompts, into `Atlas.prompt_groups()`.
+    source, target : int or str
+        Layers; target "next_token" is the Fisher target.
+    method : str
+        "krylov" or "dense".
+    sigma, residuals : tuple of float
+        Singular values, in target units per unit of the vector, descending, and the certificate of each (see `SVDResult`).
+    converged : bool
+        Whether every residual is at most the tolerance of the atlas.
+    clusters, cluster_open, stop, missed_probability
+        As in `SVDResult`; missed_probability is None in atlases of earlier versions.
+    applications : int
+        Products of J or its transpose with one vector; those of a dense Jacobian are shared by the targets of the source.
+    site_norm : float
+        Mean 2-norm of the source activation.
+    base_norm : float or None
+        2-norm of the target activation over all of its rows; None in atlases of earlier versions.
+
+    Examples
+    --------
+    >>> pair = ps.atlas(model, "Task: 3 * 4 =", k=2, sources=[1], targets=[3]).pair(1, 3)
+    >>> pair.source, pair.target, pair.converged
+    (1, 3, True)
+    """
+
+    prompt_group: int
     source: int
     target: Target
-    method: str  # "krylov" | "dense"
+    method: str
     sigma: tuple[float, ...]
     residuals: tuple[float, ...]
     converged: bool
     clusters: tuple[tuple[int, ...], ...]
     cluster_open: bool
-    applications: int  # of J or its transpose to one vector; dense ones are shared by the targets of the source
+    applications: int
     stop: str
-    site_norm: float  # mean 2-norm of the source activation
-    base_norm: float | None = None  # of the target activation, 2-norm over all rows; None in files of earlier versions
-    missed_probability: float | None = None  # None: computed by a version that did not bound it
+    site_norm: float
+    base_norm: float | None = None
+    missed_probability: float | None = None
 
-    def whole(self, k: int) -> bool:
-        """Whether its parts fit each other and an atlas of k triplets."""
+    def _fits(self, k: int) -> bool:
+        """Whether the fields fit each other and an atlas of k triplets."""
         ranks = {rank for cluster in self.clusters for rank in cluster}
         return 0 < len(self.sigma) == len(self.residuals) <= k and ranks <= set(range(len(self.sigma)))
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """Estimated leading singular values of one pair, with their standard errors."""
+    """Estimated leading singular values of one pair, with their standard errors.
 
-    view: int
+    Attributes
+    ----------
+    prompt_group, source, target, site_norm, base_norm
+        As in `Pair`.
+    sigma, error : tuple of float
+        Estimates, in target units per unit of the vector, and their standard errors.
+    frobenius : float
+        Estimated Frobenius norm of the Jacobian.
+
+    Examples
+    --------
+    >>> atlas = ps.atlas(model, "Task: 3 * 4 =", sources=[1], targets=[3], method="sketch")
+    >>> sketch = atlas.sketch(1, 3)
+    >>> sketch.source, sketch.target, len(sketch.sigma) == len(sketch.error)
+    (1, 3, True)
+    """
+
+    prompt_group: int
     source: int
     target: Target
     sigma: tuple[float, ...]
     error: tuple[float, ...]
-    frobenius: float  # estimate of the norm of the whole Jacobian
+    frobenius: float
     site_norm: float
-    base_norm: float  # of the target activation that the Jacobian moves, 2-norm over its rows
+    base_norm: float
 
-    def whole(self, k: int) -> bool:
-        """As of a Cell."""
+    def _fits(self, k: int) -> bool:
+        """As for a Pair."""
         return 0 < len(self.sigma) == len(self.error) <= k
 
 
+def _to_json(item: Pair | Sketch) -> dict[str, Any]:
+    return {_GROUP if name == "prompt_group" else name: value for name, value in asdict(item).items()}
+
+
 class Store(ABC):
-    """Cells and sketches, by unit and by (view, source)."""
+    """Pairs by unit of work; sketches and effects by (group of prompts, source)."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -101,148 +151,150 @@ class Store(ABC):
     @abstractmethod
     def has(self, unit: WorkUnit) -> bool: ...
     @abstractmethod
-    def put(self, unit: WorkUnit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None: ...
+    def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None: ...
     @abstractmethod
-    def sketched(self, view: int, source: int) -> bool: ...
+    def sketched(self, group: int, source: int) -> bool: ...
     @abstractmethod
-    def put_sketches(self, view: int, source: int, sketches: Sequence[Sketch]) -> None: ...
+    def put_sketches(self, group: int, source: int, sketches: Sequence[Sketch]) -> None: ...
     @abstractmethod
-    def cells(self) -> list[Cell]: ...
+    def pairs(self) -> list[Pair]: ...
     @abstractmethod
     def sketches(self) -> list[Sketch]: ...
     @abstractmethod
-    def vectors(self, cell: Cell) -> Array:
+    def vectors(self, pair: Pair) -> Array:
         """(k, d), the right singular vectors."""
 
     @abstractmethod
-    def put_effects(self, view: int, source: int, text: str) -> None: ...
+    def put_effects(self, group: int, source: int, text: str) -> None: ...
     @abstractmethod
-    def effects(self, view: int, source: int) -> str | None: ...
+    def effects(self, group: int, source: int) -> str | None: ...
 
 
 class Memory(Store):
+    """Storage in this process."""
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._units: set[WorkUnit] = set()
-        self._cells: dict[tuple[int, int, Target], tuple[Cell, Array]] = {}
+        self._pairs: dict[tuple[int, int, Target], tuple[Pair, Array]] = {}
         self._sketches: dict[tuple[int, int], Sequence[Sketch]] = {}
         self._effects: dict[tuple[int, int], str] = {}
 
     def has(self, unit: WorkUnit) -> bool:
         return unit in self._units
 
-    def put(self, unit: WorkUnit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None:
+    def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
         self._units.add(unit)
-        self._cells |= {(c.view, c.source, c.target): (c, V) for c, V in zip(cells, vectors, strict=True)}
+        self._pairs |= {(p.prompt_group, p.source, p.target): (p, V) for p, V in zip(pairs, vectors, strict=True)}
 
-    def sketched(self, view: int, source: int) -> bool:
-        return (view, source) in self._sketches
+    def sketched(self, group: int, source: int) -> bool:
+        return (group, source) in self._sketches
 
-    def put_sketches(self, view: int, source: int, sketches: Sequence[Sketch]) -> None:
-        self._sketches[view, source] = sketches
+    def put_sketches(self, group: int, source: int, sketches: Sequence[Sketch]) -> None:
+        self._sketches[group, source] = sketches
 
-    def cells(self) -> list[Cell]:
-        return [cell for cell, _ in self._cells.values()]
+    def pairs(self) -> list[Pair]:
+        return [pair for pair, _ in self._pairs.values()]
 
     def sketches(self) -> list[Sketch]:
         return [sketch for some in self._sketches.values() for sketch in some]
 
-    def vectors(self, cell: Cell) -> Array:
-        return self._cells[cell.view, cell.source, cell.target][1]
+    def vectors(self, pair: Pair) -> Array:
+        return self._pairs[pair.prompt_group, pair.source, pair.target][1]
 
-    def put_effects(self, view: int, source: int, text: str) -> None:
-        self._effects[view, source] = text
+    def put_effects(self, group: int, source: int, text: str) -> None:
+        self._effects[group, source] = text
 
-    def effects(self, view: int, source: int) -> str | None:
-        return self._effects.get((view, source))
+    def effects(self, group: int, source: int) -> str | None:
+        return self._effects.get((group, source))
 
 
 class Folder(Store):
-    """See the head of this module. Made by `open_folder`."""
+    """Storage in a folder, in the files listed at the top of this module. Returned by `open_folder`."""
 
     def __init__(self, path: Path, settings: Settings, origin: dict[str, Any]) -> None:
         super().__init__(settings)
         self.path, self.origin = path, origin
 
-    def _cell_file(self, unit: WorkUnit) -> Path:
+    def _pair_file(self, unit: WorkUnit) -> Path:
         return self.path / "cells" / f"{unit.name}.safetensors"
 
-    def _sketch_file(self, view: int, source: int) -> Path:
-        return self.path / "sketches" / f"{view}-{source:03d}.json"
+    def _sketch_file(self, group: int, source: int) -> Path:
+        return self.path / "sketches" / f"{group}-{source:03d}.json"
 
     def has(self, unit: WorkUnit) -> bool:
-        return self._cell_file(unit).exists()
+        return self._pair_file(unit).exists()
 
-    def put(self, unit: WorkUnit, cells: Sequence[Cell], vectors: Sequence[Array]) -> None:
-        data = {"settings": self.settings.hash, "cells": [asdict(c) for c in cells]}
-        tensors = {f"V.{c.target}": np.ascontiguousarray(V) for c, V in zip(cells, vectors, strict=True)}
-        file = self._cell_file(unit)
+    def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
+        data = {"settings": self.settings.hash, "cells": [_to_json(p) for p in pairs]}
+        tensors = {f"V.{p.target}": np.ascontiguousarray(V) for p, V in zip(pairs, vectors, strict=True)}
+        file = self._pair_file(unit)
         file.parent.mkdir(exist_ok=True)
         write_bytes(file, safetensors.numpy.save(tensors, metadata={FORMAT: json.dumps(data)}))
 
-    def sketched(self, view: int, source: int) -> bool:
-        return self._sketch_file(view, source).exists()
+    def sketched(self, group: int, source: int) -> bool:
+        return self._sketch_file(group, source).exists()
 
-    def put_sketches(self, view: int, source: int, sketches: Sequence[Sketch]) -> None:
-        file = self._sketch_file(view, source)
+    def put_sketches(self, group: int, source: int, sketches: Sequence[Sketch]) -> None:
+        file = self._sketch_file(group, source)
         file.parent.mkdir(exist_ok=True)
-        data = {"settings": self.settings.hash, "sketches": [asdict(s) for s in sketches]}
+        data = {"settings": self.settings.hash, "sketches": [_to_json(s) for s in sketches]}
         write_text(file, json.dumps(data))
 
-    def cells(self) -> list[Cell]:
-        return [cell for file in sorted(self.path.glob("cells/*.safetensors")) for cell in self._read_cells(file)]
+    def pairs(self) -> list[Pair]:
+        return [pair for file in sorted(self.path.glob("cells/*.safetensors")) for pair in self._read_pairs(file)]
 
     def sketches(self) -> list[Sketch]:
         files = sorted(self.path.glob("sketches/*.json"))
         return [s for f in files for s in self._records(f, read_text(f), "sketches", Sketch)]
 
-    def _read_cells(self, file: Path) -> list[Cell]:
+    def _read_pairs(self, file: Path) -> list[Pair]:
         try:
             with safetensors.safe_open(file, framework="numpy") as f:
                 text = (f.metadata() or {}).get(FORMAT, "")
         except safetensors.SafetensorError as error:
             raise self._damaged(file, error) from None
-        return self._records(file, text, "cells", Cell)
+        return self._records(file, text, "cells", Pair)
 
     def _records(self, file: Path, text: str, key: str, kind: type[Any]) -> list[Any]:
         try:
             data = json.loads(text)
             if data["settings"] != self.settings.hash:
                 raise InvalidInput(f"{str(file)!r} belongs to an atlas of other settings; move it out of the folder")
-            records = [record(kind, item) for item in data[key]]
+            records = [record(kind, {"prompt_group" if k == _GROUP else k: v for k, v in item.items()}) for item in data[key]]
         except InvalidInput:
             raise
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(file, error) from None
         for r in records:
-            known = r.view in range(len(self.settings.groups)) and r.source in self.settings.sources
-            if not known or r.target not in self.settings.targets or not r.whole(self.settings.k):
-                raise self._damaged(file, f"its {r.view}, {r.source} -> {r.target} is not what the settings say")
+            known = r.prompt_group in range(len(self.settings.groups)) and r.source in self.settings.sources
+            if not known or r.target not in self.settings.targets or not r._fits(self.settings.k):
+                raise self._damaged(file, f"group {r.prompt_group}, {r.source} -> {r.target} does not agree with the settings")
         return records
 
-    def vectors(self, cell: Cell) -> Array:
-        for file in self.path.glob(f"cells/{cell.view}-{cell.source:03d}-*.safetensors"):
+    def vectors(self, pair: Pair) -> Array:
+        for file in self.path.glob(f"cells/{pair.prompt_group}-{pair.source:03d}-*.safetensors"):
             try:
                 with safetensors.safe_open(file, framework="numpy") as f:
-                    if f"V.{cell.target}" in f.keys():  # noqa: SIM118  # not a dict
-                        V: Array = f.get_tensor(f"V.{cell.target}")
-                        if V.shape != (len(cell.sigma), self.settings.model["d_model"]) or V.dtype != self.settings.dtype:
-                            raise self._damaged(file, f"V.{cell.target} is {V.dtype} of shape {V.shape}")
+                    if f"V.{pair.target}" in f.keys():  # noqa: SIM118  # not a dict
+                        V: Array = f.get_tensor(f"V.{pair.target}")
+                        if V.shape != (len(pair.sigma), self.settings.model["d_model"]) or V.dtype != self.settings.dtype:
+                            raise self._damaged(file, f"V.{pair.target} is {V.dtype} of shape {V.shape}")
                         return V
             except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
                 raise self._damaged(file, error) from None
-        raise NotFound(f"{str(self.path)!r}: the vectors of {cell.source} -> {cell.target} are gone")
+        raise NotFound(f"{str(self.path)!r}: the vectors of {pair.source} -> {pair.target} are missing")
 
-    def _effects_file(self, view: int, source: int) -> Path:
-        return self.path / "effects" / f"{view}-{source:03d}.json"
+    def _effects_file(self, group: int, source: int) -> Path:
+        return self.path / "effects" / f"{group}-{source:03d}.json"
 
-    def put_effects(self, view: int, source: int, text: str) -> None:
-        file = self._effects_file(view, source)
+    def put_effects(self, group: int, source: int, text: str) -> None:
+        file = self._effects_file(group, source)
         file.parent.mkdir(exist_ok=True)
         write_text(file, text)
 
-    def effects(self, view: int, source: int) -> str | None:
-        file = self._effects_file(view, source)
+    def effects(self, group: int, source: int) -> str | None:
+        file = self._effects_file(group, source)
         return read_text(file) if file.exists() else None
 
     @staticmethod
@@ -253,8 +305,8 @@ class Folder(Store):
 def open_folder(
     path: Path, settings: Settings | None = None, origin: dict[str, Any] | None = None, resume: bool = True
 ) -> Folder:
-    """The atlas in a folder. settings None: as it is there. Else it is made if there is none, and refused if it is of
-    other settings, naming them. origin: where the model came from, of no influence on numbers."""
+    """Open the atlas in a folder, or start one there. settings None: those of the folder. Raises InvalidInput where the
+    folder holds an atlas of other settings, naming them. origin: where the model came from; no number depends on it."""
     file = path / "atlas.json"
     if path.exists() and not path.is_dir():
         raise InvalidInput(f"{str(path)!r} is a file; an atlas is a folder, so give another name")
@@ -265,12 +317,12 @@ def open_folder(
                 raise InvalidInput(f"its format is {data['format']!r}, and this is powersteer {__version__}")
             there, came_from = Settings.from_json(data["settings"]), data["origin"]
             if not isinstance(came_from, dict) or not isinstance(came_from.get("path"), (str, type(None))):
-                raise ValueError("its origin is no path")
+                raise ValueError(f"origin is {came_from!r:.80}")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidInput(f"{str(file)!r} cannot be read as an atlas: {error}") from None
         if settings is None or settings == there:
             if settings is not None and not resume:
-                raise InvalidInput(f"{str(path)!r} holds this atlas already; resume=True, or another folder")
+                raise InvalidInput(f"{str(path)!r} holds this atlas already; give resume=True or another folder")
             return Folder(path, there, came_from)
         changes = "; ".join(settings.differences(there))
         raise InvalidInput(f"{str(path)!r} holds an atlas of other settings: {changes}. Give another folder")

@@ -1,4 +1,4 @@
-// The chosen cell: what is certified about it, its spectrum, what its vectors do beside random ones.
+// The chosen pair: its certificates, its spectrum, and the effects of its vectors next to those of random vectors.
 function buildCell() {
   $("cell-body").append(
     el("p", { id: "cell-facts", class: "facts" }),
@@ -8,7 +8,7 @@ function buildCell() {
   );
 }
 
-// The measure of the effects that charts and lists show: the map's own, or the first there is.
+// The measure of effects in charts and lists: that of the map, or the first one.
 function effectMeasure() {
   const measure = currentMeasure();
   return measure.spectrum ? measuresOf(view).find((m) => !m.spectrum) : measure;
@@ -19,7 +19,7 @@ function drawCell() {
   $("cell-title").textContent = pairName(state.source, state.target);
   for (const node of $("cell-body").children) node.hidden = cell < 0 && node.id !== "cell-facts";
   if (cell < 0) {
-    $("cell-facts").replaceChildren("This pair has not been computed in this view.");
+    $("cell-facts").replaceChildren("This pair has not been computed for these prompts.");
     return;
   }
   const c = view.cells, k = view.ranks(cell);
@@ -33,7 +33,7 @@ function drawCell() {
 
 const METHODS = ["block Krylov", "dense", "sketch", "power iteration"];
 
-// Ranks that cannot be told apart, as [first, last].
+// Ranks of a cluster of singular values, as [first, last].
 function clusters(cell, k) {
   const found = [];
   for (let r = 0; r < k; r++) {

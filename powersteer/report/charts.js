@@ -16,13 +16,13 @@ function token(name) {
 
 const faint = (colour, alpha) => colour.replace(/rgba?\(([\d.]+),? ([\d.]+),? ([\d.]+).*\)/, `rgba($1, $2, $3, ${alpha})`);
 
-// A figure with a chart and, for those who do not see it, its summary.
+// A figure with a chart and a summary of it for screen readers.
 function figure(id, title) {
   return el("figure", { id }, el("figcaption", {}, el("b", {}, title), " ", el("span", { class: "hint" })),
     el("div", { class: "chart", role: "img" }));
 }
 
-// Draw into a figure. draw() is asked again whenever the theme or the width changes. onPick(x) hears clicks on points.
+// Draw into a figure. draw() is called again when the theme or the width changes; onPick(x) is called for a click on a point.
 async function drawChart(id, summary, draw, onPick) {
   const node = $(id);
   node.querySelector(".hint").textContent = summary;
@@ -52,8 +52,8 @@ async function drawChart(id, summary, draw, onPick) {
 
 const PAPER = 690; // pixels between the margins of A4
 
-// On paper a chart is drawn for A4 and scaled to what the paper is, in one go: a print does not wait. On a screen the next
-// drawing puts it right.
+// On paper a chart is drawn for A4 and scaled to the paper at once, since printing does not wait. On screen the next drawing
+// corrects it.
 function stretchChart(place, on) {
   if (!place.querySelector(".main-svg")) return;
   if (on) window.Plotly.relayout(place, { width: PAPER });

@@ -1,4 +1,4 @@
-"""Is this page data? One clear error that says where it is not."""
+"""Checks of page data, with one error that names the path of the first wrong value."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _CELL = {
     "source": int, "target": (int, str), "method": str, "sigma": list, "residuals": list, "clusters": list,
     "cluster_open": bool, "converged": bool, "applications": int, "site_norm": (*NUMBER, type(None)),
 }  # fmt: skip
-# And what data of earlier versions do not have: in the page "pairs", of a prompt "base_score", "base_samples" and
+# Optional, since data of earlier versions lack them: in the page "pairs", of a prompt "base_score", "base_samples" and
 # "base_sample_scores", of a cell "gain", of an effect "samples" and "sample_scores".
 _EFFECT = {"source": int, "target": (int, str), "rank": int, "sign": int, "scale": NUMBER, "norm": NUMBER, "prompt": int}
 
 
 def check(page: Any) -> None:
-    """Raise InvalidInput, with the path of the first thing that is wrong, unless `page` is page data."""
+    """Raise InvalidInput with the path of the first wrong value, unless `page` is page data."""
     _fields("page data", page, _PAGE)
     if page.get("format") != FORMAT:
         raise InvalidInput(f"page data: format is {page.get('format')!r}, this version writes pages of {FORMAT!r}")
@@ -54,7 +54,7 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
         _fields(here, cell, _CELL)
         pair, k = (cell["source"], cell["target"]), len(cell["sigma"])
         _demand(pair[0] in sources and pair[1] in targets, f"{here}: {pair} is not in sources and targets")
-        _demand(pair not in ranks, f"{here}: the pair {pair} is there twice")
+        _demand(pair not in ranks, f"{here}: the pair {pair} occurs twice")
         _demand(k > 0 and len(cell["residuals"]) == k, f"{here}: sigma and residuals have {k} and {len(cell['residuals'])} entries")
         for name in ("error", "gain"):
             values = cell.get(name)
@@ -65,7 +65,7 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
     for i, effect in enumerate(view["effects"]):
         _fields(f"{where}.effects[{i}]", effect, _EFFECT)
         pair = effect["source"], effect["target"]
-        _demand(pair in ranks, f"{where}.effects[{i}]: there is no cell {pair}")
+        _demand(pair in ranks, f"{where}.effects[{i}]: the pair {pair} has no cell")
         _check_samples(f"{where}.effects[{i}]", effect, "samples", "sample_scores")
         known = 0 <= effect["rank"] < ranks[pair] and effect["prompt"] in prompts
         _demand(known, f"{where}.effects[{i}]: rank {effect['rank']} or prompt {effect['prompt']} is out of range")

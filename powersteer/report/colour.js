@@ -1,5 +1,5 @@
 // Colour maps that stay readable in the common kinds of colour blindness and in grey: cividis, and blue - orange around
-// zero for what has a sign. Stops are equally spaced.
+// zero for signed values. Stops are equally spaced.
 const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 const DIVERGING = {
   light: ["#08519c", "#3182bd", "#6baed6", "#bdd7e7", "#f4f3f1", "#fdd0a2", "#fd9a4f", "#d95f0e", "#8c3a04"],

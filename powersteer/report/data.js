@@ -1,10 +1,10 @@
-// Blocks of data stand in script elements of no known type: base64 of zlib. Each is decoded when it is first wanted.
+// Blocks of data stand in script elements of no known type: base64 of zlib. Each is decoded at its first use.
 const parsed = new Promise((done) => {
   if (document.readyState !== "loading") done();
   else document.addEventListener("DOMContentLoaded", done, { once: true });
 });
 
-// The bytes of a block, or null if there is none of that name.
+// The bytes of a block; null: no block has that name.
 async function block(name) {
   const ready = () => { const node = $(`data-${name}`); return node && node.nextSibling && node; }; // wholly parsed
   if (!ready()) await parsed;
@@ -27,7 +27,7 @@ function unpack(bytes) {
     [name, new TYPES[type](bytes.buffer, start + first, length)]));
 }
 
-// One view: the cells, what their vectors do, and what random vectors of the same length do.
+// One view, which is a group of prompts: pairs, effects of their vectors, and effects of random vectors of the same length.
 class View {
   constructor(number, page, bytes) {
     const columns = unpack(bytes);
@@ -59,7 +59,7 @@ class View {
     return k;
   }
 
-  // A measured field of every vector (n * k), NaN where there is none. pick: {sign, scale, prompt}; sign 0: the larger of
+  // A measured field of every vector (n * k), NaN where it was not measured. pick: {sign, scale, prompt}; sign 0: the larger of
   // the two in absolute value; prompt -1: the mean over prompts.
   ofVectors(field, pick) {
     return this.#remember("effects", field, pick, this.n * this.k, (e, row) => e.cell[row] * this.k + e.rank[row]);

@@ -40,7 +40,7 @@ function middle(x, y) {
   return out;
 }
 
-// Text nodes of one side, what only this side has in <del> (base) or <ins> (steered).
+// Text nodes of one side; words that only this side has are in <del> (base) or <ins> (steered).
 function marked(parts, side) {
   const tag = { base: "del", new: "ins" }[side];
   return parts.filter(([kind]) => kind === "same" || kind === side).flatMap(([kind, text]) => (kind === "same" ? lines(text) : el(tag, {}, lines(text))));

@@ -1,4 +1,4 @@
-// What is written into the filter of the table: conditions such as "kl > 2", "source 3,4", "target 7-9" or "2 <= rank < 5",
+// The filter of the table: conditions such as "kl > 2", "source 3,4", "target 7-9" or "2 <= rank < 5",
 // all of which must hold; "or" between them separates alternatives.
 const NUMBER = String.raw`[-−+]?(?:\d+\.?\d*|\.\d+)(?:e[-−+]?\d+)?`;
 const WORDS = {
@@ -38,7 +38,7 @@ function columnNames(columns) {
   return [...names].sort(([a], [b]) => b.length - a.length);
 }
 
-// {test(i), unknown}: whether a vector agrees, as far as the text is understood, and the phrases that are not.
+// {test(i), unknown}: whether a vector fulfils the understood conditions, and the phrases that are not understood.
 function parseFilter(text, columns) {
   const names = columnNames(columns), escape = (name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/[\s_]+/g, "[\\s_]*");
   const pattern = Object.fromEntries(Object.entries(WORDS).map(([name, source]) => [name, new RegExp(source, "iuy")]));

@@ -1,4 +1,4 @@
-// The maps: ARIA grids, source layers down, targets across. The second is there while two are compared; it has its own
+// The maps: ARIA grids, source layers down, targets across. The second is shown while two are compared; it has its own
 // measure, view and steered prompt, and shares rank, sign, scale and colours with the first.
 const MAPS = [
   { key: "", shows: () => ({ view, measure: currentMeasure(), prompt: state.prompt }) },
@@ -117,7 +117,7 @@ function markChosen() {
   showReadout();
 }
 
-// What every map says of the pair that is pointed at, which is marked in the other map, or else of the chosen one.
+// The readout of every map: the pair under the pointer, which is also marked in the other map, or else the chosen pair.
 function showReadout(node) {
   const [s, t] = node ? [Number(node.dataset.s), Number(node.dataset.t)] : [state.source, state.target];
   for (const map of shownMaps()) {

@@ -10,7 +10,7 @@ function fillPickers() {
   $("compare").setAttribute("aria-pressed", String(Boolean(state.compare)));
 }
 
-// What each map chooses by itself; names: the pickers, by what they pick.
+// The pickers that each map has for itself; names: the pickers by the part of the state that they set.
 function fillMapPickers(one, names) {
   const measures = measuresOf(one), option = (m) => [m.id, m.label];
   const groups = [["Spectrum", measures.filter((m) => m.spectrum)], ["Effects of the vectors", measures.filter((m) => !m.spectrum)]];
@@ -20,7 +20,7 @@ function fillMapPickers(one, names) {
   $(`pick-${names.prompt}`).parentNode.hidden = !one.fields.length;
 }
 
-// The second map begins with what the first is not: beside an effect the spectrum, beside the spectrum an effect.
+// The second map starts with the other kind of measure: the spectrum next to an effect, an effect next to the spectrum.
 function toggleCompare() {
   const now = currentMeasure(), others = measuresOf(view).filter((m) => m.id !== now.id);
   const first = (now.spectrum ? others.find((m) => !m.spectrum) : others.find((m) => m.id === "gain")) ?? others[0];
@@ -73,7 +73,7 @@ function buildTheme() {
   name();
 }
 
-// Everything is open on paper, and charts are as wide as it is.
+// On paper all details are open, and charts are as wide as the paper.
 function forPaper(on) {
   for (const node of document.querySelectorAll(on ? "details:not([open])" : "details[data-closed]")) {
     node.open = on;
@@ -105,8 +105,8 @@ function drawLater(changed) {
   }, 30);
 }
 
-// The measure to begin with, an effect where there is one, of the first rank that has any; and the pair with its largest
-// value. Of the spectrum, where the next token has another unit, the largest of the layers.
+// The first measure, an effect if there is one, of the first rank with a value; and the pair with the largest value: of the
+// spectrum the largest of the layers, since the next token has another unit.
 function beginning(asked) {
   const measure = asked.measure ?? (measuresOf(view).find((m) => !m.spectrum) ?? measuresOf(view)[0]).id;
   const pick = { ...state, ...asked, measure }, shown = measureIn(view, measure);

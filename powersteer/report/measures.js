@@ -1,4 +1,4 @@
-// What can be mapped. spectrum: from the cells; the others are fields of the effects.
+// The measures of a map. spectrum: fields of the pairs; the others are fields of the effects.
 const SPECTRUM = {
   sigma: { label: "σ", unit: "target units per unit of v", nextUnit: "√nats per unit of v", positive: true, about: "singular value of the picked rank: how far the target moves for a unit push" },
   gain: { label: "Gain", unit: "target norms per source norm", nextUnit: "√nats per source norm", positive: true, about: "σ × activation norm at the source ÷ norm of the target: how much of itself the target moves for a push as long as the source's activation" },
@@ -16,8 +16,8 @@ const EFFECTS = {
   perplexity: { label: "Perplexity", unit: "under the base model", positive: true, about: "perplexity of the steered continuation under the unsteered model" },
 };
 
-// {id, label, unit, nextUnit, about, signed, positive, spectrum} of everything in a view. nextUnit: that of the next token,
-// where it is another.
+// {id, label, unit, nextUnit, about, signed, positive, spectrum} of every measure in a view. nextUnit: the unit of the
+// next token, if it is another.
 function measuresOf({ fields, gains }) {
   const spectrum = Object.entries(SPECTRUM).filter(([id]) => id !== "gain" || gains).map(([id, m]) => ({ id, spectrum: true, ...m }));
   const rank = (id) => { const i = Object.keys(EFFECTS).indexOf(id); return i < 0 ? 99 : i; };

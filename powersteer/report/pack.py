@@ -1,7 +1,7 @@
 """Page data as binary blocks: columns of numbers by view, and texts by view and source.
 
-A row of columns is decoded in the browser by a few views of one buffer, where a hundred thousand JSON objects would
-take seconds; texts are only unpacked when somebody looks at them. A block of columns is
+The browser decodes a block of columns as a few typed arrays on one buffer, where a hundred thousand JSON objects would take
+seconds; texts are only unpacked when they are shown. A block of columns is
 
     length of the header, 8 bytes | header, JSON: {name: [type, first byte, number of entries]} | the columns
 
@@ -28,7 +28,7 @@ _IDENTITY = ("source", "site", "target", "rank", "sign", "scale", "norm", "promp
 
 
 def blocks(page: Mapping[str, Any]) -> Iterator[Block]:
-    """(name, bytes) of every block of checked page data, the ones that are needed first coming first."""
+    """(name, bytes) of every block of checked page data, in the order of first use."""
     effects = [e for view in page["views"] for name in ("effects", "random") for e in view[name]]
     scales = sorted({float(x) for x in page["scales"]} | {float(e["scale"]) for e in effects})
     ranks = max((len(c["sigma"]) for view in page["views"] for c in view["cells"]), default=1)
@@ -36,11 +36,11 @@ def blocks(page: Mapping[str, Any]) -> Iterator[Block]:
     index |= {"scales": scales, "k": ranks, "pairs": page.get("pairs", _later(page))}
     index["views"] = [{"name": v["name"], "prompts": v["prompts"], "fields": list(_measured(v["effects"]))} for v in page["views"]]
     yield "index", _json(index)
-    order = {"source": _places(page["sources"]), "target": _places(page["targets"]), "scale": _places(scales)}
+    order = {"source": _indices(page["sources"]), "target": _indices(page["targets"]), "scale": _indices(scales)}
     texts = []
     for number, view in enumerate(page["views"]):
         cells = sorted(view["cells"], key=lambda c: (order["source"][c["source"]], order["target"][c["target"]]))
-        place = _places([(c["source"], c["target"]) for c in cells])
+        place = _indices([(c["source"], c["target"]) for c in cells])
 
         def key(e: Mapping[str, Any], place: dict[Any, int] = place) -> tuple[Any, ...]:
             return place.get((e["source"], e["target"]), 0), e["rank"], e["prompt"], e["sign"], e["scale"]
@@ -58,7 +58,7 @@ def blocks(page: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _later(page: Mapping[str, Any]) -> list[Any]:
-    """The pairs that can be, of data that do not name them: later layers, the next token, and what has a cell."""
+    """The possible pairs, for data without a list of them: later layers, the next token, and every pair with a cell."""
     later = [(s, t) for s in page["sources"] for t in page["targets"] if isinstance(t, str) or t > s]
     return list(dict.fromkeys(later + [(c["source"], c["target"]) for v in page["views"] for c in v["cells"]]))
 
@@ -87,7 +87,7 @@ def _cell_columns(cells: Sequence[Mapping[str, Any]], order: Mapping[str, dict[A
 
 
 def _effect_columns(effects: Sequence[Mapping[str, Any]], order: Mapping[str, dict[Any, int]]) -> dict[str, NDArray[Any]]:
-    """Who (source, rank, sign, ...), and a float32 column for everything measured: any other number, any logit."""
+    """Columns that identify an effect (source, rank, sign, ...), and a float32 column for every measure and logit."""
     columns: dict[str, NDArray[Any]] = {
         "source": np.array([order["source"][e["source"]] for e in effects], np.int16),
         "scale": np.array([order["scale"][float(e["scale"])] for e in effects], np.int16),
@@ -100,7 +100,7 @@ def _effect_columns(effects: Sequence[Mapping[str, Any]], order: Mapping[str, di
 
 
 def _measured(effects: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
-    """By name, what was measured of at least one effect."""
+    """The measures that at least one effect has, by name."""
     names = dict.fromkeys(name for e in effects for name in e if name not in _IDENTITY)
     tokens = dict.fromkeys(token for e in effects for token in e.get("logit_change") or ())
     values: dict[str, list[Any]] = {name: [e.get(name) for e in effects] for name in names}
@@ -137,7 +137,7 @@ def _pack(columns: Mapping[str, NDArray[Any]]) -> bytes:
     return len(head).to_bytes(8, "little") + head + b"".join(body)
 
 
-def _places(values: Sequence[Any]) -> dict[Any, int]:
+def _indices(values: Sequence[Any]) -> dict[Any, int]:
     return {value: i for i, value in enumerate(values)}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -27,10 +27,10 @@ _LEVEL = 6  # of zlib
 
 
 def write_report(page_data: Any, path: str | os.PathLike[str]) -> None:
-    """Write page data (what `Atlas.page_data()` returns) as one self-contained HTML file, all or nothing.
+    """Write page data, as `Atlas.page_data()` returns, as one self-contained HTML file, all or nothing.
 
-    The page runs from a disk or a mail, without network: everything is in the file, and its content security policy
-    forbids requests. Text of the data, prompts and continuations included, only ever becomes text nodes.
+    The page needs no network: everything is in the file, and its content security policy forbids requests. Text of the
+    data, prompts and continuations included, only becomes text nodes.
     Raises InvalidInput for data of another shape, MissingDependency without plotly (`powersteer[report]`).
     """
     check(page_data)
@@ -43,14 +43,14 @@ def write_report(page_data: Any, path: str | os.PathLike[str]) -> None:
         "script": script,
     }
     data = blocks(page_data)
-    first = [next(data), next(data)]  # the index and the first view: all that the first picture needs
+    first = [next(data), next(data)]  # the index and the first group of prompts: all data of the first map
     rest: list[Block] = [("plotly", plotly)]
     with atomic_writer(path) as file:
         for i, piece in enumerate(re.split(r"\{\{(\w+)\}\}", _read("page.html"))):
             if i % 2 == 0 or piece in parts:
                 file.write((piece if i % 2 == 0 else parts[piece]).encode())
                 continue
-            for block in first if piece == "first" else _chain(rest, data):
+            for block in first if piece == "first" else itertools.chain(rest, data):
                 file.write(_element(*block))
 
 
@@ -58,11 +58,6 @@ def app_script() -> str:
     """The page's own script."""
     body = "\n".join(f"// ---- {name}.js\n{_read(f'{name}.js')}" for name in SCRIPTS)
     return f'"use strict";\n(() => {{\n{body}}})();\n'
-
-
-def _chain(*several: Any) -> Iterator[Block]:
-    for one in several:
-        yield from one
 
 
 def _element(name: str, data: bytes) -> bytes:

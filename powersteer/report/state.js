@@ -1,5 +1,5 @@
-// What is shown, all of it in the URL's fragment, so that a link leads back to the same cell and vector.
-// Sources, targets and scales are places in the page's lists here, and their values in the fragment.
+// The state of the page, all of it in the URL's fragment, so that a link leads back to the same pair and vector. Here sources,
+// targets and scales are indices into the page's lists; in the fragment they are values.
 const state = {
   view: 0, measure: "sigma", rank: 0, sign: 0, scale: 0, prompt: -1, against: "none", colours: "auto",
   source: 0, target: 0, vector: 0,
@@ -24,7 +24,7 @@ async function showViews() {
   return () => { [view, secondView] = [one, two]; };
 }
 
-// What was picked and is not in the view gives way; what did is returned.
+// Replace choices that the view does not have; returns the replaced ones.
 function fitToView() {
   const patch = {};
   if (state.prompt >= 0 && !view.steeredPrompts.includes(state.prompt)) patch.prompt = -1;
@@ -64,7 +64,7 @@ function writeFragment() {
   history.replaceState(null, "", `#${new URLSearchParams(known)}`);
 }
 
-// The part of the fragment that fits this page, and in words what does not, which is left as it is.
+// The part of the fragment that fits this page, and a description of the rest, which stays unchanged.
 function readFragment() {
   const words = new URLSearchParams(location.hash.slice(1)), patch = {}, unknown = [];
   const choose = (name, options, values = options) => {
@@ -112,11 +112,11 @@ function linkable(patch, unknown) {
   return (source === undefined || target === undefined) && pair.source !== undefined && pair.target !== undefined ? { ...rest, ...pair } : rest;
 }
 
-// Say what a link asked for in vain, and let the address name what is shown.
+// Report the parts of a link that this page does not have, and set the address to the shown state.
 function answerLink(unknown) {
   $("notice").hidden = !unknown.length;
   if (!unknown.length) return;
-  $("notice").textContent = `The link names what this page does not have: ${unknown.join("; ")}.`;
+  $("notice").textContent = `The link has values that this page does not have: ${unknown.join("; ")}.`;
   writeFragment();
 }
 

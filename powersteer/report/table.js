@@ -70,7 +70,7 @@ async function vectorsSaying(wanted) {
   return found;
 }
 
-// Numbers before names, what was not measured last either way.
+// Numbers before names; values that were not measured are last in both orders.
 function sortRows() {
   const { value } = table.columns.find((c) => c.id === table.sort), direction = table.descending ? -1 : 1;
   const keys = new Map(table.rows.map((i) => [i, value(i)]));

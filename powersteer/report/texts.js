@@ -4,7 +4,7 @@ const LONG = { characters: 600, lines: 8 };
 // Text nodes, every line break in an element that shows a mark before it.
 const lines = (text) => text.split(/(\n)/).filter(Boolean).map((part) => (part === "\n" ? el("span", { class: "break" }, part) : part));
 
-// The button that unfolds and folds a node with these texts; none, and nothing is folded, where all are short.
+// The button that unfolds and folds a node with these texts. Short texts are not folded and have no button.
 function unfold(node, ...texts) {
   const long = texts.some((text) => text.length > LONG.characters || text.split("\n").length > LONG.lines);
   node.classList.toggle("folded", long);
@@ -16,7 +16,7 @@ function unfold(node, ...texts) {
   return long ? [el("button", { type: "button", class: "small unfold", "aria-expanded": "false", onclick: turn }, "Show all")] : [];
 }
 
-// Right or wrong where every score of the view is 1 or 0, else the score; nothing without one.
+// Right or wrong if every score of the view is 1 or 0, else the score; null without a score.
 function verdict(score) {
   if (!Number.isFinite(score)) return null;
   if (!view.judged) return el("span", { class: "badge" }, `score ${show(score)}`);

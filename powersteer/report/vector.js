@@ -1,4 +1,4 @@
-// The chosen vector: its effects by scale, and what the model writes with it beside what it writes without.
+// The chosen vector: its effects by scale, and steered continuations next to the base ones.
 function buildVector() {
   $("vector-body").append(
     el("p", { id: "vector-facts", class: "facts" }),
@@ -108,7 +108,7 @@ function effectChips(e, row) {
     .map((m) => el("span", { class: "chip", title: m.about }, `${m.label} `, el("b", {}, m.signed ? signed(e[`of.${m.id}`][row]) : show(e[`of.${m.id}`][row]))));
 }
 
-// A JSON string is also a Python string. A relative scale where that gives the length that was added, else the length.
+// A JSON string is also a Python string. The scale is relative if that gives the added length, else absolute.
 function python(cell, rank, row) {
   const target = page.targets[state.target], single = page.views.length > 1 && view.prompts.length === 1;
   const vector = `atlas${single ? `.prompt(${view.prompts[0]})` : ""}.vector(${page.sources[state.source]}, ${JSON.stringify(target)}, ${rank})`;
