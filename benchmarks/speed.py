@@ -273,7 +273,7 @@ def forward(s: Setup) -> None:
 def decode(s: Setup) -> None:
     """A greedy token after TOKENS, and a step of 24 rows: the time of 1 + 32 tokens less that of 1, a step."""
     prompt, steps = s.tokens.tolist(), 32
-    rows = [replace(v.relative(0.2), weights=None) for v in ps.random_vectors(s.model, SOURCE, 24, prompts=[prompt])]
+    rows = [replace(v.relative(0.2), weights=None) for v in ps.random_vectors(s.model, SOURCE, k=24, prompts=[prompt])]
     mask = torch.ones(1, TOKENS, dtype=torch.long)
 
     def theirs(n: int) -> object:
@@ -290,10 +290,10 @@ def decode(s: Setup) -> None:
         return None
 
     say: dict[str, Callable[[int], object]] = {
-        "powersteer": lambda n: s.model.generate(prompt, n, stop=[]),
-        "powersteer, bf16 weights": lambda n: s.bf16.generate(prompt, n, stop=[]),
-        "24 rows": lambda n: s.model.generate([prompt] * 24, n, stop=[], steer=rows),
-        "24 rows, bf16 weights": lambda n: s.bf16.generate([prompt] * 24, n, stop=[], steer=rows),
+        "powersteer": lambda n: s.model.generate(prompt, max_new_tokens=n, stop=[]),
+        "powersteer, bf16 weights": lambda n: s.bf16.generate(prompt, max_new_tokens=n, stop=[]),
+        "24 rows": lambda n: s.model.generate([prompt] * 24, max_new_tokens=n, stop=[], steer=rows),
+        "24 rows, bf16 weights": lambda n: s.bf16.generate([prompt] * 24, max_new_tokens=n, stop=[], steer=rows),
         "transformers": theirs,
     }
     for name, llama in llamas(s).items():

@@ -55,7 +55,7 @@ class Fork:
 
     def search(self, vectors: Vectors, random: int = 0) -> ps.SearchResult:
         """Every candidate on eight validation questions, the best quarter on all."""
-        return ps.search(self.model, vectors, self.score, self.prompts, self.tests, scales=SCALES, random=random,
+        return ps.search(self.model, vectors, self.score, validation=self.prompts, test=self.tests, scales=SCALES, n_random=random,
                          max_new_tokens=demo.ANSWER, halving=4)  # fmt: skip
 
 
@@ -67,11 +67,11 @@ def pairs(model: ps.Model) -> list[tuple[int, int]]:
 
 
 def power(f: Fork, **svd) -> Vectors:
-    return [v for s, t in pairs(f.model) for v in ps.power_vectors(f.model, f.few, s, t, K, positions=demo.LAST, **svd)]
+    return [v for s, t in pairs(f.model) for v in ps.power_vectors(f.model, f.few, s, t, k=K, target_positions=demo.LAST, **svd)]
 
 
 def fisher(f: Fork) -> Vectors:
-    return [v for s in range(f.model.n_layers) for v in ps.power_vectors(f.model, f.few, s, "next_token", 1)]
+    return [v for s in range(f.model.n_layers) for v in ps.power_vectors(f.model, f.few, s, "next_token", k=1)]
 
 
 def caa(f: Fork) -> Vectors:
@@ -86,12 +86,12 @@ def caa(f: Fork) -> Vectors:
 
 def melbo(f: Fork) -> Vectors:
     last = f.model.n_layers - 1
-    return [v for s in range(last) for v in ps.melbo(f.model, f.few, s, last, n=6, steps=100, positions=demo.LAST)]
+    return [v for s in range(last) for v in ps.melbo(f.model, f.few, s, last, k=6, iterations=100, target_positions=demo.LAST)]
 
 
 def dct(f: Fork, method: str) -> Vectors:
     last = f.model.n_layers - 1
-    return [v for s in range(last) for v in ps.dct(f.model, f.few, s, last, K, method, positions=demo.LAST)]
+    return [v for s in range(last) for v in ps.dct(f.model, f.few, s, last, k=K, method=method, target_positions=demo.LAST)]
 
 
 METHODS: dict[str, Callable[[Fork], Vectors]] = {
@@ -201,7 +201,7 @@ def scales_table(forks: Sequence[Fork]) -> str:
 
 
 def effects_of(f: Fork) -> ps.Effects:
-    return ps.effects(f.model, f.few[:2], f.vectors["power, certified"], scales=EFFECT_SCALES, max_new_tokens=0, random=0)
+    return ps.effects(f.model, f.few[:2], f.vectors["power, certified"], scales=EFFECT_SCALES, max_new_tokens=0, n_random=0)
 
 
 def linearity_table(measured: dict[str, ps.Effects]) -> str:
@@ -247,7 +247,7 @@ def fisher_grid(f: Fork, n: int = 100) -> np.ndarray:
     """(layers, signed scales) accuracy on test questions, without any choice."""
     signed = [sign * s for sign in (-1, 1) for s in sorted(SCALES, reverse=sign < 0)]
     vectors = [v.relative(s) for v in f.vectors["Fisher, first"] for s in signed]
-    found = ps.evaluate.accuracy(f.model, f.tests[:n], f.score, vectors, max_new_tokens=demo.ANSWER)
+    found = ps.evaluate.accuracy(f.model, f.tests[:n], vectors, score=f.score, max_new_tokens=demo.ANSWER)
     return np.array([m.value for m in found]).reshape(-1, len(signed))
 
 

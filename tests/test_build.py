@@ -35,5 +35,5 @@ def test_both_cores_at_once_and_again_after_a_change(tmp_path):
     objects = [path.relative_to(tmp_path / "build") for path in (tmp_path / "build").rglob("*.o")]
     assert len(objects) == 2 * n_files
     assert build(tmp_path) == 0
-    (tmp_path / "csrc" / "base" / "vec.h").touch()
+    (tmp_path / "csrc" / "base" / "reduce.h").touch()
     assert build(tmp_path) == 2 * n_files

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from argparse import Namespace
 
 import numpy as np
@@ -46,12 +47,12 @@ def test_info(stories):
 
 def test_svd_then_generate(stories, svd, tmp_path):
     folder = tmp_path / "deep" / "run"
-    done = run(*svd, "--save", folder)
+    done = run(*svd, "--out", folder)
     assert "converged" in done.stdout and "residual" in done.stdout and not done.stderr
     assert sorted(p.name for p in folder.iterdir()) == ["0.safetensors", "1.safetensors", "2.safetensors", "svd.json"]
     summary = json.loads((folder / "svd.json").read_text())
     assert summary["converged"] and len(summary["sigma"]) == 3 and max(summary["residuals"]) <= 1e-3
-    again = run(*svd, "--source", "blocks.1.hook_mlp_out", "--positions", "-2:", "--json")  # the default, spelled out
+    again = run(*svd, "--source", "blocks.1.hook_mlp_out", "--target-positions", "-2:", "--json")  # the default, spelled out
     assert json.loads(again.stdout)["sigma"] == summary["sigma"]
     prompt = ["--prompt", "Once upon a time", "--max-new-tokens", 20]
     steered = run("generate", stories, *prompt, "--steer", folder / "0.safetensors", "--relative", 0.5, "--json")
@@ -81,7 +82,7 @@ def test_a_missed_tolerance_is_code_1(svd):
 
 @pytest.mark.parametrize(("positions", "chosen"), [("-2:", [-2, -1]), ("-1", [-1]), ("0,-1", [0, -1]), (":2", [0, 1])])
 def test_positions_may_begin_with_a_dash(svd, capsys, positions, chosen):
-    assert main([*map(str, svd), "--positions", positions, "--json"]) == 0
+    assert main([*map(str, svd), "--target-positions", positions, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     length = len(found["prompt_tokens"][0])
     assert found["positions"] == [[i % length for i in chosen]]
@@ -117,28 +118,28 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
     (["svd", "{model}", *GOOD, "--sorce", "1"], "--sorce: did you mean --source"),
     (["svd", "{model}", *GOOD, "--prom=x"], "--prom: did you mean --prompt"),
     (["svd", "{model}", *GOOD, "--tol"], "argument --tol: its value is missing"),
-    (["svd", "{model}", *GOOD, "--positions", "--json"], "argument --positions: its value is missing"),
-    (["svd", "{model}", *GOOD, "--positions", "1:2:3:4"], "argument --positions: '1:2:3:4'.*-2:"),
-    (["svd", "{model}", *GOOD, "--positions", "-99:-98"], "-99"),
+    (["svd", "{model}", *GOOD, "--target-positions", "--json"], "argument --target-positions: its value is missing"),
+    (["svd", "{model}", *GOOD, "--target-positions", "1:2:3:4"], "argument --target-positions: '1:2:3:4'.*-2:"),
+    (["svd", "{model}", *GOOD, "--target-positions", "-99:-98"], "-99"),
     (["svd", "{model}", *GOOD, "--source", "²"], "argument --source: '²'.*a layer .3."),
     (["svd", "{model}", *GOOD, "--source", "1\n2"], "argument --source"),
-    (["svd", "{model}", *GOOD, "-k", "three"], "argument -k: 'three' is no whole number"),
-    (["svd", "{model}", *GOOD, "-k", "-3"], "k must be an integer, at least 1"),
-    (["svd", "{model}", *GOOD, "--tol", "small"], "argument --tol: 'small' is no number"),
-    (["svd", "{model}", *GOOD, "--tol", "nan"], "tol must be a positive number"),
+    (["svd", "{model}", *GOOD, "-k", "three"], "argument -k: 'three' is not a whole number"),
+    (["svd", "{model}", *GOOD, "-k", "-3"], "k is -3; it must be an integer >= 1"),
+    (["svd", "{model}", *GOOD, "--tol", "small"], "argument --tol: 'small' is not a number"),
+    (["svd", "{model}", *GOOD, "--tol", "nan"], "tol is nan; it must be a finite number > 0"),
     (["svd", "{model}", *GOOD, "--method", "magic"], "--method.*'krylov', 'power', 'dense'"),
     (["svd", "{model}", *GOOD, "--method", "dense", "--iterations", "7"], "iterations"),
-    (["svd", "{model}", *GOOD, "-k", "129"], "k=129"),
+    (["svd", "{model}", *GOOD, "-k", "129"], "k is 129; it must be at most 64"),
     (["svd", "{model}", "--prompt", "x", "--source", "9", "--target", "4"], "layer 9"),
     (["svd", "{model}", "--prompt", "x", "--source", "4", "--target", "1"], "before"),
     (["svd", "{model}", "--source", "1", "--target", "4"], "no prompt"),
-    (["svd", "{model}", *GOOD, "-k", HUGE], f"k={HUGE}"),
-    (["svd", "{model}", *GOOD, "--method", "power", "--iterations", HUGE], "iterations must be.*from 1 to"),
-    (["svd", "{model}", *GOOD, "--threads", HUGE], "threads is 1.*from 1 to 4096"),
+    (["svd", "{model}", *GOOD, "-k", HUGE], f"k is {HUGE}; it must be at most"),
+    (["svd", "{model}", *GOOD, "--method", "power", "--iterations", HUGE], "iterations is 1.*at most"),
+    (["svd", "{model}", *GOOD, "--threads", HUGE], "threads is 1.*at most 4096"),
     (["svd", "{model}", *GOOD, "--source", "blocks.1.hook_mlp_out", "--source-site", "resid_pre"], "'blocks.1.hook_mlp_out'"),
-    (["svd", "{model}", *GOOD, "--save", "/sys/run"], "--save.*/sys/run"),
-    (["svd", "{model}", *GOOD, "--save", ""], "--save: the name of the folder is empty"),
-    (["svd", "{model}", *GOOD, "--save", "{model}/config.json"], "--save.*config.json"),
+    (["svd", "{model}", *GOOD, "--out", "/sys/run"], "--out.*/sys/run"),
+    (["svd", "{model}", *GOOD, "--out", ""], "--out: the name of the folder is empty"),
+    (["svd", "{model}", *GOOD, "--out", "{model}/config.json"], "--out.*config.json"),
     (["generate", "{model}", "--prompt", "x", "--steer", "missing.safetensors"], "missing.safetensors"),
     (["generate", "{model}", "--prompt", "x", "--relative", "1"], "--relative needs a vector"),
     (["generate", "{model}", "--prompt", "x", "--scale", "0"], "--scale needs a vector"),
@@ -160,13 +161,12 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
     (["demo", "--atlas", "{model}"], "it is a folder"),
     (["svd", "{model}", "--prompts", "/no/such.jsonl", *GOOD[2:]], "cannot read the prompts /no/such.jsonl"),
     (["svd", "{model}", *GOOD, "--prompts", "p.jsonl"], "by --prompts FILE, or by --prompt"),
-    (["svd", "{model}", *GOOD, "--target", "nexttoken"], "argument --target: 'nexttoken' is no target: did you mean 'next_token'"),
-    (["export", "v.safetensors"], "give the file to write, once"),
-    (["export", "v.safetensors", "a.gguf", "--out", "b.gguf"], "give the file to write, once"),
-    (["export", "v.safetensors", "v.txt"], "v.txt: its name must end in .gguf or .safetensors"),
-    (["export", "/no/such.safetensors", "v.gguf"], "/no/such.safetensors"),
-    (["export", "{model}", "v.gguf"], "neither an atlas .*nor"),
-    (["export", "{model}", "v.gguf", "--source", "1"], "choose from an atlas"),
+    (["svd", "{model}", *GOOD, "--target", "nexttoken"], "argument --target: 'nexttoken' is not a target: did you mean 'next_token'"),
+    (["export", "v.safetensors"], "required: --out"),
+    (["export", "v.safetensors", "--out", "v.txt"], "v.txt: its name must end in .gguf or .safetensors"),
+    (["export", "/no/such.safetensors", "--out", "v.gguf"], "/no/such.safetensors"),
+    (["export", "{model}", "--out", "v.gguf"], "neither an atlas .*nor"),
+    (["export", "{model}", "--out", "v.gguf", "--source", "1"], "choose from an atlas"),
     (["search", "{model}", "--wanted", "(", "--validation", "v", "--test", "t"], "no regular expression"),
     (["search", "{model}", "--wanted", "x", "--validation", "/no/v.jsonl", "--test", "t"], "cannot read the prompts /no/v.jsonl"),
 ])  # fmt: skip
@@ -180,6 +180,28 @@ def test_bad_input_is_one_line_and_code_2(stories, capsys, args, words):
 def test_refused_by_the_process_too(stories):
     done = run("svd", stories, "--source", "²", code=2)
     assert one_line(done.stderr) and not done.stdout
+
+
+@pytest.mark.parametrize(("words", "old", "new"), [
+    (["svd", "{model}", *GOOD, "-k", "1", "--out", "{tmp}"], "--save", "--out"),
+    (["svd", "{model}", *GOOD, "-k", "1", "--target-positions", "-1"], "--positions", "--target-positions"),
+    (["svd", "{model}", *GOOD, "-k", "1", "--target-positions=-1"], "--positions", "--target-positions"),
+    (["atlas", "{model}", "--prompt", "x", "--dry-run", "--prompt-groups", "each"], "--views", "--prompt-groups"),
+    (["atlas", "{model}", "--prompt", "x", "--dry-run", "--max-new-tokens", "3"], "--new-tokens", "--max-new-tokens"),
+    (["export", "{tmp}", "--out", "{tmp}/v.gguf", "--prompt-group", "0"], "--view", "--prompt-group"),
+])  # fmt: skip
+def test_an_old_spelling_is_read_with_a_warning(stories, capsys, tmp_path, words, old, new):
+    ps.random_vectors(ps.load(stories), 2)[0].save(tmp_path / "0.safetensors")
+    outputs = []
+    for spelling in (new, old):
+        args = [re.sub(f"^{new}(?==|$)", spelling, word).format(model=stories, tmp=tmp_path) for word in words]
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            assert main(args) == 0
+        out, err = capsys.readouterr()
+        outputs.append(out.count("\n"))
+        assert err.count("\n") == (spelling == old) and (spelling == new or err == f"powersteer: warning: {old} is now called {new}\n")
+    assert outputs[0] == outputs[1] > 0
 
 
 # ---- where the output goes
@@ -229,9 +251,9 @@ def test_what_was_computed_is_shown_if_it_cannot_be_saved(svd, monkeypatch, caps
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("powersteer.cli.svd.write_text", full)
-    assert main([*map(str, svd), "--save", str(tmp_path)]) == 2
+    assert main([*map(str, svd), "--out", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
-    assert "converged" in out and "saved" not in out and one_line(err) and "--save" in err and "No space" in err
+    assert "converged" in out and "saved" not in out and one_line(err) and "--out" in err and "No space" in err
 
 
 # ---- help
@@ -295,7 +317,7 @@ def test_atlas(stories, tmp_path):
     }  # fmt: skip
     atlas = ps.Atlas.load(tmp_path / "run")
     assert atlas.complete and atlas.prompts == ["Once upon a time", "The dog"]
-    tried = run(*words, "--out", tmp_path / "run", "--workers", 2, "--effects", 1, "--scales", "0.5,2", "--new-tokens", 5)
+    tried = run(*words, "--out", tmp_path / "run", "--workers", 2, "--effects", 1, "--scales", "0.5,2", "--max-new-tokens", 5)
     shown = tried.stdout  # the cells were all there
     effects = ps.Atlas.load(tmp_path / "run").kept_effects
     assert len(effects) == 8 * 2 * 2 * 2 and {e.scale for e in effects} == {0.5, 2.0} and all(e.text for e in effects)
@@ -310,7 +332,7 @@ def test_atlas(stories, tmp_path):
 
 @pytest.mark.parametrize(
     "line, said",
-    [("{", "line 1 is no JSON"), ("3", "line 1 must be"), ('{"prompt": "a", "messages": [1]}', "line 1 must be"), ("", "no prompt"),
+    [("{", "line 1 is not JSON"), ("3", "line 1 must be"), ('{"prompt": "a", "messages": [1]}', "line 1 must be"), ("", "no prompt"),
      ('""', "line 1 is empty"), ('{"prompt": " "}', "line 1 is empty")],
 )
 def test_atlas_refuses_prompts(tmp_path, line, said):
@@ -339,11 +361,11 @@ def generated(capsys, stories, *words):
 def test_steering_by_any_file_of_vectors(stories, mapped, capsys, tmp_path):
     model, atlas = ps.load(stories), mapped[1]
     vectors = [atlas.vector(1, 4, 0) * 2.0, atlas.vector(2, 4, 0) * -3.0]
-    wanted = model.steered(vectors).generate(PROMPT, 8).text
+    wanted = model.steered(vectors).generate(PROMPT, max_new_tokens=8).text
     for name in ("v.gguf", "v.safetensors"):
         ps.save_vectors(tmp_path / name, vectors)
         (said,) = generated(capsys, stories, "--steer", tmp_path / name)
-        assert said["text"] == wanted != model.generate(PROMPT, 8).text and len(said["steering"]) == 2
+        assert said["text"] == wanted != model.generate(PROMPT, max_new_tokens=8).text and len(said["steering"]) == 2
     vectors[0].save(tmp_path / "a.safetensors")
     vectors[1].save(tmp_path / "b.safetensors")
     (said,) = generated(capsys, stories, "--steer", tmp_path / "a.safetensors", "--steer", tmp_path / "b.safetensors")
@@ -381,12 +403,12 @@ def test_export(stories, mapped, capsys, tmp_path):
     assert list(keys(said)) == list(COMMANDS["export"].json) and said["vectors"][0]["target"] == "blocks.4.hook_mlp_out"
     (got,), want = ps.load_vectors(tmp_path / "v.gguf"), atlas.vector(1, 4, 0).relative(0.5)
     np.testing.assert_allclose(got.vector, want.vector, rtol=1e-6)
-    assert (got.place, got.target, got.rank, got.weights) == (want.place, want.target, 0, want.weights)
-    assert main([*words[:-1], "next_token", str(tmp_path / "all.safetensors")]) == 0
+    assert (got.location, got.target, got.rank, got.weights) == (want.location, want.target, 0, want.weights)
+    assert main([*words[:-1], "next_token", "--out", str(tmp_path / "all.safetensors")]) == 0
     assert [v.rank for v in ps.load_vectors(tmp_path / "all.safetensors")] == [0, 1, 2]
-    assert main(["export", str(tmp_path / "v.gguf"), str(tmp_path / "w.safetensors")]) == 0  # and back
+    assert main(["export", str(tmp_path / "v.gguf"), "--out", str(tmp_path / "w.safetensors")]) == 0  # and back
     np.testing.assert_array_equal(ps.SteeringVector.load(tmp_path / "w.safetensors").vector, got.vector)
-    assert main(["export", str(tmp_path / "all.safetensors"), str(tmp_path / "one.safetensors"), "--rank", "1-2"]) == 0
+    assert main(["export", str(tmp_path / "all.safetensors"), "--out", str(tmp_path / "one.safetensors"), "--rank", "1-2"]) == 0
     assert [v.rank for v in ps.load_vectors(tmp_path / "one.safetensors")] == [1, 2]
     capsys.readouterr()
     for wrong, why in (
@@ -395,9 +417,9 @@ def test_export(stories, mapped, capsys, tmp_path):
         (["--target", "nexttoken"], "did you mean 'next_token'"),
         (["--rank", "3"], "rank is 3"),
         (["--rank", "0-1"], "export their sum"),  # of the same block
-        (["--view", "1"], "--view is 1"),
+        (["--prompt-group", "1"], "--prompt-group is 1"),
     ):
-        args = ["export", str(folder), "x.gguf"] if wrong == [str(folder)] else [*words, *wrong, "x.gguf"]
+        args = [*(words[:2] if wrong == [str(folder)] else [*words, *wrong]), "--out", "x.gguf"]
         assert main(args) == 2 and why in capsys.readouterr().err
 
 
@@ -407,8 +429,8 @@ def test_search(stories, mapped, capsys, tmp_path):
     for name, prompts in (("v", validation), ("t", test)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, prompts)))
     words = ["--wanted", "was|her", "--validation", tmp_path / "v.jsonl", "--test", tmp_path / "t.jsonl", "--scales", "1",
-             "--random", 2, "--max-new-tokens", 6]  # fmt: skip
-    want = atlas.search(ps.evaluate.contains("was|her"), validation, test, 1, scales=[1.0], random=2, max_new_tokens=6)
+             "--n-random", 2, "--max-new-tokens", 6]  # fmt: skip
+    want = atlas.search(ps.evaluate.contains("was|her"), validation=validation, test=test, k=1, scales=[1.0], n_random=2, max_new_tokens=6)
     args = list(map(str, ["search", folder, "--rank", 0, *words, "--out", tmp_path / "found.safetensors"]))
     assert main([*args, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

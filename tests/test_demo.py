@@ -76,7 +76,7 @@ def test_what_it_shows_on_a_terminal(model, capsys):
     command._show(model, question.prompt, {"Fisher": vec})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["Q:", "unsteered", "Fisher", "Fisher"]
-    wanted = [g.text.strip() for g in model.generate([question.prompt] * 3, demo.ANSWER, steer=[None, vec, -vec])]
+    wanted = [g.text.strip() for g in model.generate([question.prompt] * 3, max_new_tokens=demo.ANSWER, steer=[None, vec, -vec])]
     assert [line[18:].strip() for line in lines[1:]] == wanted and question.alternative.strip() in wanted
 
 
@@ -96,8 +96,8 @@ def test_first_word_is_what_generation_begins_with(model, fork):
     screen = demo.FirstWord.of(model, asked)
     vec = demo.fisher_vectors(model, [q.prompt for q in asked])[2]
     for v in (None, vec.relative(1.0), vec.relative(-1.0)):
-        got = ps.evaluate.accuracy(model, [q.prompt for q in asked], screen, v).values
-        said = model.generate([q.prompt for q in asked], 1, steer=v)
+        got = ps.evaluate.accuracy(model, [q.prompt for q in asked], v, score=screen).values
+        said = model.generate([q.prompt for q in asked], max_new_tokens=1, steer=v)
         assert got == tuple(float(g.tokens[0] == screen.begins[q.prompt]) for g, q in zip(said, asked, strict=True))
 
 
@@ -140,7 +140,7 @@ def test_it_knows_every_word_of_its_questions(model):
 
 def test_an_unknown_word_is_no_token(model):
     with pytest.raises(ps.InvalidInput, match="unknown to the tokenizer"):
-        ps.evaluate.accuracy(model, ["Q: 12*3\nA:"], ps.evaluate.LogitDifference(" yes", " no"))
+        ps.evaluate.accuracy(model, ["Q: 12*3\nA:"], score=ps.evaluate.LogitDifference(" yes", " no"))
 
 
 def test_a_folder_called_demo(tmp_path, monkeypatch):

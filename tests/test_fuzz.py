@@ -35,7 +35,8 @@ def test_a_message_does_not_write_out_what_is_long():
             raise AssertionError("written out")
 
     model, long = fuzz.ps.load("demo"), [Long([0.5])] * 1000
-    for call in (model.steered, lambda a: model.jacobian([1, 2], 0, 3, positions=a), lambda a: model.generate([1], 1, seed=a)):
+    for call in (model.steered, lambda a: model.jacobian([1, 2], 0, 3, target_positions=a),
+                 lambda a: model.generate([1], max_new_tokens=1, seed=a)):  # fmt: skip
         with pytest.raises(fuzz.ps.InvalidInput) as caught:
             call(long)
         assert len(str(caught.value)) < 1000

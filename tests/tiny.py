@@ -10,7 +10,7 @@ import powersteer as ps
 from powersteer.inputs.tokenizer import Tokenizer
 from powersteer.loading import Checkpoint
 from powersteer.loading.spec import NORMS, Expert, Layer, Norm, Spec
-from powersteer.model.model import model_from_checkpoint
+from powersteer.model import model_from_checkpoint
 
 N_VOCAB = 258  # bytes, <s>, </s>
 BOS, EOS = 256, 257

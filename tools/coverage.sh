@@ -9,13 +9,13 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 copy="$(mktemp -d -t powersteer-coverage-XXXX)/repository"
 mkdir "$copy"
 [ -e "$root/../shared" ] && ln -s "$root/../shared" "$copy/../shared"
-(cd "$root" && tar c --exclude='*.so' --exclude=__pycache__ csrc powersteer tests tools setup.py pyproject.toml README.md) | tar x -C "$copy"
+(cd "$root" && tar c --exclude='*.so' --exclude=__pycache__ csrc powersteer tests tools conftest.py setup.py pyproject.toml README.md) | tar x -C "$copy"
 cd "$copy"
 POWERSTEER_FAULTS=1 POWERSTEER_COVERAGE=1 "$python" setup.py -q build_ext --inplace
 files=("$@")
 if [ $# = 0 ]; then
     files=(tests/test_{faults,arena,blas,blas_rng,core,estimate,forward,generate,jacobian,lockstep,model,moe,orth,rope}.py
-           tests/test_{svd,svd_call,threads,tile,torch_func,vectors}.py)
+           tests/test_{gemm_packed,svd,svd_call,threads,torch_func,vectors}.py)
 fi
 # CC: the files that some tests compile for themselves count, too; their counters lie in the tests' folders
 CC="gcc --coverage -fprofile-update=atomic" "$python" -m pytest -q -p no:cacheprovider --basetemp "$copy/tmp" "${files[@]}" ||

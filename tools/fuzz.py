@@ -123,7 +123,7 @@ class Target:
 def run_model(model: ps.Model) -> None:
     ids = [i % model.n_vocab for i in (1, 5, 3)]
     model(ids)
-    model.generate([ids], 3)
+    model.generate([ids], max_new_tokens=3)
     if model.n_layers > 1:
         model.jacobian(ids, 0, model.n_layers - 1).svd(min(2, model.d_model), max_applications=20)
     if model.tokenizer is not None:
@@ -148,8 +148,8 @@ def make_control(folder: Path) -> None:
 
 def make_atlas(folder: Path) -> None:
     model = ps.load("demo")
-    made = ps.atlas(model, ["Q: 12*3\nA:"], [0, 2], [3, 4], k=2, out=folder, progress=False)
-    made.effects(1, max_new_tokens=2, random=1, progress=False)
+    made = ps.atlas(model, ["Q: 12*3\nA:"], sources=[0, 2], targets=[3, 4], k=2, out=folder)
+    made.effects(1, max_new_tokens=2, n_random=1, progress=False)
 
 
 def read_atlas(folder: Path) -> None:
@@ -224,11 +224,13 @@ def array_calls(model: ps.Model) -> list[Callable[[object], object]]:
     J = model.jacobian([1, 5, 3], 0, 3)
     matrix = np.eye(12, dtype=np.float32)
     return [
-        model, model.tokens, lambda a: model.generate(a, 2), lambda a: model.run_with_cache(a), lambda a: J @ a, lambda a: J.T @ a,
+        model, model.tokens, lambda a: model.generate(a, max_new_tokens=2), lambda a: model.run_with_cache(a),
+        lambda a: J @ a, lambda a: J.T @ a,
         lambda a: ps.SteeringVector.from_array(a, 1, "mlp_out"), lambda a: model.steered(a), lambda a: ps.svd(a, 2, max_applications=30),
-        lambda a: model.jacobian([1, 5, 3], 0, 3, positions=a), lambda a: model.jacobian(a, 0, "next_token"),
+        lambda a: model.jacobian([1, 5, 3], 0, 3, target_positions=a), lambda a: model.jacobian(a, 0, "next_token"),
         lambda a: model.steered(ps.random_vectors(model, 1)[0], positions=a)([1, 2, 3]),
-        lambda a: model.generate([1, 2], 2, seed=a), lambda a: model.generate([1, 2], 2, stop=a), lambda a: ps.svd(matrix, a),
+        lambda a: model.generate([1, 2], max_new_tokens=2, seed=a), lambda a: model.generate([1, 2], max_new_tokens=2, stop=a),
+        lambda a: ps.svd(matrix, a),
     ]  # fmt: skip
 
 

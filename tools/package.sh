@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The packages as a stranger gets them: sdist and wheel, checked by twine; then the sdist, built and run in an empty environment of
+# The packages as a user gets them: sdist and wheel, checked by twine; then the sdist, built and run in an empty environment of
 # each Python given, far from the repository.
 #   tools/package.sh [python3.10 python3.13 ...]     default: python3; leaves both files in dist/
 set -euo pipefail

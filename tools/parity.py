@@ -95,7 +95,7 @@ def measure(name: str) -> Row:
     prompt, rows = rng.integers(0, double.n_vocab, 9).tolist(), [1, 8]
     with hf_models.exact(name) as oracle:
         want = hf_models.jacobian(oracle, [prompt], SOURCE, (LAST, "resid_post"), None, [rows])
-    how = dict(source=SOURCE[0], source_site=SOURCE[1], target=LAST, target_site="resid_post", positions=rows)
+    how = dict(source=SOURCE[0], source_site=SOURCE[1], target=LAST, target_site="resid_post", target_positions=rows)
     far = [np.linalg.norm(m.jacobian(prompt, **how).dense() - want) / np.linalg.norm(want) for m in (double, single)]
     row.jacobian, row.jacobian_single = map(float, far)
     return row

@@ -3,10 +3,10 @@
 Results go to standard output, progress and warnings to standard error. Exit codes:
 
     0    done
-    1    the result misses the tolerance that was asked for; it is given all the same
-    2    bad input, or a file that cannot be read or written: one line says what, where, and what to do
+    1    the result misses the requested tolerance; it is printed nevertheless
+    2    bad input, or a file that cannot be read or written: one line names it and what to do
     130  after Ctrl-C
-    141  whoever read the output has gone, as for any program that SIGPIPE ends
+    141  the reader of the output has closed it, as for any program that SIGPIPE ends
 """
 
 from __future__ import annotations
@@ -36,7 +36,25 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command of the shell.
+
+    Parameters
+    ----------
+    argv
+        Words after `powersteer`; None for those of this process.
+
+    Returns
+    -------
+    int
+        The exit code.
+
+    Examples
+    --------
+    >>> from powersteer.cli import main
+    >>> main(["--version"])
+    powersteer ...
+    0
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _run(words))
 
@@ -58,4 +76,4 @@ def _run(words: list[str]) -> int:
     )
     top.add_argument("--version", action="version", version=f"powersteer {__version__}")
     top.read(words)
-    raise InvalidInput(f"no command: give one of {', '.join(COMMANDS)}, first of all")
+    raise InvalidInput(f"no command: the first word must be one of {', '.join(COMMANDS)}")

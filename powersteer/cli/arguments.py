@@ -1,10 +1,11 @@
-"""What commands are made of: a table entry each, and the arguments that several share."""
+"""The parts of a command: an entry of the table, and the arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import json
+import warnings
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 from .._util.atomic import check_writable
 from ..errors import InvalidInput, MissingDependency
 from ..inputs.sites import HEADS, SITES, near_head, parse_site
-from ..model.model import Model, load
+from ..model import Model, load
 
 __all__ = [
     "Command",
@@ -22,6 +23,7 @@ __all__ = [
     "add_positions",
     "add_prompts",
     "add_sites",
+    "add_target_positions",
     "check_page",
     "command_parser",
     "layer_target",
@@ -37,10 +39,16 @@ __all__ = [
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors as one InvalidInput, and values that may begin with a dash."""
+    """argparse with errors as one InvalidInput, values that may begin with a dash, and old spellings of options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self.renamed = dict[str, str]()  # old spelling -> option
+
+    def add_option(self, name: str, *old: str, **options: Any) -> None:
+        """An option, and its spellings of earlier releases, which are read with a warning."""
+        self.add_argument(name, **options)
+        self.renamed |= dict.fromkeys(old, name)
 
     def read(self, words: Sequence[str]) -> Namespace:
         return self.parse_intermixed_args(self._joined(words))
@@ -52,12 +60,15 @@ class Parser(argparse.ArgumentParser):
         print(message, end="", file=file)  # argparse's own ignores a full disk
 
     def _joined(self, words: Sequence[str]) -> list[str]:
-        """`--positions -2:` as `--positions=-2:`, for argparse takes -2: for an option. Unknown options are named here,
-        before argparse misses another."""
+        """`--positions -2:` as `--positions=-2:`, because argparse takes -2: for an option. Unknown options are named
+        here, before argparse misses another; old spellings become the new ones."""
         known, joined = self._option_string_actions, list[str]()
         rest = iter(words)
         for word in rest:
             name = word.split("=", 1)[0]
+            if new := self.renamed.get(name):
+                warnings.warn(f"{name} is now called {new}", FutureWarning, stacklevel=2)
+                name, word = new, new + word.removeprefix(name)
             if word == "--":
                 return [*joined, word, *rest]
             if name.startswith("--") and name not in known:
@@ -79,7 +90,7 @@ class Command:
     arguments: Callable[[Parser], None]  # adds those of its own
     run: Callable[[Namespace], int]  # returns the exit code
     json: Mapping[str, str]  # key: meaning, of what --json prints; "a.b": key b of the objects in the list a
-    linearization: str = "model"  # what it works on: "model", the "folder" of an atlas, or nothing: ""
+    subject: str = "model"  # positional argument: "model", "folder" (of an atlas), or "" for none
 
 
 def command_parser(name: str, command: Command) -> Parser:
@@ -90,10 +101,10 @@ def command_parser(name: str, command: Command) -> Parser:
         description=command.summary,
         epilog=f"example:\n  powersteer {name} {command.example}\n\n--json prints one object:\n{keys}",
     )
-    if command.linearization == "model":
+    if command.subject == "model":
         _add_model(parser)
-    elif command.linearization:
-        parser.add_argument(command.linearization, type=nonempty, help="of an atlas, which holds its atlas.json")
+    elif command.subject:
+        parser.add_argument(command.subject, type=nonempty, help="of an atlas, with its atlas.json")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.arguments(parser)
     return parser
@@ -109,7 +120,7 @@ def _add_model(parser: Parser) -> None:
 
 
 def load_model(args: Namespace) -> Model:
-    return load(args.model, args.dtype, args.threads, check=args.check or None)
+    return load(args.model, dtype=args.dtype, threads=args.threads, check=args.check or None)
 
 
 # ---- prompts
@@ -141,7 +152,7 @@ def read_lines(path: str, chat: bool) -> list[Any]:
     lines = _read(path, "prompts").splitlines()
     prompts = [_line(line, f"{path}, line {n}", chat) for n, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise InvalidInput(f"{path} holds no prompt")
+        raise InvalidInput(f"{path} has no prompts")
     return prompts
 
 
@@ -149,7 +160,7 @@ def _line(line: str, where: str, chat: bool) -> Any:
     try:
         data = json.loads(line)
     except ValueError as error:
-        raise InvalidInput(f"{where} is no JSON: {error}") from None
+        raise InvalidInput(f"{where} is not JSON: {error}") from None
     text = data.get("prompt") if isinstance(data, dict) else data
     messages = data.get("messages") if isinstance(data, dict) else None
     if isinstance(text, str) and messages is None:
@@ -172,11 +183,11 @@ def _text(text: str, where: str, chat: bool) -> Any:
     return [{"role": "user", "content": text}] if chat else text
 
 
-# ---- places
+# ---- sites and positions
 
 
 def add_sites(parser: Parser) -> None:
-    parser.add_argument("--source", type=_place, required=True, help="layer, or a site such as blocks.1.hook_mlp_out")
+    parser.add_argument("--source", type=_site, required=True, help="layer, or a site such as blocks.1.hook_mlp_out")
     parser.add_argument("--target", type=_target, required=True, help="layer, site, next_token or logits")
     parser.add_argument("--source-site", help=f"with a layer: {', '.join(SITES)} (default mlp_out)")
     parser.add_argument("--target-site", help="likewise")
@@ -186,7 +197,12 @@ def add_positions(parser: Parser, what: str) -> None:
     parser.add_argument("--positions", type=_positions, help=what)
 
 
-def _place(text: str) -> Any:
+def add_target_positions(parser: Parser, default: str) -> None:
+    parser.add_option("--target-positions", "--positions", dest="positions", type=_positions,
+                      help=f"rows of the target: -2: or 3,5 (default: {default})")  # fmt: skip
+
+
+def _site(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
@@ -201,8 +217,8 @@ def _target(text: str) -> Any:
     if hint := near_head(text):
         if text in HEADS:
             return text
-        raise ArgumentTypeError(f"{text!r} is no target: {hint}")
-    return _place(text)
+        raise ArgumentTypeError(f"{text!r} is not a target: {hint}")
+    return _site(text)
 
 
 def layer_target(text: str) -> Any:
@@ -220,14 +236,14 @@ def _positions(text: str) -> Any:
             return slice(*(int(part) if part.strip() else None for part in text.split(":")))
         return [int(part) for part in text.split(",")]
     except (ValueError, TypeError):
-        raise ArgumentTypeError(f"{text!r} is no position (-1), list (3,5) or range (-2:)") from None
+        raise ArgumentTypeError(f"{text!r} is not a position (-1), a list (3,5) or a range (-2:)") from None
 
 
 # ---- names and numbers
 
 
 def check_page(path: str | Path) -> None:
-    """Raises before anything is computed what would prevent the page from being written."""
+    """Raise before the computation what would prevent the page from being written."""
     try:
         import plotly.offline  # noqa: F401
     except ImportError:
@@ -246,14 +262,14 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no number") from None
+        raise ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def numbers(text: str) -> list[float]:
@@ -268,5 +284,5 @@ def wholes(text: str) -> list[int]:
             first, dash, last = part.partition("-")
             found += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no list of whole numbers (0-11 or 0,4,8)") from None
+        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers (0-11 or 0,4,8)") from None
     return found

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from .._util.checks import check_positive
 from ..errors import InvalidInput
 from ..mapping import Atlas
 from ..mapping.run import atlas, atlas_plan
-from ..mapping.settings import METHODS, VIEWS
-from ..methods.displacement import check_positive
+from ..mapping.settings import METHODS, PROMPT_GROUPS
 from .arguments import (
     Command,
     Parser,
-    add_positions,
     add_prompts,
+    add_target_positions,
     load_model,
     nonempty,
     number,
@@ -33,23 +33,26 @@ from .console import print_json
 
 def _arguments(parser: Parser) -> None:
     add_prompts(parser)
-    parser.add_argument("--out", type=nonempty, metavar="FOLDER", help="the atlas; one that is there and of the same settings is resumed")
+    parser.add_argument("--out", type=nonempty, metavar="FOLDER", help="of the atlas; an atlas of the same settings in it is resumed")
     parser.add_argument("-k", type=whole, default=12, help="triplets a pair (default 12)")
     parser.add_argument("--sources", type=wholes, metavar="LAYERS", help="0-11 or 0,4,8 (default: every layer)")
     parser.add_argument("--targets", type=wholes, metavar="LAYERS", help="likewise")
     parser.add_argument("--sites", type=lambda text: text.split(","), default=["mlp_out", "mlp_out"],
                         help="source,target (default mlp_out,mlp_out)")  # fmt: skip
-    add_positions(parser, "target positions (default -2:)")
+    add_target_positions(parser, "the last two")
     parser.add_argument("--tol", type=number, default=1e-2, help="largest residual over sigma_1 (default 1e-2)")
-    parser.add_argument("--views", choices=VIEWS, default="stacked", help="prompts together (default), each alone, or both")
+    parser.add_option("--prompt-groups", "--views", choices=PROMPT_GROUPS, default="stacked",
+                      help="prompts together (default), each alone, or both")  # fmt: skip
     parser.add_argument("--method", choices=METHODS, default="auto", help="auto (default) takes the cheaper for each source")
     parser.add_argument("--sketch", type=whole, default=16, help="random vectors of the sketch (default 16)")
     parser.add_argument("--no-next-token", action="store_true", help="leave out the Fisher target")
     parser.add_argument("--seed", type=whole, default=0, help="of starting and random vectors (default 0)")
-    parser.add_argument("--effects", type=whole, metavar="RANKS", default=0,
-                        help="also try the first RANKS vectors of every pair on the prompts, for the report")  # fmt: skip
+    parser.add_argument("--effects", type=whole, metavar="K", default=0,
+                        help="also measure the effects of the first K vectors of every pair on the prompts, for the report")  # fmt: skip
     parser.add_argument("--scales", type=numbers, default=[0.35, 1.0], help="of effects, in site norms (default 0.35,1)")
-    parser.add_argument("--max-new-tokens", "--new-tokens", type=whole, default=32, help="of every continuation (default 32)")
+    parser.add_option("--max-new-tokens", "--new-tokens", type=whole, default=32, help="of every continuation (default 32)")
+    parser.add_argument("--samples", type=whole, default=0, help="of effects: drawn continuations beside the greedy one (default 0)")
+    parser.add_argument("--temperature", type=number, default=0.0, help="of these, above 0")
     parser.add_argument("--workers", type=whole, default=0, help="processes, with --threads threads each or 1 (default: none)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan: time, memory, disk")
 
@@ -67,14 +70,15 @@ def _atlas(args: Namespace) -> int:
     model = load_model(args)
     what: dict[str, Any] = {
         "sources": args.sources, "targets": args.targets, "k": args.k, "sites": args.sites, "tol": args.tol,
-        "views": args.views, "next_token": not args.no_next_token, "method": args.method, "sketch": args.sketch,
+        "prompt_groups": args.prompt_groups, "next_token": not args.no_next_token, "method": args.method, "sketch": args.sketch,
         "seed": args.seed,
     }  # fmt: skip
     if args.positions is not None:
-        what["positions"] = args.positions
+        what["target_positions"] = args.positions
     how: dict[str, Any] | None = None
     if args.effects:
-        how = {"ranks": args.effects, "scales": args.scales, "max_new_tokens": args.max_new_tokens}
+        how = {"k": args.effects, "scales": args.scales, "max_new_tokens": args.max_new_tokens,
+               "samples": args.samples, "temperature": args.temperature}  # fmt: skip
     if args.dry_run:
         plan = atlas_plan(model, prompts, effects=how, **what)
         if args.json:
@@ -91,18 +95,18 @@ def _atlas(args: Namespace) -> int:
             progress=True, **what,
         )  # fmt: skip
     if how is not None:
-        for view in made.views():
-            view.effects(**how, seed=args.seed, progress=True)
+        for group in made.prompt_groups():
+            group.effects(**how, seed=args.seed, progress=True)
     if args.json:
         print_json(_summary(made))
     else:
-        print("\n".join(map(repr, made.views())))
+        print("\n".join(map(repr, made.prompt_groups())))
         print(_map(made))
-    return 0 if all(cell.converged for view in made.views() for cell in view) else 1
+    return 0 if all(pair.converged for group in made.prompt_groups() for pair in group) else 1
 
 
 class _Workers:
-    """Processes, or none; None is what `atlas` takes for none."""
+    """An executor of n processes for `atlas`, or None for n = 0."""
 
     def __init__(self, n: int) -> None:
         self.n, self.pools = n, list[Executor]()
@@ -123,15 +127,15 @@ class _Workers:
 
 
 def _summary(made: Atlas) -> dict[str, Any]:
-    cells = [cell for view in made.views() for cell in view]
+    pairs = [pair for group in made.prompt_groups() for pair in group]
     return {
         "out": str(made.path),
         "model": made.model_name,
-        "views": [view.view_name for view in made.views()],
-        "pairs": len(cells),
-        "converged": sum(cell.converged for cell in cells),
-        "worst_residual": max((max(cell.residuals) for cell in cells), default=None),
-        "applications": sum(cell.applications for cell in cells),
+        "views": [group.prompt_group_name for group in made.prompt_groups()],
+        "pairs": len(pairs),
+        "converged": sum(pair.converged for pair in pairs),
+        "worst_residual": max((max(pair.residuals) for pair in pairs), default=None),
+        "applications": sum(pair.applications for pair in pairs),
         "cells": [
             {"source": c.source, "target": c.target, "method": c.method, "sigma": c.sigma, "residuals": c.residuals}
             for c in made
@@ -165,12 +169,12 @@ COMMAND = Command(
     json={
         "out": "the folder",
         "model": "name",
-        "views": "prompts stacked, or each alone",
-        "pairs": "computed, in all views",
-        "converged": "how many of them reach tol",
+        "views": "groups of prompts: all stacked, or each alone",
+        "pairs": "number of computed ones, in all groups",
+        "converged": "number of those within tol",
         "worst_residual": "over sigma_1",
         "applications": "of J or its transpose to one vector, in all",
-        "cells": "pairs of the first view",
+        "cells": "pairs of the first group",
         "cells.source": "layer",
         "cells.target": "layer, or next_token",
         "cells.method": "krylov or dense",

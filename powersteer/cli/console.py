@@ -1,4 +1,4 @@
-"""Standard output and error: whatever happens, a user reads one line and a script an exit code."""
+"""Standard output and error: every failure is one line for the user and an exit code for a script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["guarded", "print_json"]
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Run a command and see its output off; returns the exit code that powersteer.cli lists."""
+    """Run a command and flush its output; returns an exit code of those that powersteer.cli lists."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # any text, whatever the terminal's encoding
     with warnings.catch_warnings():
@@ -45,12 +45,12 @@ def _finished(work: Callable[[], int]) -> int:
     except SystemExit as stop:  # of argparse, after --help and --version
         code = stop.code if isinstance(stop.code, int) else 0
     if sys.stdout is not None:
-        sys.stdout.flush()  # here, where its errors are seen
+        sys.stdout.flush()  # here, where its errors are handled
     return code
 
 
 def _settle() -> None:
-    """What cannot be written is dropped, or Python would complain of it on its way out."""
+    """Drop what cannot be written: Python would report it again at its exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`powersteer demo`: the claim on the built-in model, in a minute."""
+"""`powersteer demo`: vectors flip three decisions of the built-in model, computed in a minute."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _demo(args: Namespace) -> int:
 def _opening(model: Model) -> str:
     return (
         f"The built-in model ({model.spec.n_params / 1e6:.1f}M weights, {model.n_layers} layers) can answer each kind of\n"
-        "question in two ways, and by default gives the one. Vectors come from\n"
-        f"{JACOBIAN} questions without labels, are chosen on {VALIDATION}, and tested on others."
+        "question in two ways, and by default gives the first. Vectors are computed from\n"
+        f"{JACOBIAN} questions without labels, selected on {VALIDATION}, and tested on others."
     )
 
 
 def _show(model: Model, prompt: str, vectors: dict[str, SteeringVector]) -> None:
-    """Answers beside each other as they stream: unsteered, and both signs of every vector."""
+    """Stream the answers, one line each: unsteered, and with both signs of every vector."""
     rows: list[tuple[str, SteeringVector | None]] = [("unsteered", None)]
     for name, v in vectors.items():
         scale = abs(v.scale) / (v.site_norm or 1.0)
@@ -74,7 +74,7 @@ def _show(model: Model, prompt: str, vectors: dict[str, SteeringVector]) -> None
     live = sys.stdout.isatty()
     if live:
         _draw(rows, texts)
-    stream = model.generate([prompt] * len(rows), ANSWER, steer=[v for _, v in rows], stream=True)
+    stream = model.generate([prompt] * len(rows), max_new_tokens=ANSWER, steer=[v for _, v in rows], stream=True)
     for row, piece in stream:
         texts[row] += piece
         if live:
@@ -113,29 +113,29 @@ def _closing(r: ForkResult, seconds: float) -> str:
 def _write_atlas(model: Model, path: str) -> None:
     prompts = [questions(name, "validation", 1)[0].prompt for name in FORKS]
     with _bar("map") as report:
-        made = atlas(model, prompts, k=4, positions=LAST, views="each", progress=_later(report, 0.0, 0.1))
-        views = made.views()
-        for i, view in enumerate(views):
-            view.effects(4, max_new_tokens=ANSWER, progress=_later(report, 0.1 + 0.9 * i / len(views), 0.9 / len(views)))
+        made = atlas(model, prompts, k=4, target_positions=LAST, prompt_groups="each", progress=_later(report, 0.0, 0.1))
+        groups = made.prompt_groups()
+        for i, group in enumerate(groups):
+            group.effects(k=4, max_new_tokens=ANSWER, progress=_later(report, 0.1 + 0.9 * i / len(groups), 0.9 / len(groups)))
     made.report(path)
 
 
 def _later(report: Callable[[float, float], None], begin: float, share: float) -> Report:
-    """The progress of a part as that of the whole."""
+    """Report the progress of a part as progress of the whole."""
     return lambda done, total: report(begin + share * done / total, 1.0)
 
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar on stderr that leaves before the results come; takes (done, total)."""
+    """A bar on stderr that is removed before the results are printed; call it with (done, total)."""
     with progress_line(True, name, total=100, leave=False, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as line:
         yield lambda done, total: line.update(int(100 * done / total) - line.n)
 
 
 COMMAND = Command(
-    summary="What steering does, shown on the built-in model: three decisions flipped, measured and compared.",
+    summary="Flip three decisions of the built-in model by steering, next to random vectors.",
     example="--atlas atlas.html",
-    linearization="",
+    subject="",
     arguments=_arguments,
     run=_demo,
     json={
@@ -143,8 +143,8 @@ COMMAND = Command(
         "forks.name": "products, recipes or sentences",
         "forks.baseline": "accuracy unsteered",
         "forks.steered": "accuracy with the Fisher vector",
-        "forks.power": "accuracy with the layer-to-layer vector that the search chose",
-        "forks.random_best": "the best of as many random vectors, chosen in the same way",
+        "forks.power": "accuracy with the layer-to-layer vector that the search selected",
+        "forks.random_best": "the best of equally many random vectors, selected in the same way",
         "forks.random_same_norm": "mean over random vectors at the Fisher vector's site and norm",
         "forks.n_test": "test questions",
         "forks.ci": "95% interval of steered",
@@ -156,8 +156,8 @@ COMMAND = Command(
         "forks.forced": "accuracy unsteered, the alternative answer's first word given",
         "forks.power_vector": "accuracy, ci, source, target, rank, sign, relative_scale, norm",
         "forks.fisher_vector": "likewise",
-        "forks.random_draws": "accuracy of each draw's choice",
-        "forks.n_vectors": "power vectors that were searched",
+        "forks.random_draws": "accuracy of the selected vector of each draw",
+        "forks.n_vectors": "power vectors in the search",
         "forks.share": "of them that reach half on validation questions, at some sign and scale",
         "forks.random_share": "of the random ones",
         "seconds": "in all",

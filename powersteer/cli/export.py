@@ -15,23 +15,20 @@ _SUFFIXES = (".gguf", ".safetensors")
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("vectors", type=nonempty, help="folder of an atlas or of `powersteer svd --save`, or a file of vectors")
-    parser.add_argument("file", type=nonempty, nargs="?", help="where to: .safetensors, or .gguf for llama.cpp; or --out")
-    parser.add_argument("--out", type=nonempty, metavar="FILE", help="the same")
+    parser.add_argument("vectors", type=nonempty, help="folder of an atlas or of `powersteer svd --out`, or a file of vectors")
+    parser.add_argument("--out", type=nonempty, required=True, metavar="FILE", help=".safetensors, or .gguf for llama.cpp")
     add_choice(parser)
     add_strength(parser)
-    parser.add_argument("--model-hint", type=nonempty, metavar="TYPE", help="of a .gguf file: the model_type, where vectors do not know it")
+    parser.add_argument("--model-hint", type=nonempty, metavar="TYPE", help="model_type of a .gguf file, where the vectors have none")
 
 
 def _export(args: Namespace) -> int:
-    if (args.file is None) == (args.out is None):
-        raise InvalidInput("give the file to write, once: powersteer export VECTORS FILE, or --out FILE")
-    path = args.file or args.out
+    path = args.out
     if not path.lower().endswith(_SUFFIXES):
-        raise InvalidInput(f"cannot tell the format of {path}: its name must end in {' or '.join(_SUFFIXES)}")
+        raise InvalidInput(f"--out {path}: its name must end in {' or '.join(_SUFFIXES)}, which chooses the format")
     check_writable(path)
     vectors = scaled(chosen_vectors(args), args)
-    save_vectors(path, vectors, args.model_hint)
+    save_vectors(path, vectors, model_hint=args.model_hint)
     if args.json:
         print_json({"file": path, "vectors": [
             {"layer": v.layer, "site": v.site, "scale": v.scale, "rank": v.rank, "method": v.method,
@@ -46,11 +43,11 @@ def _export(args: Namespace) -> int:
 COMMAND = Command(
     summary="Vectors of an atlas or of a file as one file: .safetensors, or a control vector in .gguf.",
     example="run/ --source 1 --target 2 --rank 0 --relative 0.5 --out v.gguf",
-    linearization="",
+    subject="",
     arguments=_arguments,
     run=_export,
     json={
-        "file": "what was written",
+        "file": "path that was written",
         "vectors": "a list, one object a vector",
         "vectors.layer": "where it is added",
         "vectors.site": "likewise",

@@ -62,7 +62,7 @@ def _generate(args: Namespace) -> int:
 
 
 def _need_steer(args: Namespace) -> None:
-    """Options that say how to steer do nothing without a vector."""
+    """Refuse options of steering without a vector: they would do nothing."""
     given = {
         "--relative": args.relative is not None, "--scale": args.scale is not None,
         "--positions": args.positions is not None, "--compare": args.compare,
@@ -90,11 +90,11 @@ COMMAND = Command(
         "generations": "a list, variant by variant, of objects:",
         "generations.variant": "unsteered, steered, or steered the other way",
         "generations.prompt": "its text, or a chat's messages",
-        "generations.text": "what was said, without what stopped it",
-        "generations.tokens": "ids of the new tokens, those that stopped it included",
+        "generations.text": "generated text, without the text that stopped it",
+        "generations.tokens": "ids of the new tokens, including those that stopped it",
         "generations.prompt_tokens": "ids",
         "generations.finish_reason": "stop or length",
-        "generations.stop": "the text or token id that ended it, or null",
+        "generations.stop": "text or token id that ended it, or null",
         "generations.seed": "of its draws",
         "generations.steering": "its interventions, described",
     },

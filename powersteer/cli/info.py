@@ -63,7 +63,7 @@ COMMAND = Command(
         "context": "longest sequence, in tokens",
         "sites": "names of the sites that its blocks have",
         "chat_template": "whether --chat can be used",
-        "notes": "what the checkpoint lacks, and why: a tokenizer",
+        "notes": "why there is no tokenizer, or why its token ids may differ from the model's own",
         "dtype": "of the arithmetic",
         "threads": "of the computation",
     },

@@ -29,8 +29,8 @@ def _report(args: Namespace) -> int:
 COMMAND = Command(
     summary="An atlas, finished or not, as one HTML file to explore: no server, no network.",
     example="run/ --out atlas.html",
-    linearization="folder",
+    subject="folder",
     arguments=_arguments,
     run=_report,
-    json={"file": "what was written", "bytes": "its size", "complete": "whether every pair asked for is in it"},
+    json={"file": "path that was written", "bytes": "its size", "complete": "whether it has every requested pair"},
 )

@@ -1,4 +1,4 @@
-"""Vectors as commands take them: from files, from an atlas, or from the folder that `powersteer svd --save` wrote."""
+"""Vectors as arguments of commands: from files, from an atlas, or from the folder that `powersteer svd --out` wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector, load_vectors
 from .arguments import Parser, layer_target, number, whole, wholes
 
-__all__ = ["add_choice", "add_strength", "chosen_atlas", "chosen_vectors", "scaled"]
+__all__ = ["add_choice", "add_prompt_group", "add_strength", "chosen_atlas", "chosen_vectors", "scaled"]
 
 
 def add_strength(parser: Parser) -> None:
@@ -27,7 +27,7 @@ def add_strength(parser: Parser) -> None:
 def scaled(
     vectors: Sequence[SteeringVector], args: Namespace, model: Model | None = None, prompts: Sequence[Prompt] = ()
 ) -> list[SteeringVector]:
-    """The vectors at the strength of the arguments. A norm that a vector does not know is measured on the prompts."""
+    """The vectors at the strength of the arguments. A missing activation norm is measured on the prompts."""
     if args.scale is not None:
         return [replace(v, scale=args.scale) for v in vectors]
     if args.relative is None:
@@ -35,7 +35,7 @@ def scaled(
     if model is not None:
         vectors = with_norms(model, [model.tokens(p) for p in prompts], vectors)
     if unknown := next((v for v in vectors if v.site_norm is None), None):
-        raise InvalidInput(f"--relative: {unknown!r} does not know the activation norm of its site; give --scale instead")
+        raise InvalidInput(f"--relative: {unknown!r} has no activation norm of its site; give --scale instead")
     return [v.relative(args.relative) for v in vectors]
 
 
@@ -44,25 +44,29 @@ def add_choice(parser: Parser) -> None:
     parser.add_argument("--source", type=whole, help="layer, of an atlas")
     parser.add_argument("--target", type=layer_target, help="layer or next_token, of an atlas")
     parser.add_argument("--rank", type=wholes, metavar="RANKS", help="0 or 0-3 (default: all that are there)")
-    parser.add_argument("--view", type=whole, default=0, help="of an atlas of several (default 0, the first)")
+    add_prompt_group(parser)
 
 
-def chosen_atlas(folder: str | Path, view: int, model: Model | None = None) -> Atlas:
-    views = Atlas.load(folder, model).views()
-    if view not in range(len(views)):
-        names = ", ".join(f"{i}: {v.view_name}" for i, v in enumerate(views))
-        raise InvalidInput(f"--view is {view}; the atlas in {folder} has {names}")
-    return views[view]
+def add_prompt_group(parser: Parser) -> None:
+    parser.add_option("--prompt-group", "--view", type=whole, default=0, help="of an atlas with several (default 0, the first)")
+
+
+def chosen_atlas(folder: str | Path, group: int, model: Model | None = None) -> Atlas:
+    groups = Atlas.load(folder, model).prompt_groups()
+    if group not in range(len(groups)):
+        names = ", ".join(f"{i}: {g.prompt_group_name}" for i, g in enumerate(groups))
+        raise InvalidInput(f"--prompt-group is {group}; the atlas in {folder} has {names}")
+    return groups[group]
 
 
 def chosen_vectors(args: Namespace) -> list[SteeringVector]:
-    """What --source, --target and --rank choose from `args.vectors`: an atlas, a folder of `svd`, or a file."""
+    """Vectors that --source, --target and --rank choose from `args.vectors`: an atlas, a folder of `svd`, or a file."""
     path = Path(args.vectors)
     of_atlas = (path / "atlas.json").exists() and not (args.source is None and (path / "svd.json").exists())
     if of_atlas:
         return _of_atlas(path, args)
     if args.source is not None or args.target is not None:
-        raise InvalidInput(f"--source and --target choose from an atlas, and {path} is none")
+        raise InvalidInput(f"--source and --target choose from an atlas, and {path} is not one")
     found = _of_folder(path) if path.is_dir() else load_vectors(path)
     if args.rank is None:
         return found
@@ -75,7 +79,7 @@ def chosen_vectors(args: Namespace) -> list[SteeringVector]:
 def _of_atlas(path: Path, args: Namespace) -> list[SteeringVector]:
     if args.source is None or args.target is None:
         raise InvalidInput(f"{path} is an atlas: choose a pair of it by --source LAYER and --target LAYER or next_token")
-    atlas = chosen_atlas(path, args.view)
+    atlas = chosen_atlas(path, args.prompt_group)
     if args.rank is None:
         return atlas.vectors(args.source, args.target)
     return [atlas.vector(args.source, args.target, rank) for rank in args.rank]
@@ -84,7 +88,7 @@ def _of_atlas(path: Path, args: Namespace) -> list[SteeringVector]:
 def _of_folder(path: Path) -> list[SteeringVector]:
     files = sorted((f for f in path.glob("*.safetensors") if f.stem.isdecimal()), key=lambda f: int(f.stem))
     if not files:
-        raise NotFound(f"{path} holds neither an atlas (atlas.json) nor what `powersteer svd --save` writes (0.safetensors)")
+        raise NotFound(f"{path} has neither an atlas (atlas.json) nor what `powersteer svd --out` writes (0.safetensors)")
     return [v for file in files for v in load_vectors(file)]
 
 

@@ -58,7 +58,7 @@ REFUSAL = " I cannot help with that."
 @dataclass(frozen=True)
 class Question:
     fork: str
-    core: str  # what is asked: the unit of the train / validation / test split
+    core: str  # content of the question; all questions of a core are in one split
     ask: str  # as written after "Q:", without cue words
     default: str  # both answers begin with a space and end with a full stop
     alternative: str
@@ -153,4 +153,4 @@ def questions(fork: str, split: str, count: int, seed: int = 0) -> list[Question
         drawn = FORKS[fork].question(rng)
         if split_of(drawn.core) == split:
             found.setdefault(drawn.core, drawn)
-    raise InvalidInput(f"{count} {split} questions of {fork} asked for, only {len(found)} found")
+    raise InvalidInput(f"{fork} has {len(found)} {split} questions; {count} were requested")

@@ -1,8 +1,9 @@
-"""The claim on the built-in model: directions found without labels flip its decisions. Nothing is kept from an earlier
-run: Jacobians, vectors, searches and answers are computed here.
+"""The claim on the built-in model: directions found without labels flip its decisions. Every run computes all Jacobians,
+vectors, searches and answers.
 
-For every fork (see powersteer.forks) the vectors come from the plain questions of the validation split alone, sign, scale
-and layer are chosen on these, and accuracies are of test questions that neither the search nor the training saw.
+For each fork (powersteer.demo.forks), the vectors are computed from plain questions of the validation split, their layer,
+sign and scale are selected on that split, and accuracies are on test questions, which are in neither the search nor the
+training data.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 
 from .._util.progress import Report
 from ..errors import ConvergenceWarning
-from ..evaluate.metrics import LogitScore, MetricResult, accuracy, score_table
+from ..evaluate.metrics import accuracy
+from ..evaluate.scores import LogitScore, score_table
 from ..evaluate.search import Candidate, SearchResult, random_like, search
 from ..inputs.prompts import Ids, Prompt
 from ..loading.hub import BUILT_IN
 from ..mapping.run import atlas
-from ..model.model import Model, load
+from ..model import Model, load
 from ..vectors.steering_vector import SteeringVector
 from .forks import Question, questions
 
@@ -34,19 +36,36 @@ LAST = slice(-1, None)  # target positions: where the answer begins
 
 
 def load_demo(threads: int | None = None) -> Model:
-    """The built-in model, as `ps.load("demo")` where no folder of that name is a checkpoint. Its card is beside it."""
+    """The built-in model, whatever the current folder has; `ps.load("demo")` prefers a checkpoint in a folder demo/.
+
+    Examples
+    --------
+    >>> from powersteer.demo.story import load_demo
+    >>> load_demo().n_layers
+    5
+    """
     return load(BUILT_IN["demo"], threads=threads)
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A score: whether a continuation is the alternative answer to its question, right to the last character."""
+    """A score: whether a continuation is the alternative answer to its question, in every character.
+
+    Examples
+    --------
+    >>> from powersteer.demo.forks import questions
+    >>> from powersteer.demo.story import Solved
+    >>> (question,) = questions("recipes", "test", 1)
+    >>> solved = Solved.of([question])
+    >>> solved(question.prompt, question.default), solved(question.prompt, question.alternative)
+    (False, True)
+    """
 
     by_prompt: dict[Prompt, Question]
 
     @classmethod
-    def of(cls, requested: Sequence[Question]) -> Solved:
-        return cls({q.prompt: q for q in requested})
+    def of(cls, asked: Sequence[Question]) -> Solved:
+        return cls({q.prompt: q for q in asked})
 
     def __call__(self, prompt: Any, text: str) -> bool:
         return self.by_prompt[prompt].solved(text)
@@ -54,14 +73,14 @@ class Solved:
 
 @dataclass(frozen=True)
 class FirstWord(LogitScore):
-    """A score: whether the likeliest next token begins the alternative answer. Cheap, and blind to what comes after."""
+    """A score: whether the most probable next token begins the alternative answer. It is cheap, and ignores the rest."""
 
     begins: dict[Prompt, int]  # token id
     unit = "share"
 
     @classmethod
-    def of(cls, model: Model, requested: Sequence[Question]) -> FirstWord:
-        return cls({q.prompt: int(forced(model, q)[-1]) for q in requested})
+    def of(cls, model: Model, asked: Sequence[Question]) -> FirstWord:
+        return cls({q.prompt: int(forced(model, q)[-1]) for q in asked})
 
     def prompts(self, item: Any) -> Sequence[Prompt]:
         return [item]
@@ -71,7 +90,7 @@ class FirstWord(LogitScore):
 
 
 def forced(model: Model, question: Question) -> Ids:
-    """The prompt with the first token of the alternative answer."""
+    """The prompt and the first token of the alternative answer, as token ids (T,)."""
     tokens: Ids = model.tokens(question.prompt + question.alternative)
     return tokens[: len(model.tokens(question.prompt)) + 1]
 
@@ -92,14 +111,14 @@ def pair_vectors(
 
 def _vectors(model: Model, prompts: Sequence[str], k: int, **arguments: Any) -> list[SteeringVector]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # clusters: those in one turn into each other, both steer
-        made = atlas(model, list(prompts), k=k, positions=LAST, **arguments)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of clusters: their vectors may mix, and each steers
+        made = atlas(model, list(prompts), k=k, target_positions=LAST, **arguments)
     return [v for pair in made.pairs for v in made.vectors(*pair)]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search chose, and its accuracy on test questions."""
+    """The vector that a search selected, and its accuracy on test questions."""
 
     accuracy: float
     ci: tuple[float, float]  # 95%, Wilson
@@ -122,13 +141,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class ForkResult:
-    """Accuracies of whole answers on test questions. Source, target, ... are of the Fisher vector."""
+    """Accuracies of whole answers on test questions. source, target, rank, sign and relative_scale are the Fisher vector's."""
 
     name: str
     baseline: float  # unsteered
     steered: float  # by the first Fisher vector of the chosen layer
-    power: float  # by the layer-to-layer vector that the search chose
-    random_best: float  # the best of as many random vectors as power ones, chosen alike; the best draw
+    power: float  # by the layer-to-layer vector that the search selected
+    random_best: float  # the best of equally many random vectors, selected in the same way; the best draw
     random_same_norm: float  # mean of random vectors at the Fisher vector's site and norm
     n_test: int
     ci: tuple[float, float]  # of `steered`
@@ -141,14 +160,14 @@ class ForkResult:
     power_vector: Choice
     fisher_vector: Choice
     random_draws: tuple[float, ...]
-    n_vectors: int  # power vectors that were searched
-    share: float  # of them with a sign and scale that reaches half on validation questions
+    n_vectors: int  # power vectors in the search
+    share: float  # of them: half the validation questions solved, at some sign and scale
     random_share: float  # of the random ones
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measured fork, and the vectors to show."""
+    """Results of a fork, and the two selected vectors."""
 
     result: ForkResult
     fisher: SteeringVector
@@ -166,10 +185,34 @@ def measure(
     seed: int = 0,
     progress: Report = lambda done, total: None,
 ) -> Measure:
-    """Search and test a fork of the built-in model. progress gets (done, total)."""
-    requested, unseen = questions(fork, "validation", VALIDATION), questions(fork, "test", n_test)
-    prompts, tests = [q.prompt for q in requested], [q.prompt for q in unseen]
-    score, screen = Solved.of([*requested, *unseen]), FirstWord.of(model, requested)
+    """Search and test the vectors of one fork of the built-in model.
+
+    Parameters
+    ----------
+    model
+        The built-in model.
+    fork
+        "products", "recipes" or "sentences".
+    k
+        Vectors of each pair of layers.
+    draws
+        Searches among random vectors.
+    same_norm
+        Random vectors at the site and norm of the selected Fisher vector.
+    n_test
+        Test questions.
+    seed
+        Of the random vectors.
+    progress
+        Called with (done, total).
+
+    Returns
+    -------
+    Measure
+    """
+    validation, test = questions(fork, "validation", VALIDATION), questions(fork, "test", n_test)
+    prompts, tests = [q.prompt for q in validation], [q.prompt for q in test]
+    score, screen = Solved.of([*validation, *test]), FirstWord.of(model, validation)
 
     begin = {name: sum(list(_SHARES.values())[:i]) for i, name in enumerate(_SHARES)}
 
@@ -177,40 +220,40 @@ def measure(
         return lambda done, total: progress(begin[name] + _SHARES[name] * done // max(total, 1), sum(_SHARES.values()))
 
     def searched(vectors: Sequence[SteeringVector], random: int, name: str) -> SearchResult:
-        return search(model, vectors, score, prompts, tests, scales=SCALES, random=random, seed=seed,
+        return search(model, vectors, score, validation=prompts, test=tests, scales=SCALES, n_random=random, seed=seed,
                       max_new_tokens=ANSWER, screen=screen, halving=4, progress=part(name))  # fmt: skip
 
     fisher = searched(fisher_vectors(model, prompts[:JACOBIAN], progress=part("fisher map")), 0, "fisher search")
     power = searched(pair_vectors(model, prompts[:JACOBIAN], k, progress=part("map")), draws, "search")
     chosen = fisher.vector
     same = [v * abs(chosen.scale) for v in random_like(model, [replace(chosen, scale=1.0)] * same_norm, seed, 10**6)]
-    at_norm: list[MetricResult] = accuracy(model, tests, score, same, max_new_tokens=ANSWER, progress=part("same norm"))
+    at_norm = accuracy(model, tests, same, score=score, max_new_tokens=ANSWER, progress=part("same norm"))
     first, second = Choice.of(fisher), Choice.of(power)
     scores = tuple(found.test.value for found in power.random)
     result = ForkResult(
         name=fork, baseline=fisher.unsteered[1].value, steered=first.accuracy, power=second.accuracy,
         random_best=max(scores, default=float("nan")), random_same_norm=sum(m.value for m in at_norm) / len(at_norm),
         n_test=n_test, ci=first.ci, source=first.source, target=first.target, rank=first.rank, sign=first.sign,
-        relative_scale=first.relative_scale, forced=forced_accuracy(model, unseen), power_vector=second,
+        relative_scale=first.relative_scale, forced=forced_accuracy(model, test), power_vector=second,
         fisher_vector=first, random_draws=scores, n_vectors=power.share.n, share=power.share.value,
-        random_share=power.random_share.value if power.random_share else float("nan"),
+        random_share=power.random_share.value if power.random_share is not None else float("nan"),
     )  # fmt: skip
     progress(sum(_SHARES.values()), sum(_SHARES.values()))
     return Measure(result, chosen, power.vector)
 
 
-def forced_accuracy(model: Model, requested: Sequence[Question]) -> float:
-    """Accuracy where the first token of the alternative answer is given: what the model can do once it has decided."""
-    heads = [forced(model, q) for q in requested]
-    begun = {h.tobytes(): (q, str(model.to_str_tokens(h)[-1])) for q, h in zip(requested, heads, strict=True)}
+def forced_accuracy(model: Model, asked: Sequence[Question]) -> float:
+    """Accuracy where the first token of the alternative answer is given: the ability of the model apart from its decision."""
+    prompts = [forced(model, q) for q in asked]
+    begun = {p.tobytes(): (q, str(model.to_str_tokens(p)[-1])) for q, p in zip(asked, prompts, strict=True)}
 
     def score(prompt: Any, text: str) -> bool:
         question, first = begun[prompt.tobytes()]
         return question.solved(first + text)
 
-    return float(score_table(model, heads, [None], score, ANSWER).mean())
+    return float(score_table(model, prompts, [None], score, ANSWER).mean())
 
 
 def to_json(results: Sequence[ForkResult], seconds: float) -> dict[str, Any]:
-    """What `powersteer demo --json` prints."""
+    """The object that `powersteer demo --json` prints."""
     return {"forks": [asdict(r) for r in results], "seconds": seconds}
