@@ -201,6 +201,8 @@ VENDORS = [
     ("gpt_neox", "Pythia, saved again", {"rope_theta": 10000, "partial_rotary_factor": 0.5, "rotary_emb_base": 10000,
                                          "rotary_pct": 0.5, "rope_scaling": None, "rope_parameters": ...}),
     ("llama", "a Llama of 2023", {"max_sequence_length": 64, "pad_token_id": -1, "pretraining_tp": 1}),
+    ("llama", "a Vicuna of 16k", {"max_sequence_length": 256,
+                                  "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
     ("llama", "Llama 3.2 of unsloth", {"unsloth_fixed": True, "unsloth_version": "2024.9", "mlp_bias": False}),
     ("llama", "SmolLM", {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}}),
     ("llama", "YaRN, with code of its own", {

@@ -96,6 +96,9 @@ def check_names(
         else:
             hyperparameter = _HYPERPARAMETERS[name]
             used = _used(config, hyperparameter, family, hparams)
+            if used and hyperparameter == "n_ctx":  # a length may count what rotary scaling adds
+                factors = [values.get("factor") for values, _ in (rope() if family.rope else [])]
+                used += [used[0] * factor for factor in factors if isinstance(factor, (int, float))]
             key = next((one for one, meaning in family.keys.items() if meaning.hyperparameter == hyperparameter), "")
         if used is None or any(_agree(given, one) for one in used):
             continue
