@@ -87,8 +87,8 @@ def _atlas(args: Namespace) -> int:
         else:
             print(plan)
         return 0
-    if how is not None:
-        print(atlas_plan(model, prompts, effects=how, **what).effects, file=sys.stderr)
+    if how is not None:  # the atlas prints the rest of its plan itself
+        print(f"after the atlas:{atlas_plan(model, prompts, effects=how, **what).effects}", file=sys.stderr)
     with _Workers(args.workers) as executor:
         made = atlas(
             model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1,

@@ -84,7 +84,7 @@ def _measured(m: MetricResult) -> dict[str, Any]:
 _INTERVAL = "value, low, high (95%), n"
 COMMAND = Command(
     summary="Select a vector, sign and scale by what the model then generates, and report it on other prompts.",
-    example="run/ --wanted dog --validation validation.jsonl --test test.jsonl --rank 0 --random 2 --max-new-tokens 8",
+    example="run/ --wanted dog --validation validation.jsonl --test test.jsonl --rank 0 --n-random 2 --max-new-tokens 8",
     subject="",
     arguments=_arguments,
     run=_search,

@@ -56,7 +56,9 @@ class CheckedMap(LinearMap):
             if not _from_scipy(error):
                 raise
             given = "matvec" if name == "J" else "rmatvec"
-            raise InvalidInput(f"svd: {what} fails: SciPy cannot use its {given}, if it has one ({error})") from error
+            raise InvalidInput(
+                f"svd: {what} fails: SciPy cannot use its {given}, or it has none ({error}); give the operator a {given}"
+            ) from error
         y = _array(y, what)
         if y.shape != (n, length) or y.dtype.kind not in "fiu":
             raise InvalidInput(
@@ -160,7 +162,8 @@ def _array(value: Any, what: str) -> Array:
     try:
         return np.asanyarray(value)
     except Exception as error:
-        raise InvalidInput(f"svd: {what} cannot be read as an array: {error}") from error
+        advice = "; convert it to float32 first" if "loat" in str(getattr(value, "dtype", "")) else ""
+        raise InvalidInput(f"svd: {what} cannot be read as an array: {error}{advice}") from error
 
 
 def _real_dtype(dtype: Any, what: str) -> np.dtype[Any]:
