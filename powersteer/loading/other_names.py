@@ -103,6 +103,8 @@ def check_names(
         if used is None or any(_agree(given, one) for one in used):
             continue
         says = f"{where} has {name} = {shown(given)}, which a {family.model_type} model does not read, and "
+        if key and name in _WIDTH.split():  # used holds widths, the key a fraction
+            raise BadCheckpoint(says + f"its {key} makes {shown(used[0])} of {hparams.head_dim} dimensions turn; correct one of them")
         if key:
             raise BadCheckpoint(says + f"{key} = {shown(used[0])}{'' if key in config else ' by default'}; remove one")
         raise UnsupportedModel(
