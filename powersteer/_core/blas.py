@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -90,27 +91,23 @@ def _instruction_set() -> str:
 
 def _vendor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("vendor_id"):
-                return line.split(":", 1)[1].strip()
+        found = re.search(r"^vendor_id.*?:(.*)", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
     except OSError:  # not Linux
-        return platform.processor()
-    return platform.processor()
+        found = None
+    return found[1].strip() if found else platform.processor()
 
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
     """Sets variables in the process's environment, where C sees them, and puts back what was there."""
-    before = {name: os.environ.get(name) for name in values}
+    before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in values:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def open_library() -> None:
@@ -140,16 +137,12 @@ def _cgroup_cpus() -> float:
         return float("inf")
 
 
-def _physical_cores(cpus: set[int]) -> int:
-    """Distinct cores among logical processors: two hyperthreads share one multiply-add unit."""
-    siblings = set()
-    for cpu in cpus:
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            siblings.add(path.read_text())
-        except OSError:
-            siblings.add(str(cpu))
-    return len(siblings)
+def _core_of(cpu: int) -> str:
+    """The core of a logical processor, by its hyperthreads, which share one multiply-add unit."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
 
 
 @cache
@@ -159,10 +152,8 @@ def default_threads() -> int:
         if not wanted.isascii() or not wanted.isdigit() or int(wanted) < 1:
             raise InvalidInput(f"POWERSTEER_NUM_THREADS is {wanted!r}; it must be a positive integer")
         return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        cores = _physical_cores(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(set(map(_core_of, os.sched_getaffinity(0)))) if known else os.cpu_count() or 1
     return max(1, int(min(cores, _cgroup_cpus())))
 
 

@@ -9,11 +9,15 @@ import importlib.machinery
 import inspect
 import sys
 import types
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["FOLDERS", "MOVED", "RENAMED", "deprecated_arguments", "moved_module", "register_moved_modules", "warn_deprecated"]
+from .warn import warn_user
+
+__all__ = [
+    "FOLDERS", "MOVED", "RENAMED", "deprecated_arguments", "deprecated_attribute", "moved_module", "register_moved_modules",
+    "warn_deprecated",
+]  # fmt: skip
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,21 +70,23 @@ FOLDERS = {"demo": "demo.story", "evaluate": "evaluate", "model": "model.model",
 RENAMED = {"Cell": "Pair", "Found": "Selection", "Measured": "MetricResult"}
 
 
-def warn_deprecated(message: str, stacklevel: int = 3) -> None:
-    """Warn the caller of the caller."""
-    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+def warn_deprecated(message: str) -> None:
+    warn_user(message, DeprecationWarning)
+
+
+def deprecated_attribute(owner: str, old: str, new: str) -> property:
+    """A property with the value of `new`, under its old name."""
+
+    def get(self: Any) -> Any:
+        warn_deprecated(f"{owner}.{old} is now called {new}")
+        return getattr(self, new)
+
+    return property(get, doc=f"Deprecated name of `{new}`.")
 
 
 def deprecated_arguments(positional: int, **renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: accept arguments as the previous release did.
-
-    Parameters
-    ----------
-    positional
-        Number of arguments that may be given by position; more of them are passed on by keyword, with a warning.
-    **renamed
-        old_name="new_name" of keyword arguments.
-    """
+    """Decorator: accept arguments as the previous release did, with a warning: more of them by position than `positional`,
+    which are passed on by keyword, and keyword arguments by their old names. renamed: old_name="new_name"."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         names = list(inspect.signature(function).parameters)
@@ -89,7 +95,8 @@ def deprecated_arguments(positional: int, **renamed: str) -> Callable[[Callable[
         def call(*args: Any, **kwargs: Any) -> R:
             if len(args) > positional and len(args) <= len(names):
                 extra = dict(zip(names[positional:], args[positional:], strict=False))
-                _refuse_both(function, extra, kwargs)
+                if both := extra.keys() & kwargs.keys():
+                    raise TypeError(f"{function.__qualname__}() got multiple values for argument {min(both)!r}")
                 warn_deprecated(f"{function.__qualname__}: pass {', '.join(extra)} by keyword")
                 args, kwargs = args[:positional], extra | kwargs
             for old in renamed.keys() & kwargs.keys():
@@ -103,11 +110,6 @@ def deprecated_arguments(positional: int, **renamed: str) -> Callable[[Callable[
         return call
 
     return decorate
-
-
-def _refuse_both(function: Callable[..., Any], extra: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:
-    if both := extra.keys() & kwargs.keys():
-        raise TypeError(f"{function.__qualname__}() got multiple values for argument {min(both)!r}")
 
 
 class _MovedModule(types.ModuleType):
@@ -166,7 +168,7 @@ def moved_module(package: str, name: str) -> types.ModuleType:
     """For a package's __getattr__: the module with that old name. Raises AttributeError if there was none."""
     if name not in MOVED:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    warn_deprecated(_is_now(package, name), stacklevel=4)
+    warn_deprecated(_is_now(package, name))
     return sys.modules.setdefault(f"{package}.{name}", _MovedModule(f"{package}.{name}"))
 
 

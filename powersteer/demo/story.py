@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from .._util.progress import Report
 from ..errors import ConvergenceWarning
@@ -143,26 +143,26 @@ class Choice:
 class ForkResult:
     """Accuracies of whole answers on test questions. source, target, rank, sign and relative_scale are the Fisher vector's."""
 
-    name: str
-    baseline: float  # unsteered
-    steered: float  # by the first Fisher vector of the chosen layer
-    power: float  # by the layer-to-layer vector that the search selected
-    random_best: float  # the best of equally many random vectors, selected in the same way; the best draw
-    random_same_norm: float  # mean of random vectors at the Fisher vector's site and norm
-    n_test: int
-    ci: tuple[float, float]  # of `steered`
-    source: int
-    target: int | str
-    rank: int
-    sign: int
-    relative_scale: float
-    forced: float  # unsteered, the first token of the alternative answer given
-    power_vector: Choice
-    fisher_vector: Choice
-    random_draws: tuple[float, ...]
-    n_vectors: int  # power vectors in the search
-    share: float  # of them: half the validation questions solved, at some sign and scale
-    random_share: float  # of the random ones
+    name: Annotated[str, "products, recipes or sentences"]
+    baseline: Annotated[float, "accuracy unsteered"]
+    steered: Annotated[float, "accuracy with the Fisher vector"]
+    power: Annotated[float, "accuracy with the layer-to-layer vector that the search selected"]
+    random_best: Annotated[float, "the best of equally many random vectors, selected in the same way"]
+    random_same_norm: Annotated[float, "mean over random vectors at the Fisher vector's site and norm"]
+    n_test: Annotated[int, "test questions"]
+    ci: Annotated[tuple[float, float], "95% interval of steered"]
+    source: Annotated[int, "layer of the Fisher vector"]
+    target: Annotated[int | str, "next_token"]
+    rank: Annotated[int, "0, the first"]
+    sign: Annotated[int, "1 or -1"]
+    relative_scale: Annotated[float, "of the site's mean activation norm"]
+    forced: Annotated[float, "accuracy unsteered, the alternative answer's first word given"]
+    power_vector: Annotated[Choice, "accuracy, ci, source, target, rank, sign, relative_scale, norm"]
+    fisher_vector: Annotated[Choice, "likewise"]
+    random_draws: Annotated[tuple[float, ...], "accuracy of the selected vector of each draw"]
+    n_vectors: Annotated[int, "power vectors in the search"]
+    share: Annotated[float, "of them that reach half on validation questions, at some sign and scale"]
+    random_share: Annotated[float, "of the random ones"]
 
 
 @dataclass(frozen=True)
@@ -252,8 +252,3 @@ def forced_accuracy(model: Model, asked: Sequence[Question]) -> float:
         return question.solved(first + text)
 
     return float(score_table(model, prompts, [None], score, ANSWER).mean())
-
-
-def to_json(results: Sequence[ForkResult], seconds: float) -> dict[str, Any]:
-    """The object that `powersteer demo --json` prints."""
-    return {"forks": [asdict(r) for r in results], "seconds": seconds}

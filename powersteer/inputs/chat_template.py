@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInput, MissingDependency
+from ..errors import InvalidInput
 
 __all__ = ["render_chat"]
 
@@ -31,31 +31,8 @@ def render_chat(
     documents: Sequence[Mapping[str, Any]] | None = None,
     **variables: Any,
 ) -> str:
-    """Text of a conversation.
-
-    Parameters
-    ----------
-    template
-        Jinja source.
-    messages
-        Messages `{"role": ..., "content": ...}`, at least one.
-    add_generation_prompt
-        Whether the text ends with the beginning of the assistant's turn.
-    tools
-        JSON schemas of functions.
-    documents
-        Dicts with title and text.
-    **variables
-        Further variables of the template (`enable_thinking`, special tokens, ...).
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InvalidInput
-        If there is no message, if a message is not a dict, and if the template is broken or refuses the conversation.
+    """Text of a conversation by a Jinja source, with JSON schemas of `tools`, and `documents` with title and text. Raises
+    InvalidInput if a message is not a dict, if there is none, and if the template is broken or refuses the conversation.
 
     Examples
     --------
@@ -65,24 +42,17 @@ def render_chat(
     """
     import jinja2
 
-    if tools is not None and not all(isinstance(tool, Mapping) for tool in tools):
+    tools, documents = (None if given is None else list(given) for given in (tools, documents))
+    if not all(isinstance(tool, Mapping) for tool in tools or ()):
         raise InvalidInput("tools must be JSON schemas (dicts), such as transformers.utils.get_json_schema makes")
     for document in documents or ():
         if not isinstance(document, Mapping):
             raise InvalidInput(f"documents must be dicts with title and text, not {type(document).__name__}")
-    conversation = _messages(messages)
+    values = {"messages": _messages(messages), "tools": tools, "documents": documents, **variables}
     if "continue_final_message" in variables:
         raise InvalidInput("continue_final_message is not supported; pass the text to continue as a string prompt")
     try:
-        return str(
-            _compile(template).render(
-                messages=conversation,
-                tools=_plain(list(tools)) if tools is not None else None,
-                documents=_plain(list(documents)) if documents is not None else None,
-                add_generation_prompt=add_generation_prompt,
-                **_plain(variables),
-            )
-        )
+        return str(_compile(template).render(add_generation_prompt=add_generation_prompt, **_plain(values)))
     except jinja2.TemplateSyntaxError as error:
         raise InvalidInput(f"the model's chat template is broken at line {error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
@@ -96,22 +66,22 @@ def render_chat(
 def _messages(messages: Any) -> list[dict[str, Any]]:
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise InvalidInput(f"a conversation is a list of messages, not {type(messages).__name__}")
-    messages = list(messages)
-    plain = [_plain(message) for message in messages]
+    plain = []
+    for at, given in enumerate(messages):
+        if not isinstance(message := _plain(given), dict):
+            raise InvalidInput(f"message {at} is of type {type(given).__name__}; a message is a dict of role and content")
+        plain.append(_message(message))
     if not plain:
         raise InvalidInput("the conversation is empty; give at least one message")
-    for at, (message, given) in enumerate(zip(plain, messages, strict=True)):
-        if not isinstance(message, dict):
-            raise InvalidInput(f"message {at} is of type {type(given).__name__}; a message is a dict of role and content")
-    return [_message(message) for message in plain]
+    return plain
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message without null values, and with its reasoning under each name that templates read."""
     plain = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((plain[key] for key in _REASONING if key in plain), None)
-    if reasoning is not None:
-        plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
+    for key in _REASONING:
+        if key in plain:
+            return {"thinking": plain[key], **plain, "reasoning_content": plain[key]}
     return plain
 
 
@@ -148,11 +118,8 @@ def _compile(template: str) -> Any:
 @lru_cache(maxsize=1)
 def _environment() -> Any:
     """Jinja as transformers sets it up for chat templates."""
-    try:
-        import jinja2
-        from jinja2 import ext, nodes, sandbox
-    except ImportError:
-        raise MissingDependency("chat templates need jinja2; pip install jinja2") from None
+    import jinja2
+    from jinja2 import ext, nodes, sandbox
 
     class Generation(ext.Extension):
         """{% generation %} marks the assistant's text for training; it renders as its content."""
@@ -171,18 +138,14 @@ def _environment() -> Any:
         """namespace(...) without names that begin with an underscore, which would lead out of the sandbox."""
 
         def __init__(*args: Any, **kwargs: Any) -> None:
-            attributes = dict(*args[1:], **kwargs)
-            for name in attributes:
-                _check_public(name)
-            jinja2.utils.Namespace.__init__(args[0], attributes)
+            jinja2.utils.Namespace.__init__(args[0])
+            for name, value in dict(*args[1:], **kwargs).items():
+                args[0][name] = value
 
         def __setitem__(self, name: str, value: Any) -> None:
-            _check_public(name)
+            if isinstance(name, str) and name.startswith("_"):
+                raise jinja2.exceptions.SecurityError(f"a template may not set {name!r} on a namespace")
             super().__setitem__(name, value)
-
-    def _check_public(name: Any) -> None:
-        if isinstance(name, str) and name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a template may not set {name!r} on a namespace")
 
     def raise_exception(message: str) -> None:
         raise jinja2.exceptions.TemplateError(message)

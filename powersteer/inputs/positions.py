@@ -21,16 +21,7 @@ from numpy.typing import NDArray
 from .._util.checks import as_integer
 from ..errors import InvalidInput, shown
 
-__all__ = [
-    "Canonical",
-    "Positions",
-    "canonical",
-    "describe",
-    "includes",
-    "prompt_positions",
-    "relative",
-    "steering_ranges",
-]
+__all__ = ["Canonical", "Positions", "canonical", "describe", "includes", "prompt_positions", "relative", "steering_ranges"]
 
 Positions = str | int | slice | Sequence[int] | NDArray[np.integer[Any]] | None
 Canonical = str | slice | tuple[int, ...] | None
@@ -40,12 +31,8 @@ _END = np.iinfo(np.int32).max  # after every position
 
 
 def canonical(positions: Positions) -> Canonical:
-    """The same selection in an immutable form: None, "prompt", "generated", a slice or a tuple of integers.
-
-    Raises
-    ------
-    InvalidInput
-        For anything that selects no positions of any prompt.
+    """The same selection in an immutable form: None, "prompt", "generated", a slice or a tuple of integers. Raises
+    InvalidInput for anything that selects no positions of any prompt.
 
     Examples
     --------
@@ -53,12 +40,10 @@ def canonical(positions: Positions) -> Canonical:
     >>> canonical("all"), canonical([0, -1])
     (None, (0, -1))
     """
-    if isinstance(positions, str):
-        if positions not in ("all", "prompt", "generated"):
+    if positions is None or isinstance(positions, str):
+        if positions not in (None, "all", "prompt", "generated"):
             raise InvalidInput(f"positions {positions!r} are not known: write {_FORMS}")
         return None if positions == "all" else positions
-    if positions is None:
-        return None
     if isinstance(positions, slice):
         parts = (positions.start, positions.stop, positions.step)
         start, stop, step = (None if part is None else _integer(part, positions) for part in parts)
@@ -75,25 +60,10 @@ def canonical(positions: Positions) -> Canonical:
 
 
 def steering_ranges(positions: Positions, prompt_length: int, total: int) -> NDArray[np.int32]:
-    """The positions to steer in a sequence, as half-open ranges.
+    """The positions to steer in a sequence of `total` tokens, as half-open ranges (n, 2).
 
-    Parameters
-    ----------
-    positions
-        A selection in any of its forms.
-    prompt_length
-        Length of the prompt, with which the sequence begins.
-    total
-        Length of the sequence.
-
-    Returns
-    -------
-    (n, 2) int32 array. "generated" selects nothing in a sequence that has no generated part.
-
-    Raises
-    ------
-    InvalidInput
-        For any other empty selection, and for a single position outside the sequence, which would never be steered.
+    "generated" selects nothing in a sequence that has no generated part. Raises InvalidInput for any other empty
+    selection, and for a single position outside the sequence, which would never be steered.
 
     Examples
     --------
@@ -104,7 +74,11 @@ def steering_ranges(positions: Positions, prompt_length: int, total: int) -> NDA
     positions = canonical(positions)
     if positions == "generated" and total == prompt_length:
         return np.empty((0, 2), dtype=np.int32)
-    return _ranges(_select(positions, prompt_length, total))
+    selected = _select(positions, prompt_length, total)
+    breaks = np.flatnonzero(np.diff(selected) != 1)
+    starts = selected[np.concatenate([[0], breaks + 1])]
+    stops = selected[np.concatenate([breaks, [len(selected) - 1]])] + 1
+    return np.stack([starts, stops], axis=1)
 
 
 def prompt_positions(positions: Positions, prompt_length: int) -> NDArray[np.int32]:
@@ -123,19 +97,12 @@ def prompt_positions(positions: Positions, prompt_length: int) -> NDArray[np.int
 
 
 def includes(positions: Canonical, at: NDArray[np.integer[Any]], prompt_length: int) -> NDArray[np.bool_]:
-    """Whether each of the positions `at` (n,) is selected in a sequence of any length.
-
-    Raises InvalidInput for a position before the first, and for one that is given twice.
-    """
-    if positions is None:
-        return np.ones(len(at), dtype=bool)
-    if isinstance(positions, str):
-        return at < prompt_length if positions == "prompt" else at >= prompt_length
-    if isinstance(positions, slice):
-        start, stop = _bound(positions.start, 0, prompt_length), _bound(positions.stop, _END, prompt_length)
-        inside: NDArray[np.bool_] = (at >= start) & (at < stop) & ((at - start) % (positions.step or 1) == 0)
-        return inside
-    return np.isin(at, _from_integers(positions, prompt_length, _END))
+    """Whether each of `at` (n,) is selected in a sequence of any length; a negative one is not. Raises InvalidInput for
+    a selected position before the first, and for one that is given twice."""
+    if isinstance(positions, tuple):
+        return np.isin(at, _from_integers(positions, prompt_length, _END))
+    start, stop, step = _bounds(positions, prompt_length, _END)
+    return np.asarray((at >= start) & (at < stop) & ((at - start) % step == 0))
 
 
 def relative(positions: Canonical) -> bool:
@@ -157,33 +124,24 @@ def describe(positions: Positions) -> str:
 
 
 def _select(positions: Canonical, prompt_length: int, total: int) -> NDArray[np.int32]:
-    if positions is None:
-        return np.arange(total, dtype=np.int32)
-    if isinstance(positions, str):
-        start, stop = (0, prompt_length) if positions == "prompt" else (prompt_length, total)
-        return np.arange(start, stop, dtype=np.int32)
-    if isinstance(positions, slice):
-        return _from_slice(positions, prompt_length, total)
-    return _from_integers(positions, prompt_length, total)
-
-
-def _bound(at: int | None, default: int, prompt_length: int) -> int:
-    """An end of a slice, counted from the first position."""
-    if at is None:
-        return default
-    return max(at + prompt_length, 0) if at < 0 else at
-
-
-def _from_slice(positions: slice, prompt_length: int, total: int) -> NDArray[np.int32]:
-    start = min(_bound(positions.start, 0, prompt_length), total)
-    stop = min(_bound(positions.stop, total, prompt_length), total)
-    selected = np.arange(start, stop, positions.step or 1, dtype=np.int32)
+    if isinstance(positions, tuple):
+        return _from_integers(positions, prompt_length, total)
+    selected = np.arange(*_bounds(positions, prompt_length, total), dtype=np.int32)
     if not len(selected):
         raise InvalidInput(
             f"positions {describe(positions)} select nothing in a sequence of {total} tokens, "
             f"{prompt_length} of them prompt"
         )
     return selected
+
+
+def _bounds(positions: str | slice | None, prompt_length: int, end: int) -> tuple[int, int, int]:
+    """(start, stop, step), counted from the first position and at most `end`, of anything but single positions."""
+    if not isinstance(positions, slice):
+        positions = {None: slice(end), "prompt": slice(prompt_length), "generated": slice(prompt_length, end)}[positions]
+    bounds = (0 if positions.start is None else positions.start, end if positions.stop is None else positions.stop)
+    start, stop = (min(max(at + prompt_length, 0) if at < 0 else at, end) for at in bounds)
+    return start, stop, positions.step or 1
 
 
 def _from_integers(positions: tuple[int, ...], prompt_length: int, total: int) -> NDArray[np.int32]:
@@ -208,11 +166,3 @@ def _integer(value: object, positions: object) -> int:
     if (number := as_integer(value)) is None:
         raise InvalidInput(f"cannot read the positions {shown(positions)}: write {_FORMS}")
     return number
-
-
-def _ranges(selected: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Ascending positions (n,) -> half-open runs (r, 2)."""
-    breaks = np.flatnonzero(np.diff(selected) != 1)
-    starts = selected[np.concatenate([[0], breaks + 1])]
-    stops = selected[np.concatenate([breaks, [len(selected) - 1]])] + 1
-    return np.ascontiguousarray(np.stack([starts, stops], axis=1), dtype=np.int32)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._util.checks import as_integer
 from ..errors import InvalidInput, shown
@@ -81,27 +81,8 @@ SiteLike = str | tuple[int, str] | Site
 def parse_site(
     site: SiteLike, *, n_layers: int | None = None, parallel: bool = False, post_norms: bool = False
 ) -> Site:
-    """Read a site in any of its spellings.
-
-    Parameters
-    ----------
-    site
-        `"blocks.3.hook_mlp_out"`, `"blocks.3.mlp_out"` or `(3, "mlp_out")`.
-    n_layers
-        Number of layers that the layer must be below; None: not checked.
-    parallel
-        Whether the model adds attention and MLP at once, so that it has no `resid_mid`.
-    post_norms
-        Whether the model normalises the outputs of attention and MLP before it adds them.
-
-    Returns
-    -------
-    Site
-
-    Raises
-    ------
-    InvalidInput
-        For an unknown site (the message names the nearest), and for a layer or site that the model does not have.
+    """Read a site in any of its spellings. Raises InvalidInput for one that does not exist in a model with `n_layers` layers
+    (None: any number), with a `parallel` residual, or with `post_norms` on the outputs of attention and MLP.
 
     Examples
     --------
@@ -109,52 +90,21 @@ def parse_site(
     >>> parse_site("blocks.3.mlp.hook_out"), parse_site((3, "resid_post"))
     (blocks.3.hook_mlp_out, blocks.3.hook_resid_post)
     """
-    if isinstance(site, str):
-        match = re.fullmatch(r"blocks\.(-?\d{1,9})\.(.+)", site)
-        if match is None:
-            raise _unreadable(site)
+    if isinstance(site, str) and (match := re.fullmatch(r"blocks\.(-?\d{1,9})\.(.+)", site)):
         layer, name = int(match[1]), match[2]
-    elif isinstance(site, Sequence) and len(site) == 2 and isinstance(site[1], str):
+    elif isinstance(site, Sequence) and not isinstance(site, str) and len(site) == 2 and isinstance(site[1], str):
         layer, name = _integer(site[0], site), site[1]
     else:
-        raise _unreadable(site)
-    return Site(_check_layer(layer, n_layers), _check_name(name, parallel, post_norms))
+        raise InvalidInput(f"cannot read the site {shown(site)}: write 'blocks.3.hook_mlp_out' or (3, 'mlp_out')")
+    if layer < 0 or (n_layers is not None and layer >= n_layers):
+        valid = f"0 to {n_layers - 1}" if n_layers is not None else "0 upward"
+        raise InvalidInput(f"there is no layer {layer}: layers count from the first, {valid}")
+    return Site(layer, _check_name(name, parallel, post_norms))
 
 
-def _unreadable(site: object) -> InvalidInput:
-    return InvalidInput(f"cannot read the site {shown(site)}: write 'blocks.3.hook_mlp_out' or (3, 'mlp_out')")
-
-
-def resolve_site(
-    layer: int | SiteLike,
-    name: str | None = None,
-    default: str = "mlp_out",
-    *,
-    n_layers: int | None = None,
-    parallel: bool = False,
-    post_norms: bool = False,
-) -> Site:
-    """The site of a pair of arguments such as `source=3, source_site="mlp_out"`.
-
-    Parameters
-    ----------
-    layer
-        A layer; or a whole site, which `name` must agree with if both are given.
-    name
-        Name of the site; None: `default`.
-    default
-        Name of the site if none is given.
-    n_layers, parallel, post_norms
-        As in `parse_site`.
-
-    Returns
-    -------
-    Site
-
-    Raises
-    ------
-    InvalidInput
-        As `parse_site`, and if `layer` and `name` disagree.
+def resolve_site(layer: int | SiteLike, name: str | None = None, default: str = "mlp_out", **rules: Any) -> Site:
+    """The site of a pair of arguments such as `source=3, source_site="mlp_out"`. `layer` may be a whole site. Raises
+    InvalidInput as `parse_site`, which `rules` are of, and if `layer` and `name` disagree.
 
     Examples
     --------
@@ -162,13 +112,12 @@ def resolve_site(
     >>> resolve_site(3), resolve_site("blocks.3.hook_resid_mid", "resid_mid")
     (blocks.3.hook_mlp_out, blocks.3.hook_resid_mid)
     """
-    checks = {"n_layers": n_layers, "parallel": parallel, "post_norms": post_norms}
-    if isinstance(layer, (str, tuple)):
-        site = parse_site(layer, **checks)  # type: ignore[arg-type]
-        if name is not None and _check_name(name, parallel, post_norms) != site.name:
-            raise InvalidInput(f"the site {layer!r} and the site name {name!r} disagree; give one of them")
-        return site
-    return parse_site((_integer(layer, layer), default if name is None else name), **checks)  # type: ignore[arg-type]
+    if not isinstance(layer, (str, tuple)):
+        return parse_site((_integer(layer, layer), default if name is None else name), **rules)
+    site = parse_site(layer, **rules)
+    if name is not None and parse_site((site.layer, name), **rules) != site:
+        raise InvalidInput(f"the site {layer!r} and the site name {name!r} disagree; give one of them")
+    return site
 
 
 def near_head(text: str) -> str:
@@ -197,13 +146,6 @@ def _integer(layer: object, context: object) -> int:
     return number
 
 
-def _check_layer(layer: int, n_layers: int | None) -> int:
-    if layer < 0 or (n_layers is not None and layer >= n_layers):
-        valid = f"0 to {n_layers - 1}" if n_layers is not None else "0 upward"
-        raise InvalidInput(f"there is no layer {layer}: layers count from the first, {valid}")
-    return layer
-
-
 def _check_name(name: str, parallel: bool, post_norms: bool) -> str:
     known = _NAMES.get(name)
     if known is None:
@@ -220,6 +162,4 @@ def _check_name(name: str, parallel: bool, post_norms: bool) -> str:
             "'attn.hook_out' is attention before this model's post-norm, which is not available; "
             "use 'attn_out', which attention adds to the residual stream after the norm"
         )
-    if post_norms and name == "mlp.hook_out":
-        return "down_proj"
-    return known
+    return "down_proj" if post_norms and name == "mlp.hook_out" else known

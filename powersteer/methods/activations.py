@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..inputs.positions import Positions, prompt_positions
-from ..inputs.prompts import EncodedPrompt, Ids, Prompt
+from ..inputs.prompts import EncodedPrompt, Prompt
 from ..inputs.sites import Site, SiteLike, resolve_site
 from ..model.model import Model
 
@@ -23,42 +23,30 @@ class Activations:
     2-norm at every position (T,)."""
 
     def __init__(self, model: Model, prompts: Sequence[Prompt], site: Site, read_positions: Positions) -> None:
-        self.tokens: list[Ids] = model.tokens(list(prompts))
-        self.rows = [prompt_positions(read_positions, len(t)) for t in self.tokens]
-        self.means: list[Array] = []
-        self.norms: list[Array] = []
-        for tokens, rows in zip(self.tokens, self.rows, strict=True):
-            activation = model.activations(tokens, site).astype(np.float64)
-            self.means.append(activation[rows].mean(0))
-            self.norms.append(np.linalg.norm(activation, axis=1))
+        tokens = [model.tokens(p) for p in prompts]
+        self.rows = [prompt_positions(read_positions, len(t)) for t in tokens]
+        acts = (model.activations(t, site).astype(np.float64) for t in tokens)
+        read = [(a[rows].mean(0), np.linalg.norm(a, axis=1)) for a, rows in zip(acts, self.rows, strict=True)]
+        self.means, self.norms = ([part[i] for part in read] for i in (0, 1))
         self.fields = {
             **model_fields(model),
             "site_norm": float(np.concatenate(self.norms).mean()),
-            "prompt_tokens": self.tokens,
-            "prompts": [EncodedPrompt(p, t, model.tokenizer).text for p, t in zip(prompts, self.tokens, strict=True)],
+            "prompt_tokens": tokens,
+            "prompts": [EncodedPrompt(p, t, model).text for p, t in zip(prompts, tokens, strict=True)],
         }
 
 
 def model_fields(model: Model) -> dict[str, Any]:
     """Fields of a vector that name the model and its steering."""
     identity = model.identity
-    return {
-        "model": identity["name"],
-        "model_type": identity["model_type"],
-        "weights": identity["weights"],
-        "steering": model.steering,
-    }
+    return {"model": model.name, **{key: identity[key] for key in ("model_type", "weights")}, "steering": model.steering}
 
 
 def model_site(model: Model, layer: int | SiteLike, name: str | None, default: str) -> Site:
     """The site of a model given by a layer and a name (`default` for None), or by a whole site."""
-    spec = model.spec
-    return resolve_site(
-        layer, name, default, n_layers=spec.n_layers, parallel=spec.parallel, post_norms=spec.post_norms
-    )
+    return resolve_site(layer, name, default, **model._site_rules)
 
 
 def unit(x: Array) -> Array:
     """Each row divided by its 2-norm."""
-    rows: Array = x / np.linalg.norm(x, axis=-1, keepdims=True)
-    return rows
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))

@@ -22,11 +22,11 @@ from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..inputs.sites import SiteLike
 from ..linalg.operator import LinearMap
-from ..linalg.svd import SVDResult, solve, warned
+from ..linalg.svd import solve, svd
 from ..model.jacobian import labelled, noise_level
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .activations import Array, unit
+from .activations import Array, model_site, unit
 from .displacement import Displacement, Progress, objective_line
 
 __all__ = ["calibrated_radius", "dct"]
@@ -136,32 +136,33 @@ def dct(
         raise InvalidInput("dct: radius, iterations and init belong to method='exponential', not to 'linear'")
     k = check_count(k, "dct: k", model.d_model, "V has orthonormal columns of d_model numbers")
     iterations, seed = check_count(iterations, "dct: iterations"), check_count(seed, "dct: seed", least=0)
-    start, end = (source, source_site, "resid_pre"), (target, target_site, "resid_pre")
-    field = Displacement(model, prompts, start, end, target_positions, source_positions, "mean")
+    start, end = model_site(model, source, source_site, "resid_pre"), model_site(model, target, target_site, "resid_pre")
+    how = {"target_positions": target_positions, "source_positions": source_positions, "reduce": "mean"}
+    field = Displacement(model, prompts, start, end, **how)
+    mean = _PromptMean(field)
     if method == "linear":
-        result = warned(_linear(field, k, tol, seed), None)
-        noise = noise_level(field.at_zero.source_norm, _mean(field, field.at_zero.base))
-        vectors = labelled(result, field.provenance, noise).vectors
+        result = svd(mean, k, tol=tol, seed=seed)
+        noise = noise_level(field.at_zero.source_norm, mean.over(field.at_zero.base))
+        vectors = labelled(result, lambda: field.provenance, noise).vectors
         return field.with_cost([replace(v, method="dct-linear") for v in vectors])
     radius = field.radius(radius)
     rng = np.random.default_rng(seed)
     if init == "random":
-        V, U = unit(rng.standard_normal((k, model.d_model))), unit(rng.standard_normal((k, model.d_model)))
+        V, U = unit(rng.standard_normal((2, k, model.d_model)))
     else:
-        V = _linear(field, k, tol, seed).Vh.astype(np.float64)
-        U = _unit(np.array([_mean(field, field.at(radius * v)[0]) for v in V]))
+        V = solve(mean, k, tol=tol, seed=seed).Vh.astype(np.float64)
+        U = unit(mean.displaced(radius * V))
     with objective_line(progress, k * iterations) as callback:
         for step in range(iterations):
             V = orthonormal(V)
             outputs, inputs = np.empty_like(V), np.empty_like(V)
             for i in range(k):
                 moved, J = field.at(radius * V[i])
-                outputs[i] = _mean(field, moved)
+                outputs[i] = mean.over(moved)
                 inputs[i] = radius * field.pull_back(J, np.tile(U[i], field.n_prompts) / field.n_prompts)
                 callback(i, step, float(U[i] @ outputs[i]))
-            U, V = _unit(outputs), _unit(inputs)
-    moved = np.array([_mean(field, field.at(radius * v)[0]) for v in V])
-    gains, order = rank(U, V, moved)
+            U, V = unit(outputs), unit(inputs)
+    gains, order = rank(U, V, mean.displaced(radius * V))
     found = [field.vector(radius * V[i], "dct-exponential", seed, float(gains[i])) for i in order]
     return field.with_cost(found)
 
@@ -225,15 +226,16 @@ def calibrated_radius(
     ratio = check_positive(ratio, "calibrated_radius: ratio")
     samples = check_count(samples, "calibrated_radius: samples")
     seed = check_count(seed, "calibrated_radius: seed", least=0)
-    start, end = (source, source_site, "resid_pre"), (target, target_site, "resid_pre")
-    field = Displacement(model, prompts, start, end, target_positions, source_positions, "mean")
+    start, end = model_site(model, source, source_site, "resid_pre"), model_site(model, target, target_site, "resid_pre")
+    how = {"target_positions": target_positions, "source_positions": source_positions, "reduce": "mean"}
+    field = Displacement(model, prompts, start, end, **how)
+    mean = _PromptMean(field)
     V = unit(np.random.default_rng(seed).standard_normal((samples, model.d_model)))
-    linear = _PromptMean(field).apply(V.astype(model.dtype)).astype(np.float64)
+    linear = mean.apply(V.astype(model.dtype)).astype(np.float64)
 
     def excess(log_r: float) -> float:
         r = math.exp(log_r)
-        moved = np.array([_mean(field, field.at(r * v)[0]) for v in V])
-        off = ((moved - r * linear) ** 2).sum(1) / ((r * linear) ** 2).sum(1)
+        off = ((mean.displaced(r * V) - r * linear) ** 2).sum(1) / ((r * linear) ** 2).sum(1)
         return math.sqrt(off.mean()) - ratio
 
     low, high = (math.log(bound * field.at_zero.source_norm) for bound in _RADII)
@@ -249,8 +251,7 @@ def calibrated_radius(
 def orthonormal(V: Array) -> Array:
     """Orthonormal rows by Gram-Schmidt: each keeps its side of the span of the rows before it."""
     q, r = np.linalg.qr(V.T)
-    rows: Array = (q * np.where(np.diag(r) < 0, -1.0, 1.0)).T
-    return rows
+    return np.asarray((q * np.where(np.diag(r) < 0, -1.0, 1.0)).T)
 
 
 def rank(U: Array, V: Array, moved: Array) -> tuple[Array, Array]:
@@ -269,40 +270,28 @@ def _descending(weights: Array) -> Array:
     return order[np.lexsort((order, np.cumsum(np.r_[False, falls])))]
 
 
-def _mean(field: Displacement, moved: Array) -> Array:
-    """(prompts * d,) -> (d,)"""
-    mean: Array = moved.reshape(field.n_prompts, -1).mean(0)
-    return mean
-
-
-def _unit(rows: Array) -> Array:
-    if not np.linalg.norm(rows, axis=1).all():
-        raise InvalidInput(
-            "dct: a vector at the source does not move the target positions at all; are all of them before the source "
-            "positions?"
-        )
-    return unit(rows)
-
-
-def _linear(field: Displacement, k: int, tol: float, seed: int) -> SVDResult:
-    return solve(_PromptMean(field), k, tol=tol, seed=seed)
-
-
 class _PromptMean(LinearMap):
-    """The mean over prompts of a Jacobian whose rows are one target vector a prompt: (d, d). It counts its products."""
+    """J as the mean over prompts of a Jacobian whose rows are one target vector a prompt: (d, d). It counts its products."""
 
     def __init__(self, field: Displacement) -> None:
         J = field.at_zero
         super().__init__((J.shape[0] // field.n_prompts, J.shape[1]), J.dtype)
         self._field, self._J = field, J
 
+    def over(self, rows: Array) -> Array:
+        """(prompts * d,) -> (d,)"""
+        return np.asarray(rows.reshape(self._field.n_prompts, -1).mean(0))
+
+    def displaced(self, V: Array) -> Array:
+        """D of every row, (n, d) -> (n, d)."""
+        return np.array([self.over(self._field.at(v)[0]) for v in V])
+
     def block(self) -> int:
         return self._J.block()
 
     def apply(self, V: Array) -> Array:
         self._field.products += len(V) * self._field.n_prompts
-        mean: Array = self._J.apply(V).reshape(len(V), self._field.n_prompts, -1).mean(1)
-        return mean
+        return np.asarray(self._J.apply(V).reshape(len(V), self._field.n_prompts, -1).mean(1))
 
     def apply_t(self, U: Array) -> Array:
         p = self._field.n_prompts

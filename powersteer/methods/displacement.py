@@ -12,19 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from .._util.checks import check_positive
 from .._util.progress import progress_line
 from ..errors import InvalidInput
-from ..inputs.positions import Positions
-from ..inputs.prompts import Ids, Prompts
-from ..inputs.sites import SiteLike
+from ..inputs.prompts import Prompts
+from ..inputs.sites import Site
 from ..model.jacobian import Jacobian
 from ..model.model import Model
 from ..vectors.steering_vector import Cost, SteeringVector, rounding
-from .activations import Array, model_site
+from .activations import Array
 
 __all__ = ["Displacement", "Progress", "objective_line"]
 
@@ -35,51 +35,37 @@ _FRACTION = 0.35  # of the site's norm: the radius, if none is given
 class Displacement:
     """D and its derivative, for one set of prompts and one pair of sites; counts forward passes and products.
 
-    source, target: (layer or site, name beside a layer, default of the name), as `model_site` takes them.
-    Raises InvalidInput as `Model.jacobian`: a source that does not come before the target, an empty list of prompts.
+    how: arguments of `Model.jacobian`, whose InvalidInput it raises.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        prompts: Prompts,
-        source: tuple[int | SiteLike, str | None, str],
-        target: tuple[int | SiteLike, str | None, str],
-        target_positions: Positions,
-        source_positions: Positions,
-        reduce: str,
-    ) -> None:
+    def __init__(self, model: Model, prompts: Prompts, source: Site, target: Site, **how: Any) -> None:
         self._started = time.perf_counter()
-        self._model, self._source_positions = model, source_positions
-        start, end = model_site(model, *source), model_site(model, *target)
-
-        def jacobian(model: Model, prompts: Prompts) -> Jacobian:
-            return model.jacobian(
-                prompts, start, end, target_positions=target_positions, source_positions=source_positions, reduce=reduce
-            )
-
-        self._jacobian = jacobian
-        self.at_zero = jacobian(model, prompts)
+        self._model, self._how = model, how
+        self.at_zero = model.jacobian(prompts, source, target, **how)
         self._base = self.at_zero.base.astype(np.float64)
-        self._tokens: list[Ids] = list(self.at_zero.prompt_tokens)
-        self.provenance = self.at_zero.linearization.provenance(self.at_zero.source_norm)
-        self.n_prompts = self.forward = len(self._tokens)
+        self.n_prompts = self.forward = len(self.at_zero.prompt_tokens)
         self.products = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Fields of the steering vectors."""
+        return self.at_zero.linearization.provenance(self.at_zero.source_norm)
 
     def at(self, v: Array) -> tuple[Array, Jacobian]:
         """(D(v) (m,) in float64, the Jacobian at v), v (d,) not zero: one forward pass of every prompt.
 
         Raises InvalidInput where D(v) is no longer than the rounding error of the activations.
         """
-        source = self.at_zero.source
-        steered = self._model.steered(SteeringVector.from_array(v, source.layer, source.name), self._source_positions)
-        J = self._jacobian(steered, self._tokens)
+        start = self.at_zero
+        vector = SteeringVector.from_array(v, start.source.layer, start.source.name)
+        steered = self._model.steered(vector, self._how["source_positions"])
+        J = steered.jacobian(list(start.prompt_tokens), start.source, start.linearization.target, **self._how)
         self.forward += self.n_prompts
         moved = J.base - self._base
         length, noise = float(np.linalg.norm(moved)), rounding(float(np.linalg.norm(self._base)), J.dtype)
         if not length > noise:
             raise InvalidInput(
-                f"a vector of norm {np.linalg.norm(v):.3g} at {source} does not move {self.at_zero.target} at the target "
+                f"a vector of norm {np.linalg.norm(v):.3g} at {start.source} does not move {start.target} at the target "
                 f"positions, but for rounding ({length:.3g}, rounding may be {noise:.3g}); are all of them before the source "
                 "positions, or is the radius too small?"
             )
@@ -88,8 +74,7 @@ class Displacement:
     def pull_back(self, J: Jacobian, g: Array) -> Array:
         """J'g (d,) in float64."""
         self.products += self.n_prompts
-        pulled: Array = J.T @ g
-        return pulled.astype(np.float64)
+        return np.asarray(J.T @ g, np.float64)
 
     def radius(self, radius: float | None) -> float:
         """The given radius; for None a fraction of the site's mean activation norm."""

@@ -16,26 +16,22 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._util.atomic import write_bytes
 from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput, NotFound, shown
-from ..inputs.prompts import Prompts
+from ..inputs.prompts import Prompts, split
 from ..linalg.operator import LinearMap
 from ..linalg.svd import SVDResult, svd
 from ..model.jacobian import labelled
+from ..model.model import Model
 from ..vectors.torch_hooks import import_torch
-
-if TYPE_CHECKING:
-    from ..model.model import Model
+from .activations import Array
 
 __all__ = ["JLens", "JLensMap"]
-
-Array = NDArray[Any]
 
 
 class JLensMap(LinearMap):
@@ -66,46 +62,12 @@ class JLensMap(LinearMap):
         self.layer, self._provenance = layer, provenance
 
     def apply(self, V: Array) -> Array:
-        """J on every row of an array.
-
-        Parameters
-        ----------
-        V : array (n, d)
-
-        Returns
-        -------
-        array (n, d)
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import powersteer as ps
-        >>> J = ps.JLens({0: np.array([[1.0, 2.0], [3.0, 4.0]])}, n_prompts=1)[0]
-        >>> J.apply(np.array([[1.0, 0.0]])).tolist()
-        [[1.0, 3.0]]
-        """
         return np.asarray(V @ self._matrix.T)
 
     def apply_t(self, U: Array) -> Array:
-        """J' on every row of an array.
-
-        Parameters
-        ----------
-        U : array (n, d)
-
-        Returns
-        -------
-        array (n, d)
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import powersteer as ps
-        >>> J = ps.JLens({0: np.array([[1.0, 2.0], [3.0, 4.0]])}, n_prompts=1)[0]
-        >>> J.apply_t(np.array([[1.0, 0.0]])).tolist()
-        [[1.0, 2.0]]
-        """
         return np.asarray(U @ self._matrix)
+
+    apply.__doc__, apply_t.__doc__ = LinearMap.apply.__doc__, LinearMap.apply_t.__doc__
 
     def dense(self) -> Array:
         """The matrix.
@@ -148,7 +110,7 @@ class JLensMap(LinearMap):
         [3.0, 2.0]
         """
         provenance = {"layer": self.layer, "site": "resid_post", "reduce": "mean", **self._provenance}
-        return labelled(svd(self, k, **options), provenance)
+        return labelled(svd(self, k, **options), lambda: provenance)
 
     def __repr__(self) -> str:
         return f"JLensMap(blocks.{self.layer}.hook_resid_post, shape {self.shape}, {self.dtype})"
@@ -300,24 +262,21 @@ class JLens(Mapping[int, JLensMap]):
         >>> ps.JLens.fit(ps.load("demo"), "Task: 3 * 4 =", layers=[3], skip_first=0)
         JLens(layers [3], d_model 160, mean of 1 prompts)
         """
-        tokens = model.tokens(prompts)
-        rows = [t[:max_tokens] for t in (tokens if isinstance(tokens, list) else [tokens])]
+        rows = [model.tokens(p)[:max_tokens] for p in split(prompts)[0]]
         last = model.n_layers - 1
         sources = list(range(last)) if layers is None else sorted(set(layers))
-        if not sources or not rows or skip_first < 0:
+        if not sources or skip_first < 0:
             raise InvalidInput("a lens needs a layer before the last, a prompt, and skip_first >= 0")
         for i, row in enumerate(rows):
             if len(row) < skip_first + 2:
                 raise InvalidInput(f"prompt {i} has {len(row)} tokens; with skip_first={skip_first} a lens needs more")
         at = slice(skip_first, -1)
+        how: dict[str, Any] = {"target_positions": at, "source_positions": at, "reduce": "mean"}
 
         def mean(layer: int) -> Array:
-            total = np.zeros((model.d_model, model.d_model))
-            for row in rows:
-                total += model.jacobian(
-                    row, (layer, "resid_post"), (last, "resid_post"), target_positions=at, source_positions=at, reduce="mean"
-                ).dense()
-            return (total / len(rows)).astype(model.dtype)
+            site, target = (layer, "resid_post"), (last, "resid_post")
+            parts = (model.jacobian(row, site, target, **how).dense() for row in rows)
+            return np.asarray(sum(parts, np.zeros((model.d_model,) * 2)) / len(rows), model.dtype)
 
         names = {"model_name": model.name, **{key: model.identity[key] for key in ("model_type", "weights")}}
         settings = {"target_layer": last, "skip_first": skip_first, "max_tokens": max_tokens}

@@ -11,7 +11,7 @@ from ..inputs.prompts import Prompts
 from ..inputs.sites import SiteLike
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .activations import Array, unit
+from .activations import Array, model_site, unit
 from .displacement import Displacement, Progress, objective_line
 
 __all__ = ["melbo"]
@@ -112,8 +112,8 @@ def melbo(
     iterations, seed = check_count(iterations, "melbo: iterations"), check_count(seed, "melbo: seed", least=0)
     power = check_positive(power, "melbo: power")
     q = power if q is None else check_positive(q, "melbo: q")
-    start, end = (source, source_site, "down_proj"), (target, target_site, "resid_pre")
-    field = Displacement(model, prompts, start, end, target_positions, source_positions, "stack")
+    start, end = model_site(model, source, source_site, "down_proj"), model_site(model, target, target_site, "resid_pre")
+    field = Displacement(model, prompts, start, end, target_positions=target_positions, source_positions=source_positions)
     radius = field.radius(radius)
     lr = 1e-3 * radius if lr is None else check_positive(lr, "melbo: lr")
     bounds = np.cumsum([len(p) for p in field.at_zero.target_positions])[:-1]
@@ -123,7 +123,7 @@ def melbo(
     with objective_line(progress, k * (iterations + 1)) as callback:
         for i in range(k):
             v = radius * unit(_orthogonal(rng.standard_normal(d), before))
-            optimiser = _AMSGrad(d, lr)
+            moments = np.zeros((3, d))
             for step in range(iterations + 1):
                 displaced, J = field.at(v)
                 value, g = objective(displaced.reshape(-1, d), bounds, power, q)
@@ -132,7 +132,7 @@ def melbo(
                     break
                 ascent = _orthogonal(field.pull_back(J, g.ravel()), before)
                 ascent -= (ascent @ v) * v / radius**2  # tangent to the sphere
-                v = radius * unit(_orthogonal(v + optimiser.step(ascent), before))
+                v = radius * unit(_orthogonal(v + _amsgrad(moments, ascent, step + 1, lr), before))
             found.append(field.vector(v, "melbo", seed, value))
             if orthogonal:
                 before = np.vstack([before, unit(v)])
@@ -157,24 +157,14 @@ def objective(displaced: Array, bounds: Array, power: float, q: float) -> tuple[
 
 def _orthogonal(x: Array, before: Array) -> Array:
     """x (d,) without its part in the span of orthonormal rows."""
-    rest: Array = x - (before @ x) @ before
-    return rest
+    return np.asarray(x - (before @ x) @ before)
 
 
-class _AMSGrad:
-    """Adam whose second moment never falls (Reddi et al. 2018), as torch.optim.AdamW(amsgrad=True, weight_decay=0)."""
-
-    def __init__(self, d: int, lr: float) -> None:
-        self._lr, self._t = lr, 0
-        self._mean, self._square, self._largest = np.zeros((3, d))
-
-    def step(self, gradient: Array) -> Array:
-        """The step (d,) uphill."""
-        b1, b2 = _BETAS
-        self._t += 1
-        self._mean = b1 * self._mean + (1 - b1) * gradient
-        self._square = b2 * self._square + (1 - b2) * gradient**2
-        self._largest = np.maximum(self._largest, self._square)
-        scale = np.sqrt(self._largest / (1 - b2**self._t)) + _EPS
-        uphill: Array = self._lr / (1 - b1**self._t) * self._mean / scale
-        return uphill
+def _amsgrad(moments: Array, gradient: Array, t: int, lr: float) -> Array:
+    """The t-th step (d,) uphill of Adam whose second moment never falls (Reddi et al. 2018), as of
+    torch.optim.AdamW(amsgrad=True, weight_decay=0). moments (3, d): mean, square and largest square, brought up to date."""
+    (b1, b2), (mean, square, largest) = _BETAS, moments
+    mean[:] = b1 * mean + (1 - b1) * gradient
+    square[:] = b2 * square + (1 - b2) * gradient**2
+    np.maximum(largest, square, out=largest)
+    return np.asarray(lr / (1 - b1**t) * mean / (np.sqrt(largest / (1 - b2**t)) + _EPS))

@@ -14,9 +14,12 @@ from ..mapping.settings import NEXT_TOKEN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+else:
+    Axes = Any  # matplotlib is imported when the first figure is drawn
 
 __all__ = [
-    "AROUND_ZERO", "COLOURS", "GREY", "PER_UNIT", "PairKey", "axes_for", "colour_bars", "heading", "plain_text", "require_type", "ticks",
+    "AROUND_ZERO", "COLOURS", "GREY", "PER_UNIT", "Axes", "PairKey", "axes_for", "colour_bars", "heading", "plain_text",
+    "require_type", "ticks",
 ]  # fmt: skip
 
 PairKey = tuple[int, int | str]  # source, target

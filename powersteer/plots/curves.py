@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
-from ..evaluate.effects import Effect, Effects
-from .axes import GREY, axes_for, heading, plain_text, require_type
+from ..evaluate.effect_table import PUSH, Effects
+from .axes import GREY, Axes, axes_for, heading, plain_text, require_type
 from .measures import Sample, means, measure_label
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["effect_curve", "violin"]
 
@@ -59,7 +56,8 @@ def effect_curve(effects: Effects, value: str = "kl_end", *, ax: Axes | None = N
     if len(sources) > 1:
         raise InvalidInput(f"effect_curve: effects at {sources[0]} and {sources[1]}; choose one by effects.where(source=...)")
     ax = axes_for(ax)
-    _draw_band(ax, random)
+    if random:
+        _draw_band(ax, random)
     lines: dict[Any, list[tuple[float, float]]] = {}
     for e, x in vectors:
         lines.setdefault((e.sign, e.vector, e.target, e.rank), []).append((e.scale, x))
@@ -69,25 +67,20 @@ def effect_curve(effects: Effects, value: str = "kl_end", *, ax: Axes | None = N
         for i, points in enumerate(of_sign):
             ax.plot(*zip(*points, strict=True), color=colour, marker=marker, alpha=faint if len(lines) > 2 else 1.0,
                     label="_" if i else name)  # fmt: skip
-    ax.set(xlabel="scale (fraction of the site's mean activation norm)", ylabel=plain_text(measure_label(value)))
     ax.legend(fontsize="small")
-    _effects_heading(ax, effects, vectors, sources[0])
+    _label(ax, effects, vectors, value, sources[0])
     return ax
 
 
-def _draw_band(ax: Axes, random: Sequence[tuple[Effect, float]]) -> None:
+def _draw_band(ax: Axes, random: Sample) -> None:
     """Range and median of the random draws, both signs, at every scale."""
     scales = sorted({e.scale for e, _ in random})
-    if not scales:
-        return
     draws = [[x for e, x in random if e.scale == s] for s in scales]
-    across = scales if len(scales) > 1 else [0.9 * scales[0], 1.1 * scales[0]]
-    low, middle, high = (
-        [f(d) for d in draws] * (1 if len(scales) > 1 else 2) for f in (min, lambda d: float(np.median(d)), max)
-    )
-    count = len({e.rank for e, _ in random})
-    ax.fill_between(across, low, high, color=GREY, alpha=0.25, linewidth=0, label=f"{count} random vectors, range")
-    ax.plot(across, middle, color=GREY, linestyle=":", label="their median")
+    if len(scales) == 1:
+        scales, draws = [0.9 * scales[0], 1.1 * scales[0]], draws * 2
+    label = f"{len({e.rank for e, _ in random})} random vectors, range"
+    ax.fill_between(scales, [*map(min, draws)], [*map(max, draws)], color=GREY, alpha=0.25, linewidth=0, label=label)
+    ax.plot(scales, [*map(np.median, draws)], color=GREY, linestyle=":", label="their median")
 
 
 @deprecated_arguments(2, what="value")
@@ -100,10 +93,8 @@ def violin(effects: Effects, value: str = "kl_end", *, ax: Axes | None = None) -
     ----------
     effects : Effects
         Effects of any vectors.
-    value : str
+    value, ax
         As for `effect_curve`.
-    ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default those of a new figure.
 
     Returns
     -------
@@ -129,8 +120,7 @@ def violin(effects: Effects, value: str = "kl_end", *, ax: Axes | None = None) -
     handles = []
     groups = ((vectors, -0.21, SIGNS[0][2], "vectors"), (random, 0.21, GREY, "random vectors"))
     for records, shift, colour, name in groups:
-        data = {i: [x for e, x in records if e.scale == s] for i, s in enumerate(scales)}
-        data = {i: values for i, values in data.items() if values}
+        data = {i: some for i, s in enumerate(scales) if (some := [x for e, x in records if e.scale == s])}
         if not data:
             continue
         parts = ax.violinplot(list(data.values()), [i + shift for i in data], widths=0.38, showmedians=True)
@@ -141,23 +131,24 @@ def violin(effects: Effects, value: str = "kl_end", *, ax: Axes | None = None) -
         handles.append(bodies[0])
     ax.legend(handles=handles, fontsize="small")
     ax.set_xticks(range(len(scales)), [f"{s:g}" for s in scales])
-    ax.set(xlabel="scale (fraction of the site's mean activation norm)", ylabel=plain_text(measure_label(value)))
-    _effects_heading(ax, effects, vectors, ", ".join(sorted({e.site for e, _ in vectors})))
+    _label(ax, effects, vectors, value, ", ".join(sorted({e.site for e, _ in vectors})))
     return ax
 
 
 def _sampled(effects: Effects, what: str, where: str) -> tuple[Sample, Sample]:
     """Means over prompts, of the vectors and of the random vectors with the same sites, signs, scales and norms."""
     require_type(effects, Effects, f"{where}: effects", "Effects, as powersteer.effects and atlas.effects return")
-    pushes = {(e.source, e.site, e.sign, e.scale, e.norm, e.prompt) for e in effects}
-    alike = [e for e in effects.random if (e.source, e.site, e.sign, e.scale, e.norm, e.prompt) in pushes]
+    push = attrgetter(*PUSH)
+    pushes = set(map(push, effects))
+    alike = [e for e in effects.random if push(e) in pushes]
     vectors, random = ([(e, x) for e, x in means(some, what) if math.isfinite(x)] for some in (effects, alike))
     if not vectors:
         raise InvalidInput(f"{where}: {what!r} was not measured in these {len(effects)} effects")
     return vectors, random
 
 
-def _effects_heading(ax: Axes, effects: Effects, vectors: Sample, site: str) -> None:
+def _label(ax: Axes, effects: Effects, vectors: Sample, value: str, site: str) -> None:
+    ax.set(xlabel="scale (fraction of the site's mean activation norm)", ylabel=plain_text(measure_label(value)))
     what = {(e.vector, e.target, e.rank) for e, _ in vectors}
     first = vectors[0][0]
     one = f"layer {first.source} → {first.target}, rank {first.rank}".replace("_", " ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,21 +14,8 @@ from ..errors import InvalidInput
 from ..mapping import Atlas
 from ..mapping.settings import NEXT_TOKEN
 from ..vectors.steering_vector import SteeringVector
-from .axes import (
-    AROUND_ZERO,
-    COLOURS,
-    PER_UNIT,
-    PairKey,
-    axes_for,
-    colour_bars,
-    heading,
-    require_type,
-    ticks,
-)
+from .axes import AROUND_ZERO, COLOURS, PER_UNIT, Axes, PairKey, axes_for, colour_bars, heading, require_type, ticks
 from .measures import MEASURES, means, measure_label
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["cosine_map", "sensitivity_map"]
 
@@ -96,15 +83,16 @@ def sensitivity_map(
         atlas = groups[check_count(prompt_group, "sensitivity_map: prompt_group", *last, least=0)]
     rank = check_count(rank, "sensitivity_map: rank", atlas.k - 1, "the last of this atlas", least=0)
     if value in _SPECTRUM:
-        values, name, push = _spectrum_values(atlas, value, rank), _SPECTRUM[value], ""
+        found, name, push = _spectrum_values(atlas, value, rank), _SPECTRUM[value], ""
     else:
-        values, push = _effect_values(atlas, value, rank, scale, sign)
+        found, push = _effect_values(atlas, value, rank, scale, sign)
         name = measure_label(value)
+    values = {pair: x for pair, x in found.items() if math.isfinite(x)}
     ax = axes_for(ax)
     _draw_map(ax, atlas, values, value, name)
     s = atlas.settings
-    unsure = {(c.source, c.target) for c in atlas if not c.converged} & _there(values)
-    missing = set(atlas.pairs) - _there(values)
+    unsure = {(c.source, c.target) for c in atlas if not c.converged} & values.keys()
+    missing = set(atlas.pairs) - values.keys()
     _marks(ax, atlas, missing, "x", "no value")
     _marks(ax, atlas, unsure, "o", "not converged")
     heading(ax, f"{name}, rank {rank}", atlas.model_name, atlas.titles, f"{s.source_site} → {s.target_site}",
@@ -113,14 +101,11 @@ def sensitivity_map(
 
 
 def _spectrum_values(atlas: Atlas, value: str, rank: int) -> dict[PairKey, float]:
-    def of(numbers: Sequence[float]) -> float:
-        return float(numbers[rank]) if rank < len(numbers) else math.nan
-
+    rows: dict[PairKey, Any] = {(c.source, c.target): c.residuals if value == "residual" else c.sigma for c in atlas}
     if value == "estimate":
-        return {pair: of(sketch.sigma) for pair, sketch in atlas._sketches.items()}
-    if value == "residual":
-        return {(c.source, c.target): of(c.residuals) for c in atlas}
-    return {(c.source, c.target): of(c.sigma) / ((c.sigma[0] or math.nan) if value == "decay" else 1.0) for c in atlas}
+        rows = {pair: sketch.sigma for pair, sketch in atlas._sketches.items()}
+    unit = {pair: (x[0] or math.nan) if value == "decay" else 1.0 for pair, x in rows.items()}
+    return {pair: float(x[rank]) / unit[pair] for pair, x in rows.items() if rank < len(x)}
 
 
 def _effect_values(
@@ -159,10 +144,10 @@ def _draw_map(ax: Axes, atlas: Atlas, values: Mapping[PairKey, float], value: st
             _column(atlas, targets[0]) + np.arange(len(targets) + 1) - 0.5, edges, np.ma.masked_invalid(grid),
             norm=_norm(own, signed), cmap=AROUND_ZERO if signed else COLOURS,
         )  # fmt: skip
-        if np.isfinite(own).any() and (apart or targets is parts[1] or not parts[1]):
-            unit = f" ({PER_UNIT[NEXT_TOKEN if targets is parts[0] else 'layer']})" if apart else ""
-            which = "next token: " if apart and targets is parts[0] else ""
-            bars.insert(0, (mesh, which + name + unit))  # the next token's at the right, as its column is
+        if own and (apart or targets is parts[1] or not parts[1]):
+            which, unit = ("next token: ", NEXT_TOKEN) if targets is parts[0] else ("", "layer")
+            label = f"{which}{name} ({PER_UNIT[unit]})" if apart else name
+            bars.insert(0, (mesh, label))  # the next token's at the right, as its column is
     ax.set_facecolor("0.93")
     ax.set_aspect("equal")
     ax.set_ylim(edges[-1], edges[0])
@@ -187,15 +172,10 @@ def _marks(ax: Axes, atlas: Atlas, pairs: Iterable[PairKey], marker: str, label:
         ax.plot(x, y, marker, markersize=4, color="black", markerfacecolor="none", path_effects=light, label=label)
 
 
-def _there(values: Mapping[PairKey, float]) -> set[PairKey]:
-    return {pair for pair, x in values.items() if math.isfinite(x)}
-
-
-def _norm(values: Iterable[float], signed: bool) -> Any:
+def _norm(values: Sequence[float], signed: bool) -> Any:
     from matplotlib.colors import LogNorm, Normalize
 
-    finite = [x for x in values if math.isfinite(x)] or [0.0, 1.0]
-    low, high = min(finite), max(finite)
+    low, high = min(values, default=0.0), max(values, default=1.0)
     if signed:
         top = max(abs(low), abs(high)) or 1.0
         return Normalize(-top, top)

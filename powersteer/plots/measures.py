@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import InvalidInput
@@ -25,30 +25,15 @@ Sample = list[tuple[Effect, float]]
 
 def means(records: Iterable[Effect], value: str) -> Sample:
     """Means over prompts: (first record, mean of the finite values) for records that differ only in the prompt."""
-    read = _reader(value)
+    token = _token(value)
+    if token is None and value not in MEASURES:
+        raise InvalidInput(f"an effect has no {value!r}; it has {', '.join(MEASURES)} and logit_change[token]")
     groups: dict[Any, tuple[Effect, list[float]]] = {}
     for e in records:
         key = (e.vector, e.source, e.site, e.target, e.rank, e.sign, e.scale, e.norm)
-        groups.setdefault(key, (e, []))[1].append(read(e))
-    out = []
-    for e, values in groups.values():
-        finite = [x for x in values if math.isfinite(x)]
-        out.append((e, sum(finite) / len(finite) if finite else math.nan))
-    return out
-
-
-def _reader(value: str) -> Callable[[Effect], float]:
-    token = _token(value)
-    if token is not None:
-        return lambda e: e.logit_change.get(token, math.nan)
-    if value not in MEASURES:
-        raise InvalidInput(f"an effect has no {value!r}; it has {', '.join(MEASURES)} and logit_change[token]")
-
-    def read(e: Effect) -> float:
-        x = getattr(e, value)
-        return math.nan if x is None else float(x)
-
-    return read
+        x = getattr(e, value) if token is None else e.logit_change.get(token)
+        groups.setdefault(key, (e, []))[1].extend([x] if x is not None and math.isfinite(x) else [])
+    return [(e, sum(finite) / len(finite) if finite else math.nan) for e, finite in groups.values()]
 
 
 def _token(value: str) -> str | None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .._util.checks import as_list
 from ..errors import InvalidInput
 from ..linalg.svd import SVDResult
 from ..mapping import Atlas
-from .axes import COLOURS, PER_UNIT, PairKey, axes_for, heading, plain_text, require_type
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from .axes import COLOURS, PER_UNIT, Axes, PairKey, axes_for, heading, plain_text, require_type
 
 __all__ = ["spectra"]
 
@@ -64,15 +62,13 @@ def spectra(
         s, layers_only = results.settings, not relative
         chosen = [(c.source, c.target) for c in results if not (layers_only and isinstance(c.target, str))]
         stored = [results.pair(*pair) for pair in (chosen if pairs is None else pairs)]
-        rows = [(f"{c.source} → {c.target}", c.sigma, c.residuals, c.converged, c.target) for c in stored]
+        rows: list[Any] = [(f"{c.source} → {c.target}", c.sigma, c.residuals, c.converged, c.target) for c in stored]
         model, prompts, facts = results.model_name, results.titles, [f"{s.source_site} → {s.target_site}", f"tol {s.tol:g}"]
     else:
         named = _named(results, pairs)
         origin = [r.provenance or {} for r in named.values()]
-        rows = [
-            (name, tuple(r.S), tuple(r.residuals), r.converged, o["target"] if isinstance(o.get("target"), str) else 0)
-            for (name, r), o in zip(named.items(), origin, strict=True)
-        ]
+        each = zip(named.items(), origin, strict=True)
+        rows = [(name, r.S, r.residuals, r.converged, o.get("target")) for (name, r), o in each]
         models = dict.fromkeys(str(o.get("model", "a linear operator")) for o in origin)
         tols = dict.fromkeys(f"{r.tol:g}" for r in named.values())
         model, prompts = ", ".join(models), [p for o in origin for p in o.get("prompts", ())]
@@ -91,7 +87,7 @@ def spectra(
     return ax
 
 
-def _draw_spectra(ax: Axes, rows: Sequence[tuple[str, Any, Any, bool, int | str]], relative: bool) -> None:
+def _draw_spectra(ax: Axes, rows: Sequence[Any], relative: bool) -> None:
     import matplotlib
 
     colours = matplotlib.colormaps[COLOURS](np.linspace(0, 0.85, len(rows)))
@@ -107,11 +103,9 @@ def _draw_spectra(ax: Axes, rows: Sequence[tuple[str, Any, Any, bool, int | str]
 def _named(results: Any, pairs: Any) -> dict[str, SVDResult]:
     if pairs is not None:
         raise InvalidInput("spectra: pairs are of an Atlas; choose from a list of SVD results before the call")
-    if isinstance(results, SVDResult):
-        results = [results]
     if not isinstance(results, Mapping):
-        as_list = list(results) if isinstance(results, Iterable) else [results]
-        results = {f"{i}: {_of(r)}": r for i, r in enumerate(as_list)}
+        some = [results] if isinstance(results, SVDResult) else as_list(results)
+        results = {f"{i}: {_of(r)}": r for i, r in enumerate(some)}
     for r in results.values():
         require_type(r, SVDResult, "spectra: results", "an Atlas, an SVDResult, or a list or dict of SVDResult")
     return {str(name): r for name, r in results.items()}

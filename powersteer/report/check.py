@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import InvalidInput
@@ -33,25 +33,21 @@ def check(page: Any) -> None:
         raise InvalidInput(f"page data: format is {page.get('format')!r}, this version writes pages of {FORMAT!r}")
     for name in ("sources", "targets", "views"):
         _demand(len(page[name]) > 0, f"page data: {name} is empty; there is nothing to show")
-    for i, prompt in enumerate(page["prompts"]):
-        _fields(f"prompts[{i}]", prompt, _PROMPT)
-        _check_samples(f"prompts[{i}]", prompt, "base_samples", "base_sample_scores")
+    for where, prompt in _each("prompts", page["prompts"], _PROMPT):
+        _check_samples(where, prompt, "base_samples", "base_sample_scores")
     ends = set(page["sources"]), set(page["targets"])
     for pair in page.get("pairs", ()):
         known = len(pair) == 2 and all(end in some for end, some in zip(pair, ends, strict=True))
         _demand(known, f"page data: the pair {pair} of pairs is not in sources and targets")
-    for i, view in enumerate(page["views"]):
-        _check_view(f"views[{i}]", view, page)
+    for where, view in _each("views", page["views"], _VIEW):
+        _check_view(where, view, page)
 
 
-def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
-    _fields(where, view, _VIEW)
+def _check_view(where: str, view: Mapping[str, Any], page: Mapping[str, Any]) -> None:
     prompts = range(len(page["prompts"]))
     _demand(all(p in prompts for p in view["prompts"]), f"{where}.prompts: {view['prompts']} are not all prompts")
     sources, targets, ranks = set(page["sources"]), set(page["targets"]), {}
-    for i, cell in enumerate(view["cells"]):
-        here = f"{where}.cells[{i}]"
-        _fields(here, cell, _CELL)
+    for here, cell in _each(f"{where}.cells", view["cells"], _CELL):
         pair, k = (cell["source"], cell["target"]), len(cell["sigma"])
         _demand(pair[0] in sources and pair[1] in targets, f"{here}: {pair} is not in sources and targets")
         _demand(pair not in ranks, f"{here}: the pair {pair} occurs twice")
@@ -62,18 +58,23 @@ def _check_view(where: str, view: Any, page: Mapping[str, Any]) -> None:
         members = [r for ranks_ in cell["clusters"] for r in ranks_]
         _demand(all(r in range(k) for r in members), f"{here}: clusters {cell['clusters']} are not ranks below {k}")
         ranks[pair] = k
-    for i, effect in enumerate(view["effects"]):
-        _fields(f"{where}.effects[{i}]", effect, _EFFECT)
+    for here, effect in _each(f"{where}.effects", view["effects"], _EFFECT):
         pair = effect["source"], effect["target"]
-        _demand(pair in ranks, f"{where}.effects[{i}]: the pair {pair} has no cell")
-        _check_samples(f"{where}.effects[{i}]", effect, "samples", "sample_scores")
+        _demand(pair in ranks, f"{here}: the pair {pair} has no cell")
+        _check_samples(here, effect, "samples", "sample_scores")
         known = 0 <= effect["rank"] < ranks[pair] and effect["prompt"] in prompts
-        _demand(known, f"{where}.effects[{i}]: rank {effect['rank']} or prompt {effect['prompt']} is out of range")
-    for i, effect in enumerate(view["random"]):
-        _fields(f"{where}.random[{i}]", effect, _EFFECT)
-        _check_samples(f"{where}.random[{i}]", effect, "samples", "sample_scores")
+        _demand(known, f"{here}: rank {effect['rank']} or prompt {effect['prompt']} is out of range")
+    for here, effect in _each(f"{where}.random", view["random"], _EFFECT):
+        _check_samples(here, effect, "samples", "sample_scores")
         known = effect["source"] in sources and effect["prompt"] in prompts
-        _demand(known, f"{where}.random[{i}]: source {effect['source']} or prompt {effect['prompt']} is not on the page")
+        _demand(known, f"{here}: source {effect['source']} or prompt {effect['prompt']} is not on the page")
+
+
+def _each(where: str, items: Any, kinds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every item that has these fields, and its path."""
+    for i, item in enumerate(items):
+        _fields(f"{where}[{i}]", item, kinds)
+        yield f"{where}[{i}]", item
 
 
 def _check_samples(where: str, item: Mapping[str, Any], texts: str, scores: str) -> None:

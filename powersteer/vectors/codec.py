@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import as_integer
 from .._version import __version__
 from ..errors import InvalidInput
 from ..inputs.sites import Site, parse_site
@@ -66,8 +66,7 @@ def normalised(value: Any) -> tuple[NDArray[Any], float]:
 
 def finite_factor(value: Any) -> float:
     """A factor of the scale. Raises InvalidInput unless it is finite."""
-    number = float(value)
-    if not math.isfinite(number):
+    if not math.isfinite(number := float(value)):
         raise InvalidInput(f"a steering vector cannot be scaled by {number}; give a finite number")
     return number
 
@@ -144,7 +143,7 @@ def _finite(value: Any) -> float:
 
 
 def _natural(value: Any) -> int:
-    if isinstance(value, bool) or (number := operator.index(value)) < 0:
+    if (number := as_integer(value)) is None or number < 0:
         raise ValueError
     return number
 
@@ -185,36 +184,20 @@ def _cost(value: Any) -> Cost:
     return Cost(_natural(forward), _natural(products), _finite(seconds))
 
 
-_Field = tuple[Callable[[Any], Any], str]
-_OPTIONAL_TEXT: _Field = (_optional(_text), "text or None")
-_OPTIONAL_NUMBER: _Field = (_optional(_finite), "a finite number or None")
-_OPTIONAL_NATURAL: _Field = (_optional(_natural), "an integer >= 0 or None")
-_TEXTS: _Field = (_tuple_of(_text), "texts")
-_POSITIONS: _Field = (_tuple_of(_tuple_of(_natural)), "rows of positions")
-
-# name: (conversion, values it accepts)
-_FIELDS: dict[str, _Field] = {
+# names: (conversion, values it accepts)
+_GROUPS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "direction": (_direction, "a finite array (d,) of length 1; SteeringVector.from_array takes any length"),
     "layer": (_natural, "an integer >= 0"),
     "site": (_site, "the name of a site"),
     "scale": (_finite, "a finite number"),
-    "site_norm": _OPTIONAL_NUMBER,
-    "method": (_text, "text"),
-    "model": _OPTIONAL_TEXT,
-    "model_type": _OPTIONAL_TEXT,
-    "weights": _OPTIONAL_TEXT,
+    "method version": (_text, "text"),
+    "model model_type weights reduce": (_optional(_text), "text or None"),
+    "site_norm sigma residual objective": (_optional(_finite), "a finite number or None"),
+    "rank seed": (_optional(_natural), "an integer >= 0 or None"),
     "target": (_target, "(layer, site), 'logits', 'next_token' or None"),
-    "prompts": _TEXTS,
+    "prompts steering": (_tuple_of(_text), "texts"),
     "prompt_tokens": (_tuple_of(_tuple_of(_natural)), "rows of token ids"),
-    "source_positions": _POSITIONS,
-    "target_positions": _POSITIONS,
-    "reduce": _OPTIONAL_TEXT,
-    "steering": _TEXTS,
-    "rank": _OPTIONAL_NATURAL,
-    "sigma": _OPTIONAL_NUMBER,
-    "residual": _OPTIONAL_NUMBER,
-    "objective": _OPTIONAL_NUMBER,
-    "seed": _OPTIONAL_NATURAL,
+    "source_positions target_positions": (_tuple_of(_tuple_of(_natural)), "rows of positions"),
     "cost": (_optional(_cost), "(forward passes, products, seconds) or None"),
-    "version": (_text, "text"),
 }
+_FIELDS = {name: field for names, field in _GROUPS.items() for name in names.split()}

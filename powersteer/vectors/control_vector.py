@@ -15,9 +15,8 @@ import os
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,7 @@ from ..loading.gguf_header import ALIGNMENT, STRING, TYPE_F32, UINT32, TensorInf
 __all__ = ["ControlVector", "read_control_vector", "write_control_vector"]
 
 
-@dataclass(frozen=True)
-class ControlVector:
+class ControlVector(NamedTuple):
     directions: dict[int, NDArray[np.float32]]  # N -> (d,)
     fields: dict[str, Any]  # the file's keys; arrays are skipped
 
@@ -46,10 +44,8 @@ def write_control_vector(
         data += bytes(-len(data) % ALIGNMENT)
     head = b"GGUF" + struct.pack("<IQQ", 3, len(directions), len(fields))
     for key, value in fields.items():
-        head += _text(key)
-        head += (
-            struct.pack("<II", UINT32, value) if isinstance(value, int) else struct.pack("<I", STRING) + _text(value)
-        )
+        typed = struct.pack("<II", UINT32, value) if isinstance(value, int) else struct.pack("<I", STRING) + _text(value)
+        head += _text(key) + typed
     head += infos
     write_bytes(path, head + bytes(-len(head) % ALIGNMENT) + data)
 

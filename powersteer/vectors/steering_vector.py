@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .._util.deprecated import deprecated_arguments, warn_deprecated
+from .._util.deprecated import deprecated_arguments, deprecated_attribute
 from .._util.html import table
 from .._util.warn import warn_user
 from .._version import __version__
@@ -164,19 +164,14 @@ class SteeringVector:
     @property
     def vector(self) -> NDArray[Any]:
         """The array (d,) that is added: scale * direction."""
-        scaled: NDArray[Any] = self.direction * self.direction.dtype.type(self.scale)
-        return scaled
+        return np.asarray(self.direction * self.direction.dtype.type(self.scale))
 
     @property
     def location(self) -> Site:
         """Layer and site as one value, which every argument that takes a site accepts."""
         return Site(self.layer, self.site)
 
-    @property
-    def place(self) -> Site:
-        """Deprecated name of `location`."""
-        warn_deprecated("SteeringVector.place is now called location")
-        return self.location
+    place = deprecated_attribute("SteeringVector", "place", "location")
 
     @property
     def target_layer(self) -> int | str | None:
@@ -195,10 +190,6 @@ class SteeringVector:
         ----------
         fraction : float
             The new scale is `fraction * site_norm`, with the sign of the present scale, whose size is ignored.
-
-        Returns
-        -------
-        SteeringVector
 
         Raises
         ------
@@ -253,8 +244,8 @@ class SteeringVector:
         size = abs(self.scale) + abs(other.scale)
         if np.linalg.norm(total.astype(np.float64)) <= 4 * np.finfo(total.dtype).eps * size:
             raise InvalidInput(f"{self!r} and {other!r} cancel up to rounding; a steering vector must not be zero")
-        shared = {name: getattr(self, name) for name in ("site_norm", "model", "model_type", "weights")}
-        common = {name: value for name, value in shared.items() if getattr(other, name) == value}
+        shared = ("site_norm", "model", "model_type", "weights")
+        common = {name: getattr(self, name) for name in shared if getattr(self, name) == getattr(other, name)}
         return self.from_array(total, self.layer, self.site, method="sum", **common)
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
@@ -289,8 +280,7 @@ class SteeringVector:
         >>> vec.to_torch(device="cuda", dtype=torch.bfloat16).shape  # doctest: +SKIP
         torch.Size([160])
         """
-        torch = import_torch("to_torch")
-        return torch.from_numpy(self.vector).to(device=device, dtype=dtype)
+        return import_torch("to_torch").from_numpy(self.vector).to(device=device, dtype=dtype)
 
     def hook(self, hf_model: Any, positions: Positions = None) -> Hook:
         """Add this vector in every forward pass of a loaded transformers model, on any device and in its dtype.
@@ -305,10 +295,6 @@ class SteeringVector:
         positions
             Positions to steer, as for `Model.steered`. They are found with or without a key-value cache, and with
             padding if the model is given the attention mask.
-
-        Returns
-        -------
-        Hook
 
         Raises
         ------
@@ -338,14 +324,10 @@ class SteeringVector:
         return len(self.direction)
 
     def __repr__(self) -> str:
-        parts = [f"{self.scale:.4g} × {self.location}", f"d={len(self)}"]
-        if self.rank is not None:
-            parts.append(f"rank {self.rank}")
-        if self.sigma is not None:
-            parts.append(f"sigma {self.sigma:.4g}")
-        if self.target is not None:
-            parts.append(f"target {self.target}")
-        return f"SteeringVector({', '.join(parts)}, {self.method})"
+        sigma = None if self.sigma is None else f"{self.sigma:.4g}"
+        known = {"rank": self.rank, "sigma": sigma, "target": self.target}
+        parts = "".join(f", {name} {value}" for name, value in known.items() if value is not None)
+        return f"SteeringVector({self.scale:.4g} × {self.location}, d={len(self)}{parts}, {self.method})"
 
     def _repr_html_(self) -> str:
         known = {name: value for name, value in self.provenance.items() if value not in (None, "", ())}
@@ -388,10 +370,6 @@ class SteeringVector:
         ----------
         path
             Name of the file.
-
-        Returns
-        -------
-        SteeringVector
 
         Raises
         ------
@@ -458,10 +436,6 @@ class SteeringVector:
             Name of the file.
         layer : int, optional
             N, which may be left out if the file has one vector.
-
-        Returns
-        -------
-        SteeringVector
 
         Raises
         ------

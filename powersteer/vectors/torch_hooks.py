@@ -21,13 +21,12 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._util.deprecated import warn_deprecated
+from .._util.deprecated import deprecated_attribute
 from .._util.warn import warn_user
 from ..errors import InvalidInput, MissingDependency, UnsupportedModel
 from ..inputs.positions import Canonical, Positions, canonical, describe, includes, relative
@@ -91,31 +90,20 @@ class Hook:
         >>> hook = vec.hook(hf_model, positions="prompt")  # doctest: +SKIP
         >>> hook.remove()  # doctest: +SKIP
         """
-        if self._detach() and self._ran and not self.added:
+        attached, self._handles = self._handles, []
+        for handle in attached:
+            handle.remove()
+        if attached and self._ran and not self.added:
             warn_user(f"nothing was steered: the model ran, but never at positions {describe(self.positions)}", UserWarning)
 
-    @property
-    def place(self) -> Site:
-        """Deprecated name of `location`."""
-        warn_deprecated("Hook.place is now called location")
-        return self.location
-
-    def _detach(self) -> bool:
-        attached = bool(self._handles)
-        while self._handles:
-            self._handles.pop().remove()
-        return attached
+    place = deprecated_attribute("Hook", "place", "location")
 
     def __enter__(self) -> Hook:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.remove()
-        else:
-            self._detach()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ran &= kind is None  # beside an error no warning
+        self.remove()
 
     def __repr__(self) -> str:
         state = f"added at {self.added} positions so far" if self._handles else "removed"
@@ -142,7 +130,7 @@ def attach(hf_model: Any, vector: Array, location: Site, positions: Positions = 
     if not bool(tensor.to(hf_model.dtype).isfinite().all()):
         raise InvalidInput(f"the vector, of length {np.linalg.norm(vector):.6g}, is too large for {hf_model.dtype}")
     hook = Hook(site, selected)
-    calls = _Calls(selected)
+    calls = _Calls(selected, uuid.uuid4().hex, set())
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # torch.compile does not see hooks that come after it; a static cache on a GPU compiles
     eager = torch.compiler.disable  # positions are read anew in every call
@@ -176,10 +164,8 @@ def _read(hf_model: Any) -> tuple[Family, Hyperparameters]:
 
     if not hasattr(hf_model, "config") or not hasattr(hf_model, "named_modules"):
         raise InvalidInput(f"a transformers model is needed, not {type(hf_model).__name__}")
-    where = f"the config of {type(hf_model).__name__}"
-    config = hf_model.config.to_dict()
-    for key in ("quantization_config", "compression_config"):  # they describe stored weights; activations are plain
-        config.pop(key, None)
+    where, stored = f"the config of {type(hf_model).__name__}", ("quantization_config", "compression_config")
+    config = {key: value for key, value in hf_model.config.to_dict().items() if key not in stored}  # of the activations
     family = family_of(config, where)
     return family, read_hyperparameters(config, family, where)
 
@@ -203,22 +189,18 @@ def _point(block: Any, site: str, family: Family, hyper: Hyperparameters) -> tup
 
     if site in ("resid_pre", "mlp_out", "resid_post"):
         return block, site == "resid_pre", 1.0
-    if site == "down_proj":
+    if down := site == "down_proj":
         # "mlp" is the name in transformers of any family's mixture in memory
         paths = ["mlp", *(linear.path.rpartition(".")[0] for linear in family.linears if "down" in linear.slots)]
         if family.experts is not None:
             paths.append(family.experts.router.rpartition(".")[0])
-        return _submodule(block, paths, site), False, 1.0
-    norms = [at.path for at in family.norms if at.slot == "post1" and value_of(at.when, hyper)]
-    paths = norms or [linear.path.rpartition(".")[0] for linear in family.linears if "o" in linear.slots]
-    return _submodule(block, paths, site), False, float(family.resid_scale(hyper))
-
-
-def _submodule(block: Any, paths: list[str], site: str) -> Any:
+    else:
+        norms = [at.path for at in family.norms if at.slot == "post1" and value_of(at.when, hyper)]
+        paths = norms or [linear.path.rpartition(".")[0] for linear in family.linears if "o" in linear.slots]
     modules = dict(block.named_modules())
     for path in paths:
         if path in modules:
-            return modules[path]
+            return modules[path], False, 1.0 if down else float(family.resid_scale(hyper))
     raise UnsupportedModel(
         f"{type(block).__name__} has no module {' or '.join(paths)!r}, where {site} would be hooked; use resid_post"
     )
@@ -230,10 +212,8 @@ def _register(module: Any, is_input: bool, edit: Edit) -> Any:
     def first(values: Any) -> Any:
         return (edit(values[0]), *values[1:]) if isinstance(values, tuple) else edit(values)
 
-    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return first(args), kwargs
-        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+    def before(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return (first(args), kwargs) if args else (args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])})
 
     if is_input:
         return module.register_forward_pre_hook(before, with_kwargs=True)
@@ -245,27 +225,26 @@ class _Prompt(NamedTuple):
     columns: int  # of the batch, padding included
 
 
-class _Calls:
-    """The positions to steer in every call of a model, computed from the call's arguments."""
+class _Calls(threading.local):
+    """The positions to steer in every call of a model, computed from the call's arguments. Each thread has its own call:
+    torch's DataParallel calls the model from several threads at once."""
 
-    def __init__(self, positions: Canonical) -> None:
+    where: NDArray[np.bool_] | None = None  # mask (B, n) of the positions to steer in the current call
+    candidates = False
+    prompt: _Prompt
+
+    def __init__(self, positions: Canonical, key: str, texts: set[bytes]) -> None:
         self.positions = positions
-        self._now = threading.local()  # torch's DataParallel calls the model from several threads at once
-        self._key = uuid.uuid4().hex  # of this hook's entry in a cache
-        self._texts: set[bytes] = set()  # hashes of the rows that were given without a cache
-
-    @property
-    def where(self) -> NDArray[np.bool_] | None:
-        """Mask (B, n) of the positions to steer in the current call."""
-        return getattr(self._now, "where", None)
+        self._key = key  # of this hook's entry in a cache
+        self._texts = texts  # hashes of the rows that were given without a cache
 
     def outermost(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Assisted decoding requests the logits of every candidate: its first call has some after the prompt."""
         kept = kwargs.get("logits_to_keep", 1)
-        self._now.candidates = isinstance(kept, int) and kept > 1
+        self.candidates = isinstance(kept, int) and kept > 1
 
     def before(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._now.where = None
+        self.where = None
         call = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
         tokens: Any = call.get("input_ids")
         tokens = call.get("inputs_embeds") if tokens is None else tokens
@@ -280,14 +259,14 @@ class _Calls:
             self._refuse_growth(tokens)
         where = np.zeros((batch, n), dtype=bool)
         for i in np.flatnonzero((at >= 0).any(1)):  # a row may be padding, where prompts are read in pieces
-            where[i] = includes(self.positions, at[i], int(prompt.lengths[i])) & (at[i] >= 0)
+            where[i] = includes(self.positions, at[i], int(prompt.lengths[i]))
         self._remember(cache, prompt)
-        self._now.where, self._now.prompt = where, prompt
+        self.where, self.prompt = where, prompt
 
     def after(self, module: Any, args: Any, output: Any) -> None:
-        self._now.where = None
+        self.where = None
         values = output.values() if isinstance(output, Mapping) else output
-        self._remember(_cache_of(values if isinstance(output, Mapping | tuple) else ()), self._now.prompt)
+        self._remember(_cache_of(values if isinstance(output, Mapping | tuple) else ()), self.prompt)
 
     def _remember(self, cache: Any, prompt: _Prompt) -> None:
         """Store the prompt in the cache itself, so that a copy of the cache has it, too."""
@@ -298,7 +277,7 @@ class _Calls:
         (batch, n), counted = at.shape, relative(self.positions)
         now = _Prompt(totals, seen + n)
         known = vars(cache).get("_powersteer_prompts", {}).get(self._key) if seen else None
-        candidates, self._now.candidates = getattr(self._now, "candidates", False), False
+        candidates, self.candidates = self.candidates, False
         if known is None and cache is not None and candidates and counted:
             self._refuse_end("candidates of assisted decoding may follow it in the same call")
         if known is None or (len(known.lengths) != batch and not counted):

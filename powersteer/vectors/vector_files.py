@@ -6,7 +6,6 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,7 @@ def read_gguf(path: str | os.PathLike[str]) -> ControlVector:
     if zero:
         names = ", ".join(f"direction.{block}" for block in zero)
         warn_user(f"{str(path)!r}: {names} is zero and left out: it adds nothing", ProvenanceWarning)
-    return replace(file, directions={n: v for n, v in file.directions.items() if n not in zero})
+    return file._replace(directions={n: v for n, v in file.directions.items() if n not in zero})
 
 
 def gguf_record(file: ControlVector, block: int, path: str) -> Record:
