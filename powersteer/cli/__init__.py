@@ -23,16 +23,8 @@ from .console import guarded
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, Command] = {
-    "demo": demo.COMMAND,
-    "info": info.COMMAND,
-    "svd": svd.COMMAND,
-    "atlas": atlas.COMMAND,
-    "report": report.COMMAND,
-    "generate": generate.COMMAND,
-    "search": search.COMMAND,
-    "export": export.COMMAND,
-}
+_MODULES = (demo, info, svd, atlas, report, generate, search, export)
+COMMANDS: dict[str, Command] = {module.__name__.rpartition(".")[2]: module.COMMAND for module in _MODULES}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

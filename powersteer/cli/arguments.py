@@ -7,48 +7,40 @@ import difflib
 import json
 import warnings
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .._util.atomic import check_writable
 from ..errors import InvalidInput, MissingDependency
-from ..inputs.sites import HEADS, SITES, near_head, parse_site
+from ..inputs.sites import HEADS, near_head, parse_site
 from ..model import Model, load
+from .console import Keys
 
-__all__ = [
-    "Command",
-    "Parser",
-    "add_positions",
-    "add_prompts",
-    "add_sites",
-    "add_target_positions",
-    "check_page",
-    "command_parser",
-    "layer_target",
-    "load_model",
-    "nonempty",
-    "number",
-    "numbers",
-    "read_lines",
-    "read_prompts",
-    "whole",
-    "wholes",
-]
+T = TypeVar("T")
+
+
+class Argument:
+    """Of a command. old: its spelling of earlier releases; group: its arguments exclude each other; options: of argparse."""
+
+    def __init__(self, name: str, *, old: str = "", group: str = "", **options: Any) -> None:
+        self.name, self.old, self.group, self.options = name, old, group, options
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors as one InvalidInput, values that may begin with a dash, and old spellings of options."""
+    """argparse with errors as one InvalidInput, values that may begin with a dash, old spellings of options, and its own
+    reading of int, float and lists of them, which are written 0-3,7 or 0.5,1."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, arguments: Sequence[Argument] = (), **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-        self.renamed = dict[str, str]()  # old spelling -> option
-
-    def add_option(self, name: str, *old: str, **options: Any) -> None:
-        """An option, and its spellings of earlier releases, which are read with a warning."""
-        self.add_argument(name, **options)
-        self.renamed |= dict.fromkeys(old, name)
+        for kind, convert in {int: whole, float: number, list[int]: wholes, list[float]: numbers}.items():
+            self.register("type", kind, convert)
+        self.renamed = {about.old: about.name for about in arguments if about.old}
+        exclusive = defaultdict[str, Any](self.add_mutually_exclusive_group)
+        for about in arguments:
+            (exclusive[about.group] if about.group else self).add_argument(about.name, **about.options)
 
     def read(self, words: Sequence[str]) -> Namespace:
         return self.parse_intermixed_args(self._joined(words))
@@ -87,36 +79,26 @@ class Parser(argparse.ArgumentParser):
 class Command:
     summary: str
     example: str  # what follows `powersteer NAME`; path/to/model stands for a checkpoint
-    arguments: Callable[[Parser], None]  # adds those of its own
     run: Callable[[Namespace], int]  # returns the exit code
-    json: Mapping[str, str]  # key: meaning, of what --json prints; "a.b": key b of the objects in the list a
-    subject: str = "model"  # positional argument: "model", "folder" (of an atlas), or "" for none
+    json: Keys
+    arguments: tuple[Argument, ...] = ()  # of its own
+    has_model: bool = True  # whether its first argument is a model
 
 
 def command_parser(name: str, command: Command) -> Parser:
     """The arguments of every command, and those of this one."""
-    keys = "\n".join(f"  {key:<25} {meaning}" for key, meaning in command.json.items())
-    parser = Parser(
+    keys = "\n".join(f"  {key:<25} {about if isinstance(about, str) else about[0]}" for key, about in command.json.items())
+    return Parser(
+        (*(_MODEL if command.has_model else ()), _AS_JSON, *command.arguments),
         prog=f"powersteer {name}",
         description=command.summary,
         epilog=f"example:\n  powersteer {name} {command.example}\n\n--json prints one object:\n{keys}",
     )
-    if command.subject == "model":
-        _add_model(parser)
-    elif command.subject:
-        parser.add_argument(command.subject, type=nonempty, help="of an atlas, with its atlas.json")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    command.arguments(parser)
-    return parser
 
 
-def _add_model(parser: Parser) -> None:
-    parser.add_argument("model", type=nonempty, help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file")
-    parser.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"
-    )
-    parser.add_argument("--threads", type=whole, help="default: the physical cores")
-    parser.add_argument("--check", action="store_true", help="search all weights for NaN, also of more than 2 GiB")
+def given(args: Namespace, *names: str) -> dict[str, Any]:
+    """Some arguments, to be passed on by keyword; without those that are None, which are not given."""
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def load_model(args: Namespace) -> Model:
@@ -126,11 +108,13 @@ def load_model(args: Namespace) -> Model:
 # ---- prompts
 
 
-def add_prompts(parser: Parser) -> None:
-    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
-    parser.add_argument("--prompt-file", action="append", default=[], metavar="FILE", help="a prompt, the whole file")
-    parser.add_argument("--prompts", metavar="FILE", help='JSON lines: "text", {"prompt": "text"} or {"messages": [...]}')
-    parser.add_argument("--chat", action="store_true", help="render prompts with the model's chat template")
+CHAT = Argument("--chat", action="store_true", help="render prompts with the model's chat template")
+PROMPTS = (
+    Argument("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated"),
+    Argument("--prompt-file", action="append", default=[], metavar="FILE", help="a prompt, the whole file"),
+    Argument("--prompts", metavar="FILE", help='JSON lines: "text", {"prompt": "text"} or {"messages": [...]}'),
+    CHAT,
+)
 
 
 def read_prompts(args: Namespace) -> list[Any]:
@@ -186,57 +170,56 @@ def _text(text: str, where: str, chat: bool) -> Any:
 # ---- sites and positions
 
 
-def add_sites(parser: Parser) -> None:
-    parser.add_argument("--source", type=_site, required=True, help="layer, or a site such as blocks.1.hook_mlp_out")
-    parser.add_argument("--target", type=_target, required=True, help="layer, site, next_token or logits")
-    parser.add_argument("--source-site", help=f"with a layer: {', '.join(SITES)} (default mlp_out)")
-    parser.add_argument("--target-site", help="likewise")
+def target_positions(default: str) -> Argument:
+    return Argument("--target-positions", old="--positions", type=positions, metavar="POSITIONS",
+                    help=f"rows of the target: -2: or 3,5 (default: {default})")  # fmt: skip
 
 
-def add_positions(parser: Parser, what: str) -> None:
-    parser.add_argument("--positions", type=_positions, help=what)
+def _argument(what: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+    """Decorator of a function that reads an argument: its ValueError becomes "'text' <what>"."""
+
+    def decorate(read: Callable[[str], T]) -> Callable[[str], T]:
+        def convert(text: str) -> T:
+            try:
+                return read(text)
+            except (ValueError, TypeError):
+                raise ArgumentTypeError(f"{text!r} {what}") from None
+
+        return convert
+
+    return decorate
 
 
-def add_target_positions(parser: Parser, default: str) -> None:
-    parser.add_option("--target-positions", "--positions", dest="positions", type=_positions,
-                      help=f"rows of the target: -2: or 3,5 (default: {default})")  # fmt: skip
-
-
-def _site(text: str) -> Any:
+@_argument("is neither a layer (3) nor a site (blocks.3.hook_mlp_out)")
+def site(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        try:
-            parse_site(text)
-            return text
-        except InvalidInput:
-            raise ArgumentTypeError(f"{text!r} is neither a layer (3) nor a site (blocks.3.hook_mlp_out)") from None
+        parse_site(text)
+        return text
 
 
-def _target(text: str) -> Any:
+def target(text: str) -> Any:
     if hint := near_head(text):
         if text in HEADS:
             return text
         raise ArgumentTypeError(f"{text!r} is not a target: {hint}")
-    return _site(text)
+    return site(text)
 
 
 def layer_target(text: str) -> Any:
     """A target of an atlas: a layer, or next_token."""
-    target = _target(text)
-    return target if target in HEADS else whole(text)
+    return text if target(text) in HEADS else whole(text)
 
 
-def _positions(text: str) -> Any:
+@_argument("is not a position (-1), a list (3,5) or a range (-2:)")
+def positions(text: str) -> Any:
     """ "prompt", "-2:", "1:4", "3,5" -> what the API takes"""
     if text in ("all", "prompt", "generated"):
         return text
-    try:
-        if ":" in text:
-            return slice(*(int(part) if part.strip() else None for part in text.split(":")))
-        return [int(part) for part in text.split(",")]
-    except (ValueError, TypeError):
-        raise ArgumentTypeError(f"{text!r} is not a position (-1), a list (3,5) or a range (-2:)") from None
+    if ":" in text:
+        return slice(*(int(part) if part.strip() else None for part in text.split(":")))
+    return [int(part) for part in text.split(",")]
 
 
 # ---- names and numbers
@@ -258,31 +241,30 @@ def nonempty(text: str) -> str:
     return text
 
 
-def whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a number") from None
+whole = _argument("is not a whole number")(int)
+number = _argument("is not a number")(float)
 
 
 def numbers(text: str) -> list[float]:
     return [number(part) for part in text.split(",")]
 
 
+@_argument("is not a list of whole numbers (0-11 or 0,4,8)")
 def wholes(text: str) -> list[int]:
     """ "0-3,7" -> [0, 1, 2, 3, 7]"""
     found: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers (0-11 or 0,4,8)") from None
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        found += range(int(first), int(last) + 1) if dash else [int(first)]
     return found
+
+
+# ---- arguments of every command
+
+_AS_JSON = Argument("--json", action="store_true", help="one JSON object on standard output")
+_MODEL = (
+    Argument("model", type=nonempty, help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file"),
+    Argument("--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"),
+    Argument("--threads", type=int, help="default: the physical cores"),
+    Argument("--check", action="store_true", help="search all weights for NaN, also of more than 2 GiB"),
+)

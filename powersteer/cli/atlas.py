@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -15,46 +15,8 @@ from ..errors import InvalidInput
 from ..mapping import Atlas
 from ..mapping.run import atlas, atlas_plan
 from ..mapping.settings import METHODS, PROMPT_GROUPS
-from .arguments import (
-    Command,
-    Parser,
-    add_prompts,
-    add_target_positions,
-    load_model,
-    nonempty,
-    number,
-    numbers,
-    read_prompts,
-    whole,
-    wholes,
-)
-from .console import print_json
-
-
-def _arguments(parser: Parser) -> None:
-    add_prompts(parser)
-    parser.add_argument("--out", type=nonempty, metavar="FOLDER", help="of the atlas; an atlas of the same settings in it is resumed")
-    parser.add_argument("-k", type=whole, default=12, help="triplets a pair (default 12)")
-    parser.add_argument("--sources", type=wholes, metavar="LAYERS", help="0-11 or 0,4,8 (default: every layer)")
-    parser.add_argument("--targets", type=wholes, metavar="LAYERS", help="likewise")
-    parser.add_argument("--sites", type=lambda text: text.split(","), default=["mlp_out", "mlp_out"],
-                        help="source,target (default mlp_out,mlp_out)")  # fmt: skip
-    add_target_positions(parser, "the last two")
-    parser.add_argument("--tol", type=number, default=1e-2, help="largest residual over sigma_1 (default 1e-2)")
-    parser.add_option("--prompt-groups", "--views", choices=PROMPT_GROUPS, default="stacked",
-                      help="prompts together (default), each alone, or both")  # fmt: skip
-    parser.add_argument("--method", choices=METHODS, default="auto", help="auto (default) takes the cheaper for each source")
-    parser.add_argument("--sketch", type=whole, default=16, help="random vectors of the sketch (default 16)")
-    parser.add_argument("--no-next-token", action="store_true", help="leave out the Fisher target")
-    parser.add_argument("--seed", type=whole, default=0, help="of starting and random vectors (default 0)")
-    parser.add_argument("--effects", type=whole, metavar="K", default=0,
-                        help="also measure the effects of the first K vectors of every pair on the prompts, for the report")  # fmt: skip
-    parser.add_argument("--scales", type=numbers, default=[0.35, 1.0], help="of effects, in site norms (default 0.35,1)")
-    parser.add_option("--max-new-tokens", "--new-tokens", type=whole, default=32, help="of every continuation (default 32)")
-    parser.add_argument("--samples", type=whole, default=0, help="of effects: drawn continuations beside the greedy one (default 0)")
-    parser.add_argument("--temperature", type=number, default=0.0, help="of these, above 0")
-    parser.add_argument("--workers", type=whole, default=0, help="processes, with --threads threads each or 1 (default: none)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: time, memory, disk")
+from .arguments import PROMPTS, Argument, Command, given, load_model, nonempty, read_prompts, target_positions
+from .console import json_object, print_result
 
 
 def _atlas(args: Namespace) -> int:
@@ -68,79 +30,40 @@ def _atlas(args: Namespace) -> int:
     for scale in args.scales:
         check_positive(scale, "a scale of --scales")
     model = load_model(args)
-    what: dict[str, Any] = {
-        "sources": args.sources, "targets": args.targets, "k": args.k, "sites": args.sites, "tol": args.tol,
-        "prompt_groups": args.prompt_groups, "next_token": not args.no_next_token, "method": args.method, "sketch": args.sketch,
-        "seed": args.seed,
-    }  # fmt: skip
-    if args.positions is not None:
-        what["target_positions"] = args.positions
-    how: dict[str, Any] | None = None
-    if args.effects:
-        how = {"k": args.effects, "scales": args.scales, "max_new_tokens": args.max_new_tokens,
-               "samples": args.samples, "temperature": args.temperature}  # fmt: skip
-    if args.dry_run:
+    what = given(args, "sources", "targets", "k", "sites", "target_positions", "tol", "prompt_groups", "next_token", "method",
+                 "sketch", "seed")  # fmt: skip
+    how = {"k": args.effects, **given(args, "scales", "max_new_tokens", "samples", "temperature")} if args.effects else None
+    if args.dry_run or how:
         plan = atlas_plan(model, prompts, effects=how, **what)
-        if args.json:
-            print_json({"pairs": plan.pairs, "seconds": plan.seconds, "memory": plan.memory, "disk": plan.disk,
-                        "effects_seconds": plan.effects.seconds if plan.effects else None})  # fmt: skip
-        else:
-            print(plan)
-        return 0
-    if how is not None:  # the atlas prints the rest of its plan itself
-        print(f"after the atlas:{atlas_plan(model, prompts, effects=how, **what).effects}", file=sys.stderr)
-    with _Workers(args.workers) as executor:
-        made = atlas(
-            model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1,
-            progress=True, **what,
-        )  # fmt: skip
-    if how is not None:
-        for group in made.prompt_groups():
+        if args.dry_run:
+            facts = {key: getattr(plan, key) for key in ("pairs", "seconds", "memory", "disk")}
+            return print_result(args.json, facts | {"effects_seconds": plan.effects.seconds if plan.effects else None}, plan)
+        print(f"after the atlas:{plan.effects}", file=sys.stderr)  # the atlas prints the rest of its plan itself
+    with _workers(args.workers) as executor:
+        made = atlas(model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1, progress=True, **what)
+    groups = made.prompt_groups()
+    if how:
+        for group in groups:
             group.effects(**how, seed=args.seed, progress=True)
-    if args.json:
-        print_json(_summary(made))
-    else:
-        print("\n".join(map(repr, made.prompt_groups())))
-        print(_map(made))
-    return 0 if all(pair.converged for group in made.prompt_groups() for pair in group) else 1
+    pairs = [pair for group in groups for pair in group]
+    print_result(args.json, json_object(COMMAND.json, groups, pairs, made), "\n".join([*map(repr, groups), _map(made)]))
+    return 0 if all(pair.converged for pair in pairs) else 1
 
 
-class _Workers:
-    """An executor of n processes for `atlas`, or None for n = 0."""
+@contextmanager
+def _workers(n: int) -> Iterator[Callable[[], Executor] | None]:
+    """A function that makes executors of n processes for `atlas`, or None for n = 0."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
 
-    def __init__(self, n: int) -> None:
-        self.n, self.pools = n, list[Executor]()
+    with ExitStack() as pools:
 
-    def __enter__(self) -> Callable[[], Executor] | None:
-        return self._make if self.n else None
+        def make() -> Executor:
+            pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
+            pools.callback(pool.shutdown, cancel_futures=True)
+            return pool
 
-    def _make(self) -> Executor:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        self.pools.append(ProcessPoolExecutor(self.n, mp_context=multiprocessing.get_context("spawn")))
-        return self.pools[-1]
-
-    def __exit__(self, *unused: object) -> None:
-        for pool in self.pools:
-            pool.shutdown(cancel_futures=True)
-
-
-def _summary(made: Atlas) -> dict[str, Any]:
-    pairs = [pair for group in made.prompt_groups() for pair in group]
-    return {
-        "out": str(made.path),
-        "model": made.model_name,
-        "views": [group.prompt_group_name for group in made.prompt_groups()],
-        "pairs": len(pairs),
-        "converged": sum(pair.converged for pair in pairs),
-        "worst_residual": max((max(pair.residuals) for pair in pairs), default=None),
-        "applications": sum(pair.applications for pair in pairs),
-        "cells": [
-            {"source": c.source, "target": c.target, "method": c.method, "sigma": c.sigma, "residuals": c.residuals}
-            for c in made
-        ],
-    }
+        yield make if n else None
 
 
 def _map(made: Atlas) -> str:
@@ -164,17 +87,41 @@ def _number(x: float) -> str:
 COMMAND = Command(
     summary="The singular directions of all pairs of layers, certified, into a folder that can be resumed.",
     example='path/to/model --prompt "Once upon a time" --sources 0-2 -k 4 --out run/',
-    arguments=_arguments,
+    arguments=(
+        *PROMPTS,
+        Argument("--out", type=nonempty, metavar="FOLDER", help="of the atlas; an atlas of the same settings in it is resumed"),
+        Argument("-k", type=int, default=12, help="triplets a pair (default 12)"),
+        Argument("--sources", type=list[int], metavar="LAYERS", help="0-11 or 0,4,8 (default: every layer)"),
+        Argument("--targets", type=list[int], metavar="LAYERS", help="likewise"),
+        Argument("--sites", type=lambda text: text.split(","), default=["mlp_out", "mlp_out"],
+                 help="source,target (default mlp_out,mlp_out)"),
+        target_positions("the last two"),
+        Argument("--tol", type=float, default=1e-2, help="largest residual over sigma_1 (default 1e-2)"),
+        Argument("--prompt-groups", old="--views", choices=PROMPT_GROUPS, default="stacked",
+                 help="prompts together (default), each alone, or both"),
+        Argument("--method", choices=METHODS, default="auto", help="auto (default) takes the cheaper for each source"),
+        Argument("--sketch", type=int, default=16, help="random vectors of the sketch (default 16)"),
+        Argument("--no-next-token", action="store_false", dest="next_token", help="leave out the Fisher target"),
+        Argument("--seed", type=int, default=0, help="of starting and random vectors (default 0)"),
+        Argument("--effects", type=int, metavar="K", default=0,
+                 help="also measure the effects of the first K vectors of every pair on the prompts, for the report"),
+        Argument("--scales", type=list[float], default=[0.35, 1.0], help="of effects, in site norms (default 0.35,1)"),
+        Argument("--max-new-tokens", old="--new-tokens", type=int, default=32, help="of every continuation (default 32)"),
+        Argument("--samples", type=int, default=0, help="of effects: drawn continuations beside the greedy one (default 0)"),
+        Argument("--temperature", type=float, default=0.0, help="of these, above 0"),
+        Argument("--workers", type=int, default=0, help="processes, with --threads threads each or 1 (default: none)"),
+        Argument("--dry-run", action="store_true", help="print the plan: time, memory, disk"),
+    ),
     run=_atlas,
     json={
-        "out": "the folder",
-        "model": "name",
-        "views": "groups of prompts: all stacked, or each alone",
-        "pairs": "number of computed ones, in all groups",
-        "converged": "number of those within tol",
-        "worst_residual": "over sigma_1",
-        "applications": "of J or its transpose to one vector, in all",
-        "cells": "pairs of the first group",
+        "out": ("the folder", lambda *found: str(found[-1].path)),
+        "model": ("name", lambda *found: found[-1].model_name),
+        "views": ("groups of prompts: all stacked, or each alone", lambda groups, *_: [group.prompt_group_name for group in groups]),
+        "pairs": ("number of computed ones, in all groups", lambda _, pairs, made: len(pairs)),
+        "converged": ("number of those within tol", lambda _, pairs, made: sum(pair.converged for pair in pairs)),
+        "worst_residual": ("over sigma_1", lambda _, pairs, made: max((max(pair.residuals) for pair in pairs), default=None)),
+        "applications": ("of J or its transpose to one vector, in all", lambda _, pairs, made: sum(pair.applications for pair in pairs)),
+        "cells": ("pairs of the first group", lambda *found: zip(found[-1])),
         "cells.source": "layer",
         "cells.target": "layer, or next_token",
         "cells.method": "krylov or dense",

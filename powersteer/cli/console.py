@@ -7,12 +7,17 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..errors import PowersteerError
 
-__all__ = ["guarded", "print_json"]
+__all__ = ["Keys", "guarded", "json_object", "print_json", "print_result"]
+
+# Of --json: key -> its meaning and how it is read from what the command found; a meaning alone: from the attribute of that
+# name of the last thing found. "a.b" is key b of the objects in the list a, whose items are tuples of things found.
+Keys = Mapping[str, str | tuple[str, Callable[..., Any]]]
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -23,20 +28,21 @@ def guarded(work: Callable[[], int]) -> int:
         warnings.showwarning = _show_warning
         try:
             return _finished(work)
-        except PowersteerError as error:
-            return _refused(str(error))
         except KeyboardInterrupt:
             _complain("interrupted")
             return 130
         except BrokenPipeError:
             return 141
+        except PowersteerError as error:
+            _complain(str(error))
         except OSError as error:
             where = error.filename or "standard output"
-            return _refused(f"cannot read or write {where}: {error.strerror or error}; make room for it or choose another place")
+            _complain(f"cannot read or write {where}: {error.strerror or error}; make room for it or choose another place")
         except MemoryError:
-            return _refused("out of memory; take shorter prompts, a smaller k, or a smaller model")
+            _complain("out of memory; take shorter prompts, a smaller k, or a smaller model")
         finally:
             _settle()
+    return 2
 
 
 def _finished(work: Callable[[], int]) -> int:
@@ -60,11 +66,6 @@ def _settle() -> None:
         os.close(null)
 
 
-def _refused(message: str) -> int:
-    _complain(message)
-    return 2
-
-
 def _complain(message: str) -> None:
     print(f"powersteer: {' '.join(message.split())}", file=sys.stderr)
 
@@ -73,6 +74,24 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _complain(f"warning: {message}")
 
 
+def json_object(keys: Keys, *found: Any) -> dict[str, Any]:
+    """The object that --json prints."""
+    top: dict[str, Any] = {}
+    for key, about in keys.items():
+        if "." not in key:
+            top[key] = getattr(found[-1], key) if isinstance(about, str) else about[1](*found)
+            inner = {k.removeprefix(f"{key}."): v for k, v in keys.items() if k.startswith(f"{key}.")}
+            if inner:
+                top[key] = [json_object(inner, *item) for item in top[key]]
+    return top
+
+
 def print_json(value: Any) -> None:
     """One line, in ASCII: the same for every terminal."""
-    print(json.dumps(value))
+    print(json.dumps(value, default=asdict))
+
+
+def print_result(as_json: bool, value: Any, text: object) -> int:
+    """Print the value as JSON, or else the text. Returns exit code 0."""
+    print(json.dumps(value, default=asdict) if as_json else text)
+    return 0

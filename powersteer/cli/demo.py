@@ -6,26 +6,20 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import get_type_hints
 
 from .._util.progress import Report, progress_line
 from ..demo.forks import FORKS, questions
-from ..demo.story import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure, to_json
+from ..demo.story import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure
 from ..mapping.run import atlas
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .arguments import Command, Parser, check_page, nonempty, whole
-from .console import print_json
+from .arguments import Argument, Command, check_page, nonempty
+from .console import json_object, print_result
 
 _LABEL = 16  # columns
-
-
-def _arguments(parser: Parser) -> None:
-    parser.add_argument("--atlas", type=nonempty, metavar="FILE",
-                        help="also map the model and write the page to explore (powersteer[report])")  # fmt: skip
-    parser.add_argument("--seed", type=whole, default=0, help="of random vectors (default 0)")
-    parser.add_argument("--threads", type=whole, help="default: the physical cores")
 
 
 def _demo(args: Namespace) -> int:
@@ -34,7 +28,11 @@ def _demo(args: Namespace) -> int:
     began = time.perf_counter()
     model = load_demo(args.threads)
     if not args.json:
-        print(_opening(model), flush=True)
+        print(
+            f"The built-in model ({model.spec.n_params / 1e6:.1f}M weights, {model.n_layers} layers) can answer each kind of\n"
+            "question in two ways, and by default gives the first. Vectors are computed from\n"
+            f"{JACOBIAN} questions without labels, selected on {VALIDATION}, and tested on others.", flush=True,
+        )  # fmt: skip
     results: list[ForkResult] = []
     for name, fork in FORKS.items():
         with _bar(name) as report:
@@ -48,19 +46,9 @@ def _demo(args: Namespace) -> int:
     if args.atlas is not None:
         _write_atlas(model, args.atlas)
     seconds = time.perf_counter() - began
-    if args.json:
-        print_json(to_json(results, round(seconds, 2)))
-    else:
-        print(_closing(results[0], seconds) + (f"; {args.atlas} is the map" if args.atlas is not None else ""))
-    return 0
-
-
-def _opening(model: Model) -> str:
-    return (
-        f"The built-in model ({model.spec.n_params / 1e6:.1f}M weights, {model.n_layers} layers) can answer each kind of\n"
-        "question in two ways, and by default gives the first. Vectors are computed from\n"
-        f"{JACOBIAN} questions without labels, selected on {VALIDATION}, and tested on others."
-    )
+    closing = f"\nall computed here in {seconds:.0f} s; {results[0].n_test} test questions a fork, 95% intervals"
+    page = f"; {args.atlas} is the map" if args.atlas is not None else ""
+    return print_result(args.json, json_object(COMMAND.json, results, seconds), closing + page)
 
 
 def _show(model: Model, prompt: str, vectors: dict[str, SteeringVector]) -> None:
@@ -72,23 +60,21 @@ def _show(model: Model, prompt: str, vectors: dict[str, SteeringVector]) -> None
     print("  " + prompt.replace("\n", " "))
     texts = [""] * len(rows)
     live = sys.stdout.isatty()
+
+    def draw() -> None:
+        width = shutil.get_terminal_size().columns - 1 if live else 10_000
+        for (label, _), text in zip(rows, texts, strict=True):
+            print(f"  {label:<{_LABEL}}{text.strip()}"[:width] + ("\x1b[K" if live else ""), flush=True)
+
     if live:
-        _draw(rows, texts)
-    stream = model.generate([prompt] * len(rows), max_new_tokens=ANSWER, steer=[v for _, v in rows], stream=True)
-    for row, piece in stream:
+        draw()
+    for row, piece in model.generate([prompt] * len(rows), max_new_tokens=ANSWER, steer=[v for _, v in rows], stream=True):
         texts[row] += piece
         if live:
             print(f"\x1b[{len(rows)}A", end="")
-            _draw(rows, texts)
+            draw()
     if not live:
-        _draw(rows, texts)
-
-
-def _draw(rows: Sequence[tuple[str, object]], texts: Sequence[str]) -> None:
-    width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 10_000
-    for (label, _), text in zip(rows, texts, strict=True):
-        line = f"  {label:<{_LABEL}}{text.strip()}"[:width]
-        print(line + ("\x1b[K" if sys.stdout.isatty() else ""), flush=True)
+        draw()
 
 
 def _figures(r: ForkResult) -> str:
@@ -104,10 +90,6 @@ def _figures(r: ForkResult) -> str:
 
 def _share(value: float, ci: tuple[float, float]) -> str:
     return f"{100 * value:5.1f}% [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
-
-
-def _closing(r: ForkResult, seconds: float) -> str:
-    return f"\nall computed here in {seconds:.0f} s; {r.n_test} test questions a fork, 95% intervals"
 
 
 def _write_atlas(model: Model, path: str) -> None:
@@ -135,31 +117,16 @@ def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
 COMMAND = Command(
     summary="Flip three decisions of the built-in model by steering, next to random vectors.",
     example="--atlas atlas.html",
-    subject="",
-    arguments=_arguments,
+    has_model=False,
+    arguments=(
+        Argument("--atlas", type=nonempty, metavar="FILE", help="also map the model and write the page to explore (powersteer[report])"),
+        Argument("--seed", type=int, default=0, help="of random vectors (default 0)"),
+        Argument("--threads", type=int, help="default: the physical cores"),
+    ),
     run=_demo,
     json={
-        "forks": "a list, one object a kind of question; accuracies are of whole answers to test questions",
-        "forks.name": "products, recipes or sentences",
-        "forks.baseline": "accuracy unsteered",
-        "forks.steered": "accuracy with the Fisher vector",
-        "forks.power": "accuracy with the layer-to-layer vector that the search selected",
-        "forks.random_best": "the best of equally many random vectors, selected in the same way",
-        "forks.random_same_norm": "mean over random vectors at the Fisher vector's site and norm",
-        "forks.n_test": "test questions",
-        "forks.ci": "95% interval of steered",
-        "forks.source": "layer of the Fisher vector",
-        "forks.target": "next_token",
-        "forks.rank": "0, the first",
-        "forks.sign": "1 or -1",
-        "forks.relative_scale": "of the site's mean activation norm",
-        "forks.forced": "accuracy unsteered, the alternative answer's first word given",
-        "forks.power_vector": "accuracy, ci, source, target, rank, sign, relative_scale, norm",
-        "forks.fisher_vector": "likewise",
-        "forks.random_draws": "accuracy of the selected vector of each draw",
-        "forks.n_vectors": "power vectors in the search",
-        "forks.share": "of them that reach half on validation questions, at some sign and scale",
-        "forks.random_share": "of the random ones",
-        "seconds": "in all",
+        "forks": ("a list, one object a kind of question; accuracies are of whole answers to test questions", lambda forks, _: zip(forks)),
+        **{f"forks.{name}": hint.__metadata__[0] for name, hint in get_type_hints(ForkResult, include_extras=True).items()},
+        "seconds": ("in all", lambda _, seconds: round(seconds, 2)),
     },
 )

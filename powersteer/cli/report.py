@@ -6,12 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..mapping import Atlas
-from .arguments import Command, Parser, check_page, nonempty
-from .console import print_json
-
-
-def _arguments(parser: Parser) -> None:
-    parser.add_argument("--out", type=nonempty, metavar="FILE", help="default: atlas.html in the folder")
+from .arguments import Argument, Command, check_page, nonempty
+from .console import json_object, print_result
 
 
 def _report(args: Namespace) -> int:
@@ -19,18 +15,21 @@ def _report(args: Namespace) -> int:
     path = Path(args.out) if args.out is not None else Path(args.folder) / "atlas.html"
     check_page(path)
     atlas.report(path)
-    if args.json:
-        print_json({"file": str(path), "bytes": path.stat().st_size, "complete": atlas.complete})
-    else:
-        print(f"{path}: {atlas!r}")
-    return 0
+    return print_result(args.json, json_object(COMMAND.json, path, atlas), f"{path}: {atlas!r}")
 
 
 COMMAND = Command(
     summary="An atlas, finished or not, as one HTML file to explore: no server, no network.",
     example="run/ --out atlas.html",
-    subject="folder",
-    arguments=_arguments,
+    has_model=False,
+    arguments=(
+        Argument("folder", type=nonempty, help="of an atlas, with its atlas.json"),
+        Argument("--out", type=nonempty, metavar="FILE", help="default: atlas.html in the folder"),
+    ),
     run=_report,
-    json={"file": "path that was written", "bytes": "its size", "complete": "whether it has every requested pair"},
+    json={
+        "file": ("path that was written", lambda path, _: str(path)),
+        "bytes": ("its size", lambda path, _: path.stat().st_size),
+        "complete": "whether it has every requested pair",
+    },
 )

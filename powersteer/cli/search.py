@@ -1,4 +1,5 @@
-"""`powersteer search`: select a vector on validation prompts by what its continuations contain, report it on test prompts."""
+"""`powersteer search`: select a vector on validation prompts by what its continuations contain, or by the logits of two tokens;
+report it on test prompts."""
 
 from __future__ import annotations
 
@@ -9,46 +10,22 @@ from typing import Any
 from .._util.atomic import check_writable
 from ..errors import InvalidInput
 from ..evaluate.intervals import MetricResult
-from ..evaluate.scores import contains
-from ..evaluate.search import SearchResult, search
+from ..evaluate.scores import LogitDifference, Score, contains
+from ..evaluate.search import search
 from ..model import load
 from ..vectors.steering_vector import load_vectors
-from .arguments import Command, Parser, nonempty, number, numbers, read_lines, whole, wholes
-from .console import print_json
-from .vectors import add_prompt_group, chosen_atlas
-
-
-def _arguments(parser: Parser) -> None:
-    parser.add_argument("vectors", type=nonempty, help="folder of an atlas, or a file of vectors (with --model)")
-    parser.add_argument("--wanted", type=nonempty, required=True, metavar="REGEX",
-                        help="regular expression that a wanted continuation contains")  # fmt: skip
-    parser.add_argument("--validation", type=nonempty, required=True, metavar="FILE",
-                        help="prompts to select on: JSON lines, as of --prompts")  # fmt: skip
-    parser.add_argument("--test", type=nonempty, required=True, metavar="FILE", help="other prompts, to report the selected vector on")
-    parser.add_argument("--chat", action="store_true", help="render prompts with the model's chat template")
-    parser.add_argument("--model", type=nonempty, help="checkpoint (default: the one of the atlas)")
-    parser.add_argument("--rank", type=wholes, metavar="RANKS", help="of every pair of an atlas: 0 or 0-3 (default: all)")
-    add_prompt_group(parser)
-    parser.add_argument("--scales", type=numbers, default=[0.35, 1.0], help="to try, in site norms (default 0.35,1)")
-    parser.add_option("--n-random", "--random", dest="random", type=whole, default=5, metavar="DRAWS",
-                      help="searches among random vectors (default 5)")  # fmt: skip
-    parser.add_argument("--halving", type=whole, metavar="H", help="all on few prompts first, the best 1/H on H times as many, and so on")
-    parser.add_argument("--passing", type=number, default=0.5, help="validation score from which a vector counts (default 0.5)")
-    parser.add_argument("--max-new-tokens", type=whole, default=64, help="of every continuation (default 64)")
-    parser.add_argument("--seed", type=whole, default=0, help="of random vectors (default 0)")
-    parser.add_argument("--out", type=nonempty, metavar="FILE", help="write the selected vector, with its sign and scale")
+from .arguments import CHAT, Argument, Command, given, nonempty, read_lines
+from .console import json_object, print_result
+from .vectors import PROMPT_GROUP, chosen_atlas, target_name
 
 
 def _search(args: Namespace) -> int:
-    score = contains(args.wanted)
+    score = _score(args)
     validation, test = (read_lines(path, args.chat) for path in (args.validation, args.test))
     if args.out is not None:
         check_writable(args.out)
     model = None if args.model is None else load(args.model)
-    how: dict[str, Any] = {
-        "scales": args.scales, "n_random": args.random, "seed": args.seed, "max_new_tokens": args.max_new_tokens,
-        "passing": args.passing, "halving": args.halving, "progress": True,
-    }  # fmt: skip
+    how = given(args, "scales", "n_random", "seed", "max_new_tokens", "passing", "halving", "screen") | {"progress": True}
     if Path(args.vectors).is_dir():
         result = chosen_atlas(args.vectors, args.prompt_group, model).search(score, validation=validation, test=test, k=args.rank, **how)
     elif model is None:
@@ -57,53 +34,71 @@ def _search(args: Namespace) -> int:
         result = search(model, load_vectors(args.vectors), score, validation=validation, test=test, **how)
     if args.out is not None:
         result.vector.save(args.out)
-    if args.json:
-        print_json(_summary(result))
-    else:
-        print(result)
-    return 0
+    return print_result(args.json, json_object(COMMAND.json, result, result.chosen[0].candidate), result)
 
 
-def _summary(result: SearchResult) -> dict[str, Any]:
-    chosen = result.chosen[0].candidate
-    v = chosen.vector
-    return {
-        "source": v.layer, "site": v.site, "target": None if v.target is None else str(v.target), "rank": v.rank,
-        "method": v.method, "sign": chosen.sign, "scale": chosen.scale, "norm": abs(v.scale),
-        "validation": chosen.score, "test": _measured(result.test), "unsteered": _measured(result.unsteered[1]),
-        "gain": _measured(result.gain), "random": [_measured(r.test) for r in result.random],
-        "beats_random": result.beats_random if result.random else None, "share": _measured(result.share),
-        "random_share": None if result.random_share is None else _measured(result.random_share),
-    }  # fmt: skip
+def _score(args: Namespace) -> Score:
+    if [args.prefer is None, args.over is None] != [args.wanted is not None] * 2:
+        raise InvalidInput("give either --wanted REGEX, or both --prefer TEXT and --over TEXT")
+    return LogitDifference(args.prefer, args.over) if args.wanted is None else contains(args.wanted)
 
 
-def _measured(m: MetricResult) -> dict[str, Any]:
+def _measured(m: MetricResult | None) -> dict[str, Any] | None:
+    if m is None:
+        return None
     return {key: None if value != value else value for key, value in (("value", m.value), ("low", m.low), ("high", m.high), ("n", m.n))}
+
+
+def _correlation(of: tuple[float, int] | None) -> dict[str, Any] | None:
+    return None if of is None else {"value": None if of[0] != of[0] else of[0], "n": of[1]}
 
 
 _INTERVAL = "value, low, high (95%), n"
 COMMAND = Command(
-    summary="Select a vector, sign and scale by what the model then generates, and report it on other prompts.",
+    summary="Select a vector, sign and scale by what the model then generates or prefers, and report it on other prompts.",
     example="run/ --wanted dog --validation validation.jsonl --test test.jsonl --rank 0 --n-random 2 --max-new-tokens 8",
-    subject="",
-    arguments=_arguments,
+    has_model=False,
+    arguments=(
+        Argument("vectors", type=nonempty, help="folder of an atlas, or a file of vectors (with --model)"),
+        Argument("--wanted", type=nonempty, metavar="REGEX", help="regular expression that a wanted continuation contains"),
+        Argument("--prefer", metavar="TEXT", help="instead of --wanted: one token, whose logit minus that of --over is the score"),
+        Argument("--over", metavar="TEXT", help="the other token"),
+        Argument("--validation", type=nonempty, required=True, metavar="FILE", help="prompts to select on: JSON lines, as of --prompts"),
+        Argument("--test", type=nonempty, required=True, metavar="FILE", help="other prompts, to report the selected vector on"),
+        CHAT,
+        Argument("--model", type=nonempty, help="checkpoint (default: the one of the atlas)"),
+        Argument("--rank", type=list[int], metavar="RANKS", help="of every pair of an atlas: 0 or 0-3 (default: all)"),
+        PROMPT_GROUP,
+        Argument("--scales", type=list[float], default=[0.35, 1.0], help="to try, in site norms (default 0.35,1)"),
+        Argument("--n-random", old="--random", type=int, default=5, metavar="DRAWS", help="searches among random vectors (default 5)"),
+        Argument("--halving", type=int, metavar="H", help="all on few prompts first, the best 1/H on H times as many, and so on"),
+        Argument("--screen", type=int, metavar="N", help="measure the N candidates of the greatest first-order change (with --prefer)"),
+        Argument("--passing", type=float, default=0.5, help="validation score from which a vector counts (default 0.5)"),
+        Argument("--max-new-tokens", type=int, default=64, help="of every continuation (default 64)"),
+        Argument("--seed", type=int, default=0, help="of random vectors (default 0)"),
+        Argument("--out", type=nonempty, metavar="FILE", help="write the selected vector, with its sign and scale"),
+    ),
     run=_search,
     json={
-        "source": "layer of the selected vector",
-        "site": "site it is added to",
-        "target": "site, next_token, logits or null",
-        "rank": "among the singular vectors of its pair, or null",
-        "method": "how it was found",
+        "source": ("layer of the selected vector", lambda _, chosen: chosen.vector.layer),
+        "site": ("site it is added to", lambda _, chosen: chosen.vector.site),
+        "target": ("site, next_token, logits or null", lambda _, chosen: target_name(chosen.vector)),
+        "rank": ("among the singular vectors of its pair, or null", lambda _, chosen: chosen.vector.rank),
+        "method": ("how it was found", lambda _, chosen: chosen.vector.method),
         "sign": "1 or -1",
         "scale": "of the site's mean activation norm",
-        "norm": "absolute length added",
-        "validation": "share of the validation prompts, on which it was selected",
-        "test": f"share of the test prompts: {_INTERVAL}",
-        "unsteered": "likewise, without a vector",
-        "gain": "likewise, the difference",
-        "random": "likewise, a list: of each search among equally many random vectors",
-        "beats_random": "whether the whole interval of the test lies above all of these",
-        "share": "of vectors that pass on validation, at some sign and scale",
-        "random_share": "of the random ones",
+        "norm": ("absolute length added", lambda _, chosen: abs(chosen.vector.scale)),
+        "validation": ("mean score on the validation prompts, on which it was selected", lambda _, chosen: chosen.score),
+        "test": (f"mean score on the test prompts: {_INTERVAL}", lambda result, _: _measured(result.test)),
+        "unsteered": ("likewise, without a vector", lambda result, _: _measured(result.unsteered[1])),
+        "gain": ("likewise, the difference", lambda result, _: _measured(result.gain)),
+        "random": ("likewise, a list: of each search among equally many random vectors",
+                   lambda result, _: [_measured(r.test) for r in result.random]),
+        "beats_random": ("whether the whole interval of the test lies above all of these",
+                         lambda result, _: result.beats_random if result.random else None),
+        "share": ("of vectors that pass on validation, at some sign and scale", lambda result, _: _measured(result.share)),
+        "random_share": ("of the random ones", lambda result, _: _measured(result.random_share)),
+        "screen_correlation": ("of predicted and measured change, by ranks: value, n candidates; null without --screen",
+                               lambda result, _: _correlation(result.screen_correlation)),
     },
 )

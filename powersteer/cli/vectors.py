@@ -13,15 +13,21 @@ from ..inputs.prompts import Prompt
 from ..mapping import Atlas
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector, load_vectors
-from .arguments import Parser, layer_target, number, whole, wholes
+from .arguments import Argument, layer_target
 
-__all__ = ["add_choice", "add_prompt_group", "add_strength", "chosen_atlas", "chosen_vectors", "scaled"]
+__all__ = ["CHOICE", "PROMPT_GROUP", "STRENGTH", "chosen_atlas", "chosen_vectors", "scaled", "target_name"]
 
-
-def add_strength(parser: Parser) -> None:
-    scale = parser.add_mutually_exclusive_group()
-    scale.add_argument("--relative", type=number, help="strength, as a multiple of the site's activation norm")
-    scale.add_argument("--scale", type=number, help="strength, absolute (default: as saved)")
+STRENGTH = (
+    Argument("--relative", group="strength", type=float, help="strength, as a multiple of the site's activation norm"),
+    Argument("--scale", group="strength", type=float, help="strength, absolute (default: as saved)"),
+)
+PROMPT_GROUP = Argument("--prompt-group", old="--view", type=int, default=0, help="of an atlas with several (default 0, the first)")
+CHOICE = (  # of the vectors of an atlas, or of a folder of `svd`
+    Argument("--source", type=int, help="layer, of an atlas"),
+    Argument("--target", type=layer_target, help="layer or next_token, of an atlas"),
+    Argument("--rank", type=list[int], metavar="RANKS", help="0 or 0-3 (default: all that are there)"),
+    PROMPT_GROUP,
+)
 
 
 def scaled(
@@ -37,18 +43,6 @@ def scaled(
     if unknown := next((v for v in vectors if v.site_norm is None), None):
         raise InvalidInput(f"--relative: {unknown!r} has no activation norm of its site; give --scale instead")
     return [v.relative(args.relative) for v in vectors]
-
-
-def add_choice(parser: Parser) -> None:
-    """Which vectors of an atlas, or of a folder of `svd`."""
-    parser.add_argument("--source", type=whole, help="layer, of an atlas")
-    parser.add_argument("--target", type=layer_target, help="layer or next_token, of an atlas")
-    parser.add_argument("--rank", type=wholes, metavar="RANKS", help="0 or 0-3 (default: all that are there)")
-    add_prompt_group(parser)
-
-
-def add_prompt_group(parser: Parser) -> None:
-    parser.add_option("--prompt-group", "--view", type=whole, default=0, help="of an atlas with several (default 0, the first)")
 
 
 def chosen_atlas(folder: str | Path, group: int, model: Model | None = None) -> Atlas:
@@ -72,7 +66,7 @@ def chosen_vectors(args: Namespace) -> list[SteeringVector]:
         return found
     ranks = {v.rank: v for v in found}
     if unknown := [r for r in args.rank if r not in ranks]:
-        raise InvalidInput(f"--rank: {path} has no vector of rank {unknown[0]}, only {_listing(ranks)}")
+        raise InvalidInput(f"--rank: {path} has no vector of rank {unknown[0]}, only {', '.join(map(str, ranks))}")
     return [ranks[r] for r in args.rank]
 
 
@@ -92,5 +86,5 @@ def _of_folder(path: Path) -> list[SteeringVector]:
     return [v for file in files for v in load_vectors(file)]
 
 
-def _listing(ranks: dict[int | None, SteeringVector]) -> str:
-    return ", ".join(map(str, ranks))
+def target_name(vector: SteeringVector) -> str | None:
+    return None if vector.target is None else str(vector.target)
