@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from test_html import Reader
 from tiny import ids, tiny
 
@@ -174,6 +175,83 @@ def test_screen_ranks_first(model, vectors):
     assert all(math.isnan(c.score) for c in found.ranked[3:])
 
 
+class Counted(evaluate.LogitDifference):
+    """Notes every item that is scored."""
+
+    def value(self, model, item, logits):
+        COUNTED.append(item)
+        return super().value(model, item, logits)
+
+    def gradient(self, model, item, logits):
+        return super().gradient(model, item, logits)
+
+
+COUNTED: list[str] = []
+
+
+def key(c):
+    return c.index, c.sign, c.scale
+
+
+def rank_correlation(candidates, base):
+    changes = np.array([c.score for c in candidates]) - base
+    return np.corrcoef(scipy.stats.rankdata([c.predicted for c in candidates]), scipy.stats.rankdata(changes))[0, 1]
+
+
+def test_a_screen_of_all_candidates_changes_nothing(model, vectors, score):
+    plain, found = (ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, screen=n) for n in (None, 16))
+    assert [(*key(c), c.score, c.n) for c in found.ranked] == [(*key(c), c.score, c.n) for c in plain.ranked]
+    assert found.test.values == plain.test.values and found.rounds == plain.rounds and found.share == plain.share
+    assert [r.test.values for r in found.random] == [r.test.values for r in plain.random] and found.gain == plain.gain
+    assert plain.screen_correlation is None and all(math.isnan(c.predicted) for c in plain.ranked)
+    for c in found.ranked:
+        want = evaluate.first_order(model, VALIDATION, vectors[c.index].relative(c.sign * c.scale), score=score)
+        assert c.predicted == pytest.approx(want.value, rel=1e-9)
+    rho, n = found.screen_correlation
+    assert n == 16 and rho == pytest.approx(rank_correlation(found.ranked, found.unsteered[0]), rel=1e-9) and rho > 0.5
+    assert ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0, screen=99).screen_correlation == (rho, n)
+
+
+def test_a_screen_measures_the_candidates_of_the_greatest_predicted_change(model, vectors, score):
+    vectors = [*vectors, *ps.random_vectors(model, (0, "resid_post"), k=2, seed=6, prompts=VALIDATION)]
+    COUNTED.clear()
+    counted = Counted(score.a, score.b)
+    progress = []
+    found = ps.search(model, vectors, counted, **SPLIT, scales=SCALES, n_random=2, screen=3,
+                      progress=lambda done, total: progress.append((done, total)))  # fmt: skip
+    assert sum(item[0] == "v" for item in COUNTED) == (3 * 3 + 1) * len(VALIDATION)  # the vectors, two draws, no vector
+    assert progress[-1][0] == progress[-1][1]
+    plain = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0)
+    scores = {key(c): c.score for c in plain.ranked}
+    predicted = {
+        k: evaluate.first_order(model, VALIDATION, vectors[k[0]].relative(k[1] * k[2]), score=score).value for k in scores
+    }
+    best = sorted(predicted, key=predicted.get)[-3:]
+    assert {key(c) for c in found.ranked[:3]} == set(best) and found.rounds == ((3, 8),) and len(found.ranked) == 24
+    assert [c.score for c in found.ranked[:3]] == sorted((scores[k] for k in best), reverse=True)
+    assert all(math.isnan(c.score) and c.n == 0 for c in found.ranked[3:])
+    assert [c.predicted for c in found.ranked[3:]] == pytest.approx(sorted(predicted.values(), reverse=True)[3:], rel=1e-9)
+    for draw, r in enumerate(found.random):  # screened as the vectors are
+        alone = ps.search(model, random_like(model, vectors, 0, draw), score, **SPLIT, scales=SCALES, n_random=0, screen=3)
+        assert np.array_equal(r.candidate.vector.vector, alone.vector.vector)
+
+
+def test_a_screen_before_halving(model, vectors, score):
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0, screen=6, halving=2)
+    assert found.rounds == ((6, 4), (3, 8)) and [c.n for c in found.ranked] == [8] * 3 + [4] * 3 + [0] * 10
+    order = [VALIDATION[i] for i in np.random.default_rng(0).permutation(8)]
+    base = [evaluate.accuracy(model, order[: c.n], score=score).value for c in found.ranked[:6]]
+    rho, n = found.screen_correlation
+    assert n == 6 and rho == pytest.approx(rank_correlation(found.ranked[:6], base), rel=1e-9)
+
+
+def test_a_screen_that_leaves_one_has_no_correlation(model, vectors, score):
+    found = ps.search(model, vectors, score, **SPLIT, n_random=0, screen=1)
+    assert math.isnan(found.screen_correlation[0]) and found.screen_correlation[1] == 1 and "correlation" in str(found)
+    cheap = ps.search(model, vectors, score, **SPLIT, n_random=0, screen=score, screened=2)
+    assert cheap.screen_correlation is None and math.isnan(cheap.ranked[0].predicted)
+
+
 def test_the_same_arguments_give_the_same_bits(model, vectors, score):
     a, b = (ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, seed=1) for _ in range(2))
     assert str(a) == str(b) and a.test.values == b.test.values and [r.test for r in a.random] == [r.test for r in b.random]
@@ -195,6 +273,10 @@ def test_the_same_arguments_give_the_same_bits(model, vectors, score):
     ({"passing": "half"}, "passing is 'half'"),
     ({"score": "yes"}, "a score is a function"),
     ({"screen": len}, "screen is <built-in"),
+    ({"screen": True}, "screen is True; it must be a number of candidates, or a LogitScore"),
+    ({"screen": 0}, "screen is 0"),
+    ({"screen": 2, "score": len}, "the score <built-in function len> has no gradient"),
+    ({"screen": 2, "score": Turned(1, 2)}, "Turned.*has no gradient"),
     ({"test": []}, "empty"),
     ({"screened": 0, "screen": evaluate.LogitDifference(1, 2)}, "screened is 0"),
 ])  # fmt: skip
@@ -212,6 +294,10 @@ def test_what_is_shown(model, vectors, score):
     for line in str(found).splitlines():
         assert set(line.split(maxsplit=1)) <= set(read.texts)
     assert "best random" not in repr(ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0))
+    screened = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0, screen=8)
+    for text in (str(screened), repr(screened), screened._repr_html_()):
+        assert f"{screened.screen_correlation[0]:.3g}" in text and "screen" in text and "rank correlation" in text
+    assert "measured 8 of 16 candidates" in str(screened) and "screen" not in f"{found}{found!r}"
 
 
 def test_old_calls(model, vectors, score):

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 import powersteer as ps
+from powersteer.evaluate import MetricResult
 from powersteer.model import ActivationCache, Generation, Jacobian, Jacobians, Stream
 
 model = ps.load("demo")
@@ -35,4 +36,13 @@ assert_type(model.generate(["text"], stream=True), Stream[tuple[int, str], list[
 assert_type(model.generate("text", stream=True).result, Generation)
 assert_type(model.jacobian("text", 1, 3), Jacobian)
 assert_type(model.jacobians("text", 1, [2, 3]), Jacobians)
+vec = ps.random_vectors(model, 1)[0]
+assert_type(ps.evaluate.kl(model, "text", vec, continuation=3), MetricResult)
+assert_type(ps.evaluate.kl(model, prompts="text", vectors=[vec, None], seed=1), list[MetricResult])
+assert_type(ps.evaluate.accuracy(model, ["text"], score=ps.evaluate.contains("x")), MetricResult)
+assert_type(ps.evaluate.linearity(model, "text", [vec]), list[MetricResult])
+difference = ps.evaluate.LogitDifference("a", "b")
+assert_type(ps.evaluate.first_order(model, "text", vec, score=difference), MetricResult)
+assert_type(ps.evaluate.first_order(model, ["text"], [vec], score=difference), list[MetricResult])
+ps.evaluate.accuracy(model, ["text"], vec)  # type: ignore[call-overload]
 model.generate("text", max_tokens=3)  # type: ignore[call-overload]

@@ -2,7 +2,7 @@
 
 from .degeneration import Repetition, repetition
 from .intervals import MetricResult, bootstrap, summary, wilson
-from .metrics import accuracy, choice, curve, kl, linearity, perplexity, presence_ratio
+from .metrics import accuracy, choice, curve, first_order, kl, linearity, perplexity, presence_ratio
 from .scores import Choice, LogitDifference, LogitScore, Score, contains, score_table, token_id
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "choice",
     "contains",
     "curve",
+    "first_order",
     "kl",
     "linearity",
     "perplexity",

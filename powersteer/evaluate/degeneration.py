@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +74,12 @@ def repetition(generated: Generation | str | Iterable[int], n: int = 4) -> Repet
     True
     """
     n = check_count(n, "repetition: n")
-    units: Sequence[Any]
     if isinstance(generated, Generation):
-        text, units = generated.text, generated.tokens.tolist()
+        text, units = generated.text, list[Any](generated.tokens)
     elif isinstance(generated, str):
         text, units = generated, generated.split()
     else:
-        text, units = None, [int(token) for token in generated]
+        text, units = None, list(map(int, generated))
     grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
     share = 1 - len(set(grams)) / len(grams) if grams else 0.0
     data = b"" if text is None else text.encode("utf-8", "replace")

@@ -10,21 +10,19 @@ from numpy.typing import NDArray
 
 from ..inputs.prompts import Ids
 
-__all__ = ["kl_divergence", "log_softmax", "nll"]
+__all__ = ["Array", "kl_divergence", "log_softmax", "nll"]
 
 Array = NDArray[Any]
 
 
 def log_softmax(logits: Array) -> Array:
     """Log-probabilities (..., n_vocab) in float64, nats."""
-    logp: Array = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
-    return logp
+    return np.asarray(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
 
 
 def kl_divergence(p: Array, q: Array) -> Array:
     """KL (...) of log-probabilities (..., n_vocab), nats, never below 0."""
-    nats: Array = np.maximum(np.sum(np.exp(p) * (p - q), -1), 0.0)
-    return nats
+    return np.asarray(np.maximum(np.sum(np.exp(p) * (p - q), -1), 0.0))
 
 
 def nll(logits: Array, tokens: Ids, start: int) -> tuple[float, int]:

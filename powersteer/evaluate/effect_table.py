@@ -18,10 +18,11 @@ from ..errors import InvalidInput, MissingDependency, NotFound
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NGRAM", "Effect", "Effects", "counted"]
+__all__ = ["PUSH", "Effect", "Effects", "counted"]
 
+PUSH = ("prompt", "source", "site", "sign", "scale", "norm")  # fields that an effect shares with those of random vectors
 FORMAT = "powersteer-effects-1"
-NGRAM = 4  # tokens, of `Effect.repetition`
+_PARTS = ("effects", "random", "base")
 _SHOWN = 40  # records in a notebook
 
 
@@ -151,17 +152,16 @@ class Effects:
         >>> len(effects), len(effects.where(prompt=0, scale=[0.35])), len(effects.where(kl_end=lambda nats: nats < 0))
         (8, 2, 0)
         """
-        unknown = conditions.keys() - {f.name for f in fields(Effect)}
-        if unknown:
-            raise InvalidInput(f"where: an effect has no {sorted(unknown)[0]!r}; it has {[f.name for f in fields(Effect)]}")
-        shared = {k: v for k, v in conditions.items() if k in ("prompt", "source", "site", "sign", "scale", "norm")}
-        prompt = {k: v for k, v in conditions.items() if k == "prompt"}
-        return replace(
-            self,
-            effects=_matching(self.effects, conditions),
-            random=_matching(self.random, shared),
-            base=_matching(self.base, prompt),
-        )
+        names = [f.name for f in fields(Effect)]
+        if unknown := conditions.keys() - set(names):
+            raise InvalidInput(f"where: an effect has no {min(unknown)!r}; it has {names}")
+
+        def matching(records: Sequence[Effect], names: Sequence[str]) -> tuple[Effect, ...]:
+            known = [(name, wanted) for name, wanted in conditions.items() if name in names]
+            return tuple(e for e in records if all(_agrees(getattr(e, name), wanted) for name, wanted in known))
+
+        effects, random, base = matching(self.effects, names), matching(self.random, PUSH), matching(self.base, ["prompt"])
+        return replace(self, effects=effects, random=random, base=base)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The records of the vectors as dicts, one for each.
@@ -204,11 +204,9 @@ class Effects:
             import pandas
         except ImportError:
             raise MissingDependency("to_pandas needs pandas: pip install powersteer[tables]") from None
-        rows = []
-        for effect in self.base + self.effects + self.random:
-            row = asdict(effect)
-            row |= {f"logit_change[{t}]": x for t, x in row.pop("logit_change").items()}
-            rows.append(row)
+        rows = [asdict(effect) for effect in self.base + self.effects + self.random]
+        for row in rows:
+            row.update({f"logit_change[{t}]": x for t, x in row.pop("logit_change").items()})
         return pandas.DataFrame(rows)
 
     def to_json(self) -> str:
@@ -222,7 +220,7 @@ class Effects:
         >>> ps.effects(model, prompt, vec, max_new_tokens=0, n_random=0).to_json()[:33]
         '{"format": "powersteer-effects-1"'
         """
-        parts = {name: [_plain(asdict(e)) for e in getattr(self, name)] for name in ("effects", "random", "base")}
+        parts = {name: [_plain(asdict(e)) for e in getattr(self, name)] for name in _PARTS}
         whole = {"format": FORMAT, "settings": self.settings, "prompts": list(self.prompts), **parts}
         return json.dumps(whole, ensure_ascii=False, allow_nan=False)
 
@@ -243,7 +241,7 @@ class Effects:
             whole = json.loads(text)
             if whole["format"] != FORMAT:
                 raise ValueError(f"its format is {whole['format']!r}")
-            parts = {name: tuple(_effect(e) for e in whole[name]) for name in ("effects", "random", "base")}
+            parts = {name: tuple(_effect(e) for e in whole[name]) for name in _PARTS}
             prompts, settings = tuple(whole["prompts"]), dict(whole["settings"])
             known = all(isinstance(p, str) for p in prompts) and {"scales", "signs"} <= set(settings)
             if not known or not all(0 <= e.prompt < len(prompts) for part in parts.values() for e in part):
@@ -314,16 +312,10 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
-_FLOATS = [f.name for f in fields(Effect) if f.type == "float"]
-
-
-def _matching(records: Sequence[Effect], conditions: dict[str, Any]) -> tuple[Effect, ...]:
-    def agrees(value: Any, wanted: Any) -> bool:
-        if callable(wanted):
-            return bool(wanted(value))
-        return value in wanted if isinstance(wanted, (list, tuple, set, frozenset, range)) else value == wanted
-
-    return tuple(e for e in records if all(agrees(getattr(e, name), wanted) for name, wanted in conditions.items()))
+def _agrees(value: Any, wanted: Any) -> bool:
+    if callable(wanted):
+        return bool(wanted(value))
+    return value in wanted if isinstance(wanted, (list, tuple, set, frozenset, range)) else bool(value == wanted)
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
@@ -331,5 +323,6 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _effect(data: Any) -> Effect:
-    filled = {k: math.nan if v is None and k in _FLOATS else v for k, v in data.items()} if isinstance(data, dict) else data
+    floats = {f.name for f in fields(Effect) if f.type == "float"}
+    filled = {k: math.nan if v is None and k in floats else v for k, v in data.items()} if isinstance(data, dict) else data
     return record(Effect, filled)

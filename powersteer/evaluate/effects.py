@@ -6,13 +6,14 @@ target's response), a continuation, and a forward pass of the unsteered model ov
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import nan
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._util.checks import as_list, check_count, check_positive
 from .._util.deprecated import deprecated_arguments
@@ -21,42 +22,24 @@ from ..errors import InvalidInput
 from ..inputs.prompts import Ids, Prompts
 from ..inputs.sites import Site
 from ..methods.activations import unit
-from ..model.generation import Generation, Sampling
+from ..model.generation import Generation, check_sampling
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .batched import Callback, Steer, forward_rows, generate_rows, joined
+from .batched import Callback, forward_rows, generate_rows, joined
 from .degeneration import repetition
-from .distributions import kl_divergence, log_softmax, nll
-from .effect_table import NGRAM, Effect, Effects
+from .distributions import Array, kl_divergence, log_softmax, nll
+from .effect_table import Effect, Effects
 from .scores import check_text_score, finite_score, token_id
-from .target_response import jvps, nonlinearity, target_delta, target_sites
+from .target_response import jvps, nonlinearity, target_sites
 
-__all__ = ["NGRAM", "Effect", "Effects", "checked_pushes", "checked_samples", "effect_rows", "effects", "random_direction", "with_norms"]
+__all__ = [
+    "Effect", "Effects", "checked_pushes", "checked_samples", "effect_rows", "effects", "random_direction", "random_vector",
+    "with_norms",
+]  # fmt: skip
 
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class _Push:
-    """A vector, or none, at one sign and scale."""
-
-    steer: Steer
-    like: SteeringVector | None  # the vector whose target is read
-    index: int
-    label: tuple[int, str, int | str, int]  # source, site, target, rank
-    sign: int
-    scale: float
-    norm: float
-
-
-@dataclass(frozen=True)
-class _Moved:
-    """Results of the forward pass of a push on a prompt."""
-
-    kl_end: float
-    kl_continuation: float
-    linearity: float
-    logit_change: dict[str, float]
+Push = tuple[SteeringVector, dict[str, Any]]  # a vector at one sign and scale, and the fields of an Effect that say so
+_BASE = {"source": -1, "site": "", "target": "base", "rank": 0, "sign": 1, "scale": 0.0, "norm": 0.0, "vector": -1}
+_NO_TEXT = {"kl_continuation": nan, "text": "", "repetition": nan, "compression": nan, "perplexity": nan, "score": None}
 
 
 @deprecated_arguments(3, random="n_random")
@@ -130,10 +113,8 @@ def effects(
     """
     given, signs, scales = checked_pushes(vectors, signs, scales)
     encoded, ids, _ = model._read(prompts)
-    max_new_tokens, n_random, seed = (
-        check_count(value, f"effects: {name}", least=0)
-        for value, name in ((max_new_tokens, "max_new_tokens"), (n_random, "n_random"), (seed, "seed"))
-    )
+    max_new_tokens = check_count(max_new_tokens, "effects: max_new_tokens", least=0)
+    n_random, seed = check_count(n_random, "effects: n_random", least=0), check_count(seed, "effects: seed", least=0)
     temperature, samples = checked_samples(temperature, samples, max_new_tokens)
     if score is not None:
         check_text_score(model, score)
@@ -141,63 +122,54 @@ def effects(
             raise InvalidInput("effects: a score reads continuations, and max_new_tokens is 0; give it 1 or more")
     followed = {str(t): token_id(model, t) for t in as_list(tokens)}
     given = with_norms(model, ids, given)
-    pushes = _given_pushes(given, signs, scales)
-    count = len(pushes)
-    pushes += _random_pushes(model, given, signs, scales, n_random, seed)
-    none = _Push(None, None, -1, (-1, "", "base", 0), 1, 0.0, 0.0)
+    sites = {(v.location, v.site_norm): v for v in given}.values()
+    random = [random_vector(model, like, seed, draw) for like in sites for draw in range(n_random)]
+    pushes = _pushes(given, signs, scales, range(len(given))) + _pushes(random, signs, scales, [-1] * len(random))
+    steer = [None, *(vector for vector, _ in pushes)]
     seeds = [(seed + i) % 2**64 for i in range(samples)]
+    total = effect_rows(len(ids), len(given), len(signs), len(scales), len(random), max_new_tokens, samples)
     records: list[list[Effect]] = []
-    with progress_bar(progress, _rows(len(ids), len(pushes), max_new_tokens, samples), "effects") as callback:
-        base = generate_rows(model, ids, [None] * len(ids), max_new_tokens, stop, callback) if max_new_tokens else None
+    with progress_bar(progress, total, "effects") as callback:
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "callback": callback}
+        base = generate_rows(model, ids, [None] * len(ids), **how) if max_new_tokens else None
         for j, t in enumerate(ids):
             along = t if base is None else joined(t, base[j].tokens[:-1])
-            moved = _forward(model, t, along, base is not None, [none, *pushes], followed, callback)
-            generated: list[Generation] = []
-            drawn: list[Generation] = []  # `samples` of each, the base first
+            moved = _forward(model, t, along, pushes, followed, callback)
+            texts: list[dict[str, Any]] = [_NO_TEXT] * len(steer)
             if base is not None:
-                steer = [p.steer for p in pushes]
-                generated = [base[j], *generate_rows(model, [t] * len(pushes), steer, max_new_tokens, stop, callback)]
-                each = [s for s in (None, *steer) for _ in seeds]
-                drawn = generate_rows(
-                    model, [t] * len(each), each, max_new_tokens, stop, callback, temperature, seeds * (len(pushes) + 1)
-                )
-            perplexities = _perplexities(model, t, generated, callback)
+                greedy = [base[j], *generate_rows(model, [t] * len(pushes), steer[1:], **how)]
+                each = [s for s in steer for _ in seeds]  # `samples` of each, the base first
+                seeds_of = seeds * len(steer)
+                drawn = generate_rows(model, [t] * len(each), each, temperature=temperature, seeds=seeds_of, **how)
+                groups = [[g, *drawn[i * samples : (i + 1) * samples]] for i, g in enumerate(greedy)]
+                texts = _texts(model, t, groups, score, encoded[j].given, callback)
+            labels = [_BASE, *(fields for _, fields in pushes)]
             records.append([
-                _record(p, j, m, generated[i] if generated else None, perplexities[i] if generated else math.nan,
-                        drawn[i * samples : (i + 1) * samples], score, encoded[j].given)
-                for i, (p, m) in enumerate(zip([none, *pushes], moved, strict=True))
+                Effect(prompt=j, **{**label, **m, **text}) for label, m, text in zip(labels, moved, texts, strict=True)
             ])  # fmt: skip
-    settings = {
-        "model": model.name, "weights": model.identity["weights"], "steering": list(model.steering),
-        "scales": scales, "signs": signs, "max_new_tokens": max_new_tokens,
-        "tokens": followed, "random": n_random, "seed": seed, "temperature": temperature, "samples": samples,
-        "titles": [p.title for p in encoded],
-    }  # fmt: skip
+    count = 1 + len(given) * len(signs) * len(scales)
     return Effects(
-        effects=tuple(e for of_prompt in records for e in of_prompt[1 : 1 + count]),
-        random=tuple(e for of_prompt in records for e in of_prompt[1 + count :]),
+        effects=tuple(e for of_prompt in records for e in of_prompt[1:count]),
+        random=tuple(e for of_prompt in records for e in of_prompt[count:]),
         base=tuple(of_prompt[0] for of_prompt in records),
         prompts=tuple(p.text for p in encoded),
-        settings=settings,
-    )
+        settings={
+            "model": model.name, "weights": model.identity["weights"], "steering": list(model.steering),
+            "scales": scales, "signs": signs, "max_new_tokens": max_new_tokens, "tokens": followed, "random": n_random,
+            "seed": seed, "temperature": temperature, "samples": samples, "titles": [p.title for p in encoded],
+        },
+    )  # fmt: skip
 
 
 def effect_rows(prompts: int, vectors: int, signs: int, scales: int, draws: int, max_new_tokens: int, samples: int) -> int:
-    """Total of the progress of `effects`, of vectors at one site."""
-    return _rows(prompts, (vectors + draws) * signs * scales, max_new_tokens, samples)
-
-
-def _rows(prompts: int, pushes: int, max_new_tokens: int, samples: int) -> int:
-    """For every steered and unsteered prompt: a forward pass, a continuation, a pass over it, and the samples."""
-    return prompts * (pushes + 1) * (3 + samples if max_new_tokens else 1)
-
-
-# ---- steered prompts
+    """Total of the progress of `effects`, draws being of all sites. For every steered and unsteered prompt: a forward pass,
+    a continuation, a pass over it, and the samples."""
+    return prompts * ((vectors + draws) * signs * scales + 1) * (3 + samples if max_new_tokens else 1)
 
 
 def checked_samples(temperature: float, samples: int, max_new_tokens: int) -> tuple[float, int]:
     """(temperature, samples). Raises InvalidInput for samples at temperature 0, and for a temperature without samples."""
-    samples, warm = check_count(samples, "effects: samples", least=0), Sampling(temperature, 0, 1.0).temperature > 0
+    samples, warm = check_count(samples, "effects: samples", least=0), check_sampling(temperature, 0, 1.0)[0] > 0
     if samples and not warm:
         raise InvalidInput(f"effects: samples is {samples} at temperature 0, where all are the greedy text; give a temperature")
     if warm and not samples:
@@ -227,135 +199,86 @@ def with_norms(model: Model, tokens: Sequence[Ids], vectors: Sequence[SteeringVe
         return list(vectors)
     acts = [a for _, a in forward_rows(model, tokens, [None] * len(tokens), sites=sites, rows="none")]
     norms = {
-        site: float(np.concatenate([np.linalg.norm(a[i].astype(np.float64), axis=1) for a in acts]).mean())
-        for i, site in enumerate(sites)
+        site: float(np.concatenate([np.linalg.norm(a[site].astype(np.float64), axis=1) for a in acts]).mean())
+        for site in sites
     }
     return [v if v.site_norm else replace(v, site_norm=norms[v.location]) for v in vectors]
-
-
-def pushed(vector: SteeringVector, sign: int, scale: float) -> SteeringVector:
-    """The vector with its own sign times `sign`, at a fraction of its site's norm."""
-    return vector.relative(sign * scale)
 
 
 def random_direction(model: Model, site: Site, *key: int) -> Array:
     """A unit vector (d,), uniform on the sphere, that depends on the site and the key."""
     rng = np.random.default_rng([*key, site.layer, site.index])
-    row: Array = unit(rng.standard_normal(model.d_model)).astype(model.dtype)
-    return row
+    return np.asarray(unit(rng.standard_normal(model.d_model)), model.dtype)
 
 
-def _given_pushes(vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float]) -> list[_Push]:
-    return [
-        _Push(pushed(v, sign, scale), v, i, _label(v), int(sign), float(scale), scale * float(v.site_norm or 0))
-        for i, v in enumerate(vectors) for sign in signs for scale in scales
-    ]  # fmt: skip
+def random_vector(model: Model, like: SteeringVector, seed: int, *key: int) -> SteeringVector:
+    """A random unit vector at the site of another and with its norm; its rank is the last number of the key."""
+    row = random_direction(model, like.location, seed, *key)
+    return SteeringVector(row, like.layer, like.site, site_norm=like.site_norm, method="random", rank=key[-1], seed=seed)
 
 
-def _random_pushes(
-    model: Model, vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float], draws: int, seed: int
-) -> list[_Push]:
+def _pushes(
+    vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float], indices: Sequence[int]
+) -> list[Push]:
     out = []
-    for site, norm in dict.fromkeys((v.location, float(v.site_norm or 0)) for v in vectors):
-        for draw in range(draws):
-            direction = random_direction(model, site, seed, draw)
-            v = SteeringVector(direction, site.layer, site.name, site_norm=norm, method="random", rank=draw, seed=seed)
-            label = (site.layer, site.name, "random", draw)
-            out += [
-                _Push(pushed(v, sign, s), None, -1, label, int(sign), float(s), s * norm) for sign in signs for s in scales
-            ]
+    for (v, index), sign, scale in itertools.product(zip(vectors, indices, strict=True), signs, scales):
+        pushed = v.relative(sign * scale)
+        out.append((pushed, {
+            "source": v.layer, "site": v.site, "target": v.method if v.target_layer is None else v.target_layer,
+            "rank": v.rank or 0, "sign": sign, "scale": scale, "norm": abs(pushed.scale), "vector": index,
+        }))  # fmt: skip
     return out
 
 
-def _label(v: SteeringVector) -> tuple[int, str, int | str, int]:
-    return v.layer, v.site, v.method if v.target_layer is None else v.target_layer, v.rank or 0
-
-
-# ---- metrics of a steered prompt
-
-
 def _forward(
-    model: Model, prompt: Ids, along: Ids, continued: bool, pushes: Sequence[_Push], followed: dict[str, int], callback: Callback
-) -> list[_Moved]:
-    """One record for each push, the first without steering. along: the prompt and the base continuation, without its
-    last token."""
-    n = len(prompt)
-    sites = target_sites([p.like for p in pushes if p.like is not None])
-    before, before_acts = next(forward_rows(model, [along], [None], [n], sites))
+    model: Model, prompt: Ids, along: Ids, pushes: Sequence[Push], followed: dict[str, int], callback: Callback
+) -> list[dict[str, Any]]:
+    """Metrics of the base and of each push. along: the prompt and the base continuation, without its last token."""
+    end = len(prompt) - 1
+    steer = [vector for vector, _ in pushes]
+    before, base = next(forward_rows(model, [along], [None], [end + 1], target_sites(steer)))
     callback(1)
-    logp = log_softmax(before[n - 1 :])
-    out = {0: _Moved(0.0, 0.0 if continued else math.nan, math.nan, dict.fromkeys(followed, 0.0))}
-    for group in _by_site(pushes):
-        some = [pushes[i] for i in group]
-        jvp_of = _jvps(model, prompt, some)
-        here = target_sites([p.like for p in some if p.like is not None])
-        rows = forward_rows(model, [along] * len(some), [p.steer for p in some], [n] * len(some), here, callback=callback)
-        for i, p, (after, acts) in zip(group, some, rows, strict=True):
-            kl = kl_divergence(logp, log_softmax(after[n - 1 :]))
-            remainder = math.nan
-            if p.like is not None and p.index in jvp_of:
-                read = before[n - 1], after[n - 1]
-                if not isinstance(p.like.target, str):
-                    (site,) = target_sites([p.like])
-                    read = before_acts[sites.index(site)], acts[here.index(site)]
-                length = p.sign * p.norm * math.copysign(1.0, p.like.scale)
-                remainder = nonlinearity(target_delta(p.like, n, *read), length * jvp_of[p.index])
-            shifts = _logit_changes(before[n - 1], after[n - 1], followed)
-            out[i] = _Moved(float(kl[0]), float(kl.mean()) if continued else math.nan, remainder, shifts)
-    return [out[i] for i in range(len(pushes))]
+    logp = log_softmax(before[end:])
+    out = {-1: {"kl_end": 0.0, "kl_continuation": 0.0, "linearity": nan, "logit_change": dict.fromkeys(followed, 0.0)}}
+    for site in dict.fromkeys(vector.location for vector in steer):  # the JVPs of one site are in memory at a time
+        group = [(i, *push) for i, push in enumerate(pushes) if push[0].location == site]
+        some = [vector for _, vector, _ in group]
+        jvp_of = jvps(model, prompt, {label["vector"]: vector for _, vector, label in group})
+        lengths = [end + 1] * len(some)
+        rows = forward_rows(model, [along] * len(some), some, lengths, target_sites(some), callback=callback)
+        for (i, vector, label), (after, acts) in zip(group, rows, strict=True):
+            kl = kl_divergence(logp, log_softmax(after[end:]))
+            jvp = jvp_of.get(label["vector"])
+            response = nan if jvp is None else nonlinearity(vector, end + 1, jvp, (before[end], base), (after[end], acts))
+            shift = after[end].astype(np.float64) - before[end]
+            shift -= shift.mean()
+            out[i] = {
+                "kl_end": float(kl[0]), "kl_continuation": float(kl.mean()), "linearity": response,
+                "logit_change": {name: float(shift[token]) for name, token in followed.items()},
+            }  # fmt: skip
+    return [out[i] for i in range(-1, len(pushes))]
 
 
-def _by_site(pushes: Sequence[_Push]) -> list[list[int]]:
-    """Indices of all but the first, by site: the JVPs of one site are in memory at a time."""
-    groups: dict[Any, list[int]] = {}
-    for i, p in enumerate(pushes[1:], 1):
-        groups.setdefault(p.label[:2], []).append(i)
-    return list(groups.values())
-
-
-def _jvps(model: Model, prompt: Ids, pushes: Sequence[_Push]) -> dict[int, Array]:
-    """J @ direction by index of the vector, for vectors with a target."""
-    like = {p.index: p.like for p in pushes if p.like is not None}
-    found = jvps(model, prompt, list(like.values()))
-    return {index: found[i] for i, index in enumerate(like) if i in found}
-
-
-def _logit_changes(before: Array, after: Array, followed: dict[str, int]) -> dict[str, float]:
-    if not followed:
-        return {}
-    moved = after.astype(np.float64) - before
-    moved -= moved.mean()
-    return {name: float(moved[token]) for name, token in followed.items()}
-
-
-def _perplexities(model: Model, prompt: Ids, generated: Sequence[Generation], callback: Callback) -> list[float]:
-    """Of every continuation under the unsteered model; equal continuations are read once."""
-    distinct = list({g.tokens.tobytes(): joined(prompt, g.tokens) for g in generated}.items())
-    rows = forward_rows(model, [f for _, f in distinct], [None] * len(distinct), [len(prompt)] * len(distinct))
-    found: dict[bytes, float] = {}
-    for (key, full), (logits, _) in zip(distinct, rows, strict=True):
-        nats, count = nll(logits, full, len(prompt))
-        found[key] = math.exp(min(nats / count, 700.0))
-    callback(len(generated))
-    return [found[g.tokens.tobytes()] for g in generated]
-
-
-def _record(
-    push: _Push, prompt: int, moved: _Moved, generated: Generation | None, perplexity: float, drawn: Sequence[Generation],
-    score: Callable[[Any, str], float] | None, given: Any,
-) -> Effect:  # fmt: skip
-    source, site, target, rank = push.label
-    repeats = None if generated is None else repetition(generated, NGRAM)
-    text = "" if generated is None else generated.text or ""
-    samples = tuple(g.text or "" for g in drawn)
-    return Effect(
-        source=source, site=site, target=target, rank=rank, sign=push.sign, scale=push.scale, norm=push.norm,
-        prompt=prompt, kl_end=moved.kl_end, kl_continuation=moved.kl_continuation, linearity=moved.linearity,
-        logit_change=moved.logit_change, text=text,
-        repetition=math.nan if repeats is None else repeats.value,
-        compression=math.nan if repeats is None else repeats.compression,
-        perplexity=perplexity,
-        score=None if score is None or generated is None else finite_score(score(given, text)), vector=push.index,
-        samples=samples,
-        sample_scores=() if score is None else tuple(finite_score(score(given, s)) for s in samples),
-    )  # fmt: skip
+def _texts(
+    model: Model, prompt: Ids, groups: Sequence[Sequence[Generation]], score: Callable[[Any, str], float] | None, given: Any,
+    callback: Callback,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Fields of an Effect from the continuations of each push, the greedy one first. The base reads equal ones once."""
+    full = {g.tokens.tobytes(): joined(prompt, g.tokens) for g, *_ in groups}
+    rows = forward_rows(model, list(full.values()), [None] * len(full), [len(prompt)] * len(full))
+    perplexity: dict[bytes, float] = {}
+    for (key, tokens), (logits, _) in zip(full.items(), rows, strict=True):
+        nats, count = nll(logits, tokens, len(prompt))
+        perplexity[key] = math.exp(min(nats / count, 700.0))
+    callback(len(groups))
+    out = []
+    for generated in groups:
+        repeats = repetition(generated[0])
+        text, *samples = (g.text or "" for g in generated)
+        scores = [None] if score is None else [finite_score(score(given, t)) for t in (text, *samples)]
+        out.append({
+            "text": text, "repetition": repeats.value, "compression": repeats.compression,
+            "perplexity": perplexity[generated[0].tokens.tobytes()], "score": scores[0], "samples": tuple(samples),
+            "sample_scores": tuple(scores[1:]),
+        })  # fmt: skip
+    return out

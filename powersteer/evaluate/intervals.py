@@ -9,15 +9,14 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._util.checks import check_count
 from .._util.html import table
 from ..errors import InvalidInput, shown
+from .distributions import Array
 
 __all__ = ["SHARE", "MetricResult", "bootstrap", "percentiles", "resample_counts", "summary", "wilson"]
 
-Array = NDArray[Any]
 RESAMPLES = 2000
 LEVEL = 0.95
 SHARE = "share"  # the unit of a mean of zeros and ones, which gets the Wilson interval
@@ -116,7 +115,6 @@ def bootstrap(
     True
     """
     x = _checked_values(values)
-    _check_level(level)
     return percentiles(resample_counts(len(x), resamples, seed) @ x / len(x), len(x), level)
 
 
@@ -214,6 +212,7 @@ def resample_counts(n: int, resamples: int, seed: int) -> Array:
 
 def percentiles(statistics: Array, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Interval from the resampled statistics (resamples,) of n values."""
+    _check_level(level)
     if n < 2:
         return math.nan, math.nan
     low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])

@@ -11,10 +11,9 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._util.checks import as_integer, as_list
 from .._util.deprecated import deprecated_arguments, warn_deprecated
@@ -26,33 +25,43 @@ from ..model.generation import Generation
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
 from .batched import Steer, forward_rows, generate_rows, joined
-from .distributions import kl_divergence, log_softmax, nll
+from .distributions import Array, kl_divergence, log_softmax, nll
+from .gradients import first_order_changes, score_gradients
 from .intervals import RESAMPLES, SHARE, MetricResult, percentiles, resample_counts, summary
 from .scores import Choice, LogitScore, Score, score_items, score_table
-from .target_response import jvps, nonlinearity, target_delta, target_sites
+from .target_response import jvps, nonlinearity, target_sites
 
-__all__ = ["accuracy", "choice", "curve", "kl", "linearity", "perplexity", "presence_ratio"]
+__all__ = ["accuracy", "choice", "curve", "first_order", "kl", "linearity", "perplexity", "presence_ratio"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Array = NDArray[Any]
+Items = TypeVar("Items", contravariant=True)
 Vectors = Sequence[Steer] | SteeringVector | None
 Continuations = Sequence[Generation | Sequence[int] | Ids]  # one for each prompt
 Template = str | Callable[[str, str, str], Prompt]
 
 
-# ---- next-token distributions
+class _Metric(Protocol[Items, P]):
+    """A metric of prompts, by type: one result for one vector or none, a list for a list."""
+
+    @overload
+    def __call__(
+        self, model: Model, prompts: Items, vectors: SteeringVector | None = ..., *args: P.args, **kwargs: P.kwargs
+    ) -> MetricResult: ...
+    @overload
+    def __call__(
+        self, model: Model, prompts: Items, vectors: Sequence[Steer], *args: P.args, **kwargs: P.kwargs
+    ) -> list[MetricResult]: ...
 
 
-@overload
-def kl(
-    model: Model, prompts: Prompts, vectors: SteeringVector | None = ..., *, continuation: int | Continuations = ...,
-    seed: int = ...,
-) -> MetricResult: ...
-@overload
-def kl(
-    model: Model, prompts: Prompts, vectors: Sequence[Steer], *, continuation: int | Continuations = ..., seed: int = ...
-) -> list[MetricResult]: ...
+def _metric(
+    function: Callable[Concatenate[Model, Items, Vectors, P], MetricResult | list[MetricResult]],
+) -> _Metric[Items, P]:
+    """Decorator: the types of `_Metric`."""
+    return cast(_Metric[Items, P], function)
+
+
+@_metric
 def kl(
     model: Model, prompts: Prompts, vectors: Vectors = None, *, continuation: int | Continuations = 0, seed: int = 0
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
@@ -108,20 +117,11 @@ def kl(
     for j, (f, n) in enumerate(zip(full, lengths, strict=True)):
         first = n - 1 - len(f)  # from the end: the row that predicts the first token after the prompt
         p = log_softmax(next(plain)[0][first:])
-        for i in range(len(items)):
-            table[i, j] = kl_divergence(p, log_softmax(next(moved)[0][first:])).mean()
+        table[:, j] = [kl_divergence(p, log_softmax(next(moved)[0][first:])).mean() for _ in items]
     return _results(table, is_batch, "nats", seed)
 
 
-@overload
-def perplexity(
-    model: Model, prompts: Prompts, vectors: SteeringVector | None = ..., *, continuation: Continuations | None = ...,
-    seed: int = ...,
-) -> MetricResult: ...
-@overload
-def perplexity(
-    model: Model, prompts: Prompts, vectors: Sequence[Steer], *, continuation: Continuations | None = ..., seed: int = ...
-) -> list[MetricResult]: ...
+@_metric
 def perplexity(
     model: Model, prompts: Prompts, vectors: Vectors = None, *, continuation: Continuations | None = None, seed: int = 0
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
@@ -163,8 +163,7 @@ def perplexity(
     """
     items, is_batch = _items(vectors)
     if continuation is None:
-        prompts, _ = split(prompts)
-        full: list[Ids] = model.tokens(prompts)
+        full = [model.tokens(p) for p in split(prompts)[0]]
         lengths, starts = [len(t) for t in full], [1] * len(full)
         if min(lengths) < 2:
             raise InvalidInput("perplexity: a prompt has one token, and nothing to predict; give continuation=")
@@ -188,31 +187,17 @@ def perplexity(
 
 def _continued(model: Model, prompts: Prompts, continuation: int | Continuations) -> tuple[list[Ids], list[Ids]]:
     """(tokens of each prompt, tokens of its continuation): the given one, or the model's own."""
-    prompts, _ = split(prompts)
-    tokens: list[Ids] = model.tokens(prompts)
-    if as_integer(continuation) == 0:
-        return tokens, [np.empty(0, np.int32) for _ in tokens]
+    tokens = [model.tokens(p) for p in split(prompts)[0]]
     if (new := as_integer(continuation)) is not None:
-        return tokens, [g.tokens for g in generate_rows(model, tokens, [None] * len(tokens), new)]
+        greedy = generate_rows(model, tokens, [None] * len(tokens), new) if new else []
+        return tokens, [g.tokens for g in greedy] or [np.empty(0, np.int32)] * len(tokens)
     if not isinstance(continuation, (list, tuple)) or len(continuation) != len(tokens):
         raise InvalidInput(f"continuation must be a number of tokens, or one continuation for each of {len(tokens)} prompts")
     given = [c.tokens if isinstance(c, Generation) else c for c in continuation]
     return tokens, [token_ids(c, model.n_vocab) for c in given]
 
 
-# ---- scores
-
-
-@overload
-def choice(
-    model: Model, prompts: Sequence[tuple[str, str, str]], vectors: SteeringVector | None = ..., *,
-    template: Template = ..., letters: tuple[str | int, str | int] = ..., seed: int = ...,
-) -> MetricResult: ...
-@overload
-def choice(
-    model: Model, prompts: Sequence[tuple[str, str, str]], vectors: Sequence[Steer], *,
-    template: Template = ..., letters: tuple[str | int, str | int] = ..., seed: int = ...,
-) -> list[MetricResult]: ...
+@_metric
 @deprecated_arguments(3, questions="prompts")
 def choice(
     model: Model, prompts: Sequence[tuple[str, str, str]], vectors: Vectors = None, *,
@@ -222,16 +207,12 @@ def choice(
 
     Parameters
     ----------
-    model
-        The model, or a steered view of it.
+    model, vectors, seed
+        As for `accuracy`.
     prompts
         Questions (question, first option, second option); each is asked in both orders, see `Choice`.
-    vectors
-        None, one vector, or a list with one item for each result.
     template, letters
         As for `Choice`.
-    seed
-        Seed of the bootstrap over questions.
 
     Returns
     -------
@@ -256,9 +237,7 @@ def choice(
     >>> first.unit, abs(first + second) < 1e-6
     ('nats', True)
     """
-    items, is_batch = _items(vectors)
-    score = Choice(template, letters)
-    return _results(score_table(model, score_items(score, prompts), items, score), is_batch, score.unit, seed)
+    return accuracy(model, prompts, vectors, score=Choice(template, letters), seed=seed)
 
 
 def _score_in_third_place(function: Callable[P, R]) -> Callable[P, R]:
@@ -274,16 +253,7 @@ def _score_in_third_place(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-@overload
-def accuracy(
-    model: Model, prompts: Prompts | Sequence[Any], vectors: SteeringVector | None = ..., *, score: Score,
-    max_new_tokens: int = ..., stop: Any = ..., seed: int = ..., progress: bool | Report = ...,
-) -> MetricResult: ...
-@overload
-def accuracy(
-    model: Model, prompts: Prompts | Sequence[Any], vectors: Sequence[Steer], *, score: Score,
-    max_new_tokens: int = ..., stop: Any = ..., seed: int = ..., progress: bool | Report = ...,
-) -> list[MetricResult]: ...
+@_metric
 @_score_in_third_place
 def accuracy(
     model: Model, prompts: Prompts | Sequence[Any], vectors: Vectors = None, *, score: Score, max_new_tokens: int = 64,
@@ -293,19 +263,15 @@ def accuracy(
 
     Parameters
     ----------
-    model
-        The model, or a steered view of it.
+    model, vectors, seed
+        As for `perplexity`.
     prompts
         One prompt or several; for a `LogitScore` the items that it takes.
-    vectors
-        None, one vector, or a list with one item for each result.
     score
         A function of (prompt, continuation) that returns a number or bool, such as `contains(regex)`; or a `LogitScore`,
         such as `LogitDifference(a, b)`.
     max_new_tokens, stop
         Of the continuations, as for `Model.generate`.
-    seed
-        Seed of the bootstrap over prompts.
     progress
         True for a progress bar, or a function that is called with (done, total).
 
@@ -333,17 +299,60 @@ def accuracy(
     return _results(table, is_batch, score.unit if isinstance(score, LogitScore) else SHARE, seed)
 
 
-# ---- vectors and activations
+@_metric
+def first_order(
+    model: Model, prompts: Prompts | Sequence[Any], vectors: Vectors, *, score: LogitScore, positions: Positions = None,
+    seed: int = 0, progress: bool | Report = False,
+) -> MetricResult | list[MetricResult]:  # fmt: skip
+    """Change of a score that a vector makes, to first order: the mean over prompts of d score(h v) / dh at h = 0.
+
+    Each item takes one Jacobian of the logits at the ends of its prompts, whose transpose carries the score's gradient to
+    all sites of the vectors in one sweep; the cost hardly depends on the number of vectors at a site.
+
+    Parameters
+    ----------
+    model, seed
+        As for `perplexity`.
+    prompts
+        One prompt or several; in general the items that the score takes.
+    vectors
+        One vector, or a list with one for each result, each taken with its scale: the result of `2 * vec` is twice that of
+        `vec`.
+    score
+        A `LogitScore` with a gradient, such as `LogitDifference(a, b)` or `Choice()`.
+    positions
+        Where the vectors are added in every prompt, in the forms of `Model.steered`; None: everywhere.
+    progress
+        True for a progress bar, or a function that is called with (done, total).
+
+    Returns
+    -------
+    MetricResult
+        In units of the score; `values` are those of the items. A list of them for a list of vectors.
+
+    Raises
+    ------
+    InvalidInput
+        For a score without a gradient, lists of vectors to add together, and None.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model, prompts, score = ps.load("demo", dtype="float64"), ["Q: 1+2", "Q: 2+2"], ps.evaluate.LogitDifference("3", "4")
+    >>> vec = model.jacobian(prompts, 1, 3).svd(k=1).vectors[0] * 1e-4
+    >>> predicted = ps.evaluate.first_order(model, prompts, vec, score=score)
+    >>> up, down = ps.evaluate.accuracy(model, prompts, [vec, -1 * vec], score=score)
+    >>> bool(abs(predicted - (up - down) / 2) < 1e-4 * abs(predicted)), predicted.n, predicted.unit
+    (True, 2, 'nats to first order')
+    """
+    single, is_batch = _single(vectors, "first_order")
+    items = score_items(score, prompts)
+    with progress_bar(progress, len(items), "first order") as callback:
+        gradients = score_gradients(model, items, score, [v.location for v in single], positions, callback)
+    return _results(first_order_changes(model, single, gradients), is_batch, f"{score.unit} to first order", seed)
 
 
-@overload
-def presence_ratio(
-    model: Model, prompts: Prompts, vectors: SteeringVector, *, read_positions: Positions = ..., seed: int = ...
-) -> MetricResult: ...
-@overload
-def presence_ratio(
-    model: Model, prompts: Prompts, vectors: Sequence[Steer], *, read_positions: Positions = ..., seed: int = ...
-) -> list[MetricResult]: ...
+@_metric
 @deprecated_arguments(3, positions="read_positions")
 def presence_ratio(
     model: Model, prompts: Prompts, vectors: Vectors, *, read_positions: Positions = None, seed: int = 0
@@ -353,8 +362,8 @@ def presence_ratio(
 
     Parameters
     ----------
-    model
-        The model, or a steered view of it.
+    model, seed
+        As for `perplexity`.
     prompts
         One prompt or several.
     vectors
@@ -362,8 +371,6 @@ def presence_ratio(
     read_positions
         Positions of each prompt whose activations are read, by default all. The first token's activation is often much
         larger than the others.
-    seed
-        Seed of the bootstrap over prompts.
 
     Returns
     -------
@@ -389,26 +396,20 @@ def presence_ratio(
     >>> ps.evaluate.presence_ratio(model, prompts, own) > ps.evaluate.presence_ratio(model, prompts, vec)
     True
     """
-    items, is_batch = _items(vectors)
-    single = _single(items, "presence_ratio")
-    prompts, _ = split(prompts)
-    tokens: list[Ids] = model.tokens(prompts)
+    single, is_batch = _single(vectors, "presence_ratio")
+    tokens = [model.tokens(p) for p in split(prompts)[0]]
     sites = list(dict.fromkeys(v.location for v in single))
     d = model.d_model
     expected = math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
     table = np.empty((len(single), len(tokens)))
     for j, (_, acts) in enumerate(forward_rows(model, tokens, [None] * len(tokens), sites=sites, rows="none")):
-        at = prompt_positions(read_positions, len(tokens[j]))
         for i, v in enumerate(single):
-            a = acts[sites.index(v.location)][at].astype(np.float64)
+            a = acts[v.location][prompt_positions(read_positions, len(tokens[j]))].astype(np.float64)
             table[i, j] = np.abs(a @ v.direction).mean() / (np.linalg.norm(a, axis=1).mean() * expected)
     return _results(table, is_batch, "ratio", seed)
 
 
-@overload
-def linearity(model: Model, prompts: Prompts, vectors: SteeringVector, *, seed: int = ...) -> MetricResult: ...
-@overload
-def linearity(model: Model, prompts: Prompts, vectors: Sequence[Steer], *, seed: int = ...) -> list[MetricResult]: ...
+@_metric
 def linearity(
     model: Model, prompts: Prompts, vectors: Vectors, *, seed: int = 0
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
@@ -417,15 +418,13 @@ def linearity(
 
     Parameters
     ----------
-    model
-        The model, or a steered view of it.
+    model, seed
+        As for `perplexity`.
     prompts
         One prompt or several.
     vectors
         One vector that has a target, or a list with one for each result. Target positions are those that the vector was
         made with, counted from the prompt's end.
-    seed
-        Seed of the bootstrap over prompts.
 
     Returns
     -------
@@ -446,23 +445,18 @@ def linearity(
     >>> small < 0.1 < large
     True
     """
-    items, is_batch = _items(vectors)
-    single = _single(items, "linearity")
-    for v in single:
-        if v.target is None:
-            raise InvalidInput(f"linearity: {v!r} has no target; name one: dataclasses.replace(vec, target=(9, 'mlp_out'))")
-    prompts, _ = split(prompts)
-    tokens: list[Ids] = model.tokens(prompts)
+    single, is_batch = _single(vectors, "linearity")
+    if lacking := [v for v in single if v.target is None]:
+        raise InvalidInput(f"linearity: {lacking[0]!r} has no target; name one: dataclasses.replace(vec, target=(9, 'mlp_out'))")
+    tokens = [model.tokens(p) for p in split(prompts)[0]]
     sites = target_sites(single)
     table = np.empty((len(single), len(tokens)))
     for j, t in enumerate(tokens):
-        predicted = jvps(model, t, single)
+        jvp = jvps(model, t, dict(enumerate(single)))
         rows = forward_rows(model, [t] * (1 + len(single)), [None, *single], sites=sites, rows="last")
-        base = next(rows)
-        for i, v in enumerate(single):
-            steered = next(rows)
-            read = [z[0] if isinstance(v.target, str) else a[sites.index(v.target)] for z, a in (base, steered)]  # type: ignore[arg-type]
-            table[i, j] = nonlinearity(target_delta(v, len(t), *read), v.scale * predicted[i])
+        reads = ((logits[0], acts) for logits, acts in rows)
+        base = next(reads)
+        table[:, j] = [nonlinearity(v, len(t), jvp[i], base, next(reads)) for i, v in enumerate(single)]
     return _results(table, is_batch, "ratio", seed)
 
 
@@ -509,9 +503,6 @@ def curve(
     return list(zip(given, measure([replace(vector, scale=sign * s * length) for s in given]), strict=True))
 
 
-# ---- results
-
-
 def _items(vectors: Vectors) -> tuple[list[Steer], bool]:
     """(one item for each result, whether a list was given)"""
     if vectors is None or isinstance(vectors, SteeringVector):
@@ -521,11 +512,12 @@ def _items(vectors: Vectors) -> tuple[list[Steer], bool]:
     return list(vectors), True
 
 
-def _single(items: Sequence[Steer], what: str) -> list[SteeringVector]:
+def _single(vectors: Vectors, what: str) -> tuple[list[SteeringVector], bool]:
+    items, is_batch = _items(vectors)
     single = [v for v in items if isinstance(v, SteeringVector)]
     if len(single) != len(items):
         raise InvalidInput(f"{what} is about single vectors; give a SteeringVector or a list of them")
-    return single
+    return single, is_batch
 
 
 def _results(table: Array, is_batch: bool, unit: str, seed: int) -> MetricResult | list[MetricResult]:

@@ -10,24 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InvalidInput, shown
-from ..inputs.prompts import Prompt, split, token_ids
+from ..inputs.prompts import Ids, Prompt, split, token_ids
 from ..model.model import Model
 from .batched import Callback, Steer, forward_rows, generate_rows
+from .distributions import Array
 
 __all__ = [
-    "Choice", "LogitDifference", "LogitScore", "Score", "check_text_score", "contains", "finite_score", "score_items",
-    "score_table", "token_id",
+    "Choice", "LogitDifference", "LogitScore", "Score", "check_text_score", "contains", "finite_score", "item_tokens",
+    "score_items", "score_table", "token_id",
 ]  # fmt: skip
-
-Array = NDArray[Any]
 
 
 class LogitScore(ABC):
     """A score that is read off logits at the ends of prompts, without generating. Subclasses define which prompts an
-    item has, and its score.
+    item has, and its score; for `first_order` and the screen of `search` also the score's gradient.
 
     Attributes
     ----------
@@ -84,6 +82,44 @@ class LogitScore(ABC):
         0.0
         """
 
+    def gradient(self, model: Model, item: Any, logits: Sequence[Array]) -> Sequence[Array]:
+        """Gradient of the score of one item with respect to the logits of its prompts. Optional: a class that overrides
+        `value` has a gradient only if it overrides this, too. Where `value` is a step function, such as whether one logit
+        is the largest, it can be that of the margin: the score then predicted is the margin.
+
+        Parameters
+        ----------
+        model, item, logits
+            As for `value`.
+
+        Returns
+        -------
+        One array (n_vocab,) for each of the item's prompts.
+
+        Raises
+        ------
+        InvalidInput
+            If the class does not define it.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> class Log(ps.evaluate.LogitScore):
+        ...     def prompts(self, item):
+        ...         return [item]
+        ...
+        ...     def value(self, model, item, logits):
+        ...         return float(np.log(np.exp(logits[0]).sum()))
+        ...
+        ...     def gradient(self, model, item, logits):
+        ...         p = np.exp(logits[0] - logits[0].max())
+        ...         return [p / p.sum()]
+        >>> model = ps.load("demo")
+        >>> [row.shape for row in Log().gradient(model, "Q: 1+2", [model("Q: 1+2")[-1]])]
+        [(255,)]
+        """
+        raise InvalidInput(f"{type(self).__name__} does not define gradient, the derivative of its value by the logits")
+
 
 Score = LogitScore | Callable[[Any, str], float]  # else score(prompt, continuation) -> number or bool
 
@@ -132,7 +168,24 @@ class LogitDifference(LogitScore):
         >>> there.value(model, "Q: 1+2", logits) == -back.value(model, "Q: 1+2", logits)
         True
         """
-        return _difference(model, logits[0], self.a, self.b)
+        a, b = (float(logits[0][token_id(model, token)]) for token in (self.a, self.b))
+        return a - b
+
+    def gradient(self, model: Model, item: Any, logits: Sequence[Array]) -> Sequence[Array]:
+        """1 at `a` and -1 at `b`, the gradient of `value`; parameters as for `LogitScore.gradient`.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> (row,) = ps.evaluate.LogitDifference("3", "4").gradient(model, "Q: 1+2", [model("Q: 1+2")[-1]])
+        >>> row.shape, float(row.max()), float(row.min())
+        ((255,), 1.0, -1.0)
+        """
+        row = np.zeros(model.n_vocab)
+        for token, slope in ((self.a, 1), (self.b, -1)):
+            row[token_id(model, token)] += slope
+        return [row]
 
 
 @dataclass(frozen=True)
@@ -202,12 +255,24 @@ class Choice(LogitScore):
         >>> ps.evaluate.Choice(letters=("3", "4")).value(model, ("1+2:", "3", "4"), same)
         0.0
         """
-        here, swapped = (_difference(model, z, *self.letters) for z in logits)
+        difference = LogitDifference(*self.letters)
+        here, swapped = (difference.value(model, item, [z]) for z in logits)
         return (here - swapped) / 2
 
+    def gradient(self, model: Model, item: Any, logits: Sequence[Array]) -> Sequence[Array]:
+        """Gradient of `value`, which is linear in the logits of both orders: half the letters' difference in the first, and
+        minus that in the other; parameters as for `LogitScore.gradient`.
 
-def _difference(model: Model, logits: Array, a: str | int, b: str | int) -> float:
-    return float(logits[token_id(model, a)]) - float(logits[token_id(model, b)])
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> here, swapped = ps.evaluate.Choice(letters=("3", "4")).gradient(model, ("1+2:", "3", "4"), [])
+        >>> float(here.max()), float(here.min()), bool((here == -swapped).all())
+        (0.5, -0.5, True)
+        """
+        (row,) = LogitDifference(*self.letters).gradient(model, item, logits)
+        return [row / 2, -row / 2]
 
 
 def token_id(model: Model, token: str | int) -> int:
@@ -302,10 +367,8 @@ def score_table(
         Prompts; for a `LogitScore` the items that it takes.
     vectors
         For each row of the result a vector, a list of vectors to add together, or None.
-    score
-        A `LogitScore`, or a function of (prompt, continuation) that returns a number or bool.
-    max_new_tokens, stop
-        Of the continuations, as for `Model.generate`.
+    score, max_new_tokens, stop
+        As for `accuracy`.
     callback
         Called with the number of items that were scored since the last call.
 
@@ -326,16 +389,28 @@ def score_table(
     >>> ps.evaluate.score_table(model, ["Q: 12*3\\nA:", "Q: 7*5\\nA:"], [None], score, max_new_tokens=8)
     array([[1., 1.]])
     """
-    if isinstance(score, LogitScore):
-        values = _logit_scores(model, items, vectors, score, callback)
-    else:
+    if not isinstance(score, LogitScore):
         check_text_score(model, score, ", or a LogitScore such as evaluate.LogitDifference(a, b)")
-        tokens = [model.tokens(p) for p in items]
-        steer = [v for v in vectors for _ in tokens]
-        generated = generate_rows(model, tokens * len(vectors), steer, max_new_tokens, stop, callback)
-        prompts = list(items) * len(vectors)
-        values = [score(p, g.text or "") for p, g in zip(prompts, generated, strict=True)]
+    tokens_of = item_tokens(model, score, items)
+    every = list(zip(items, tokens_of, strict=True)) * len(vectors)
+    tokens = [t for _, some in every for t in some]
+    steer = [v for v in vectors for some in tokens_of for _ in some]
+    if isinstance(score, LogitScore):
+        values, rows = list[float](), forward_rows(model, tokens, steer, rows="last")
+        for item, some in every:
+            values.append(score.value(model, item, [next(rows)[0][0] for _ in some]))
+            if callback:
+                callback(1)  # an item, of one prompt or more
+    else:
+        generated = generate_rows(model, tokens, steer, max_new_tokens, stop, callback)
+        values = [score(item, g.text or "") for (item, _), g in zip(every, generated, strict=True)]
     return np.array([finite_score(v) for v in values]).reshape(len(vectors), len(items))
+
+
+def item_tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[Ids]]:
+    """Token ids of the prompts of every item."""
+    prompts_of = [score.prompts(item) if isinstance(score, LogitScore) else [item] for item in items]
+    return [[model.tokens(p) for p in some] for some in prompts_of]
 
 
 def check_text_score(model: Model, score: Any, instead: str = "") -> None:
@@ -354,21 +429,6 @@ def score_items(score: Score, given: Any) -> list[Any]:
     if not (items := list(given)):
         raise InvalidInput("the list of prompts to score is empty")
     return items
-
-
-def _logit_scores(
-    model: Model, items: Sequence[Any], vectors: Sequence[Steer], score: LogitScore, callback: Callback | None
-) -> list[float]:
-    tokens_of = [[model.tokens(p) for p in score.prompts(item)] for item in items]
-    tokens = [t for some in tokens_of for t in some]
-    rows = forward_rows(model, tokens * len(vectors), [v for v in vectors for _ in tokens], rows="last")
-    values = []
-    for _ in vectors:
-        for item, some in zip(items, tokens_of, strict=True):
-            values.append(score.value(model, item, [next(rows)[0][0] for _ in some]))
-            if callback:
-                callback(1)  # an item, of one prompt or more
-    return values
 
 
 def finite_score(value: Any) -> float:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .._util.checks import as_number, check_count
+from .._util.checks import as_integer, as_number, check_count
 from .._util.deprecated import deprecated_arguments
 from .._util.html import table
 from .._util.progress import Report, progress_bar
@@ -19,14 +18,15 @@ from ..errors import InvalidInput, shown
 from ..inputs.prompts import Ids, Prompts
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
+from .distributions import Array
 from .effect_table import counted
-from .effects import checked_pushes, pushed, random_direction, with_norms
+from .effects import checked_pushes, random_vector, with_norms
+from .gradients import check_gradient, first_order_changes, score_gradients
 from .intervals import MetricResult, summary
-from .scores import LogitScore, Score, score_items, score_table
+from .scores import LogitScore, Score, item_tokens, score_items, score_table
 
 __all__ = ["Candidate", "SearchResult", "Selection", "random_like", "search"]
 
-Array = NDArray[Any]
 _FEWEST = 4  # validation prompts of the first round of a halving
 
 
@@ -42,6 +42,8 @@ class Candidate:
         The vector as it is added.
     score, n
         Mean score over the n validation prompts on which the candidate was scored; NaN if there were none.
+    predicted
+        Change of the mean score on all validation prompts, to first order; NaN unless the search screened by it.
 
     Examples
     --------
@@ -59,6 +61,7 @@ class Candidate:
     vector: SteeringVector
     score: float
     n: int
+    predicted: float = math.nan
 
     def __repr__(self) -> str:
         return f"Candidate({self})"
@@ -110,6 +113,10 @@ class SearchResult:
         Every candidate, best first; with halving, candidates of later rounds first.
     rounds
         For each round (candidates, validation prompts on which they were scored at its end).
+    screen_correlation
+        (Spearman's rank correlation of the predicted with the measured change of the score, n) over the n vectors, signs and
+        scales that passed a screen by first-order change; the correlation is NaN if one of them does not vary, the whole None
+        without such a screen. The measured change is on the prompts on which a candidate was scored.
     seed
         Seed of the random vectors, the order of prompts and the intervals.
 
@@ -132,6 +139,7 @@ class SearchResult:
     passing: float
     ranked: tuple[Candidate, ...]
     rounds: tuple[tuple[int, int], ...]
+    screen_correlation: tuple[float, int] | None
     seed: int
 
     @property
@@ -174,6 +182,10 @@ class SearchResult:
         ]  # fmt: skip
         if len(self.rounds) > 1:
             lines.append(("halving", ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds)))
+        if self.screen_correlation is not None:
+            rho, n = self.screen_correlation
+            lines.append(("screen", f"measured {n} of {len(self.ranked)} candidates, those of the greatest predicted change; rank "
+                          f"correlation of predicted and measured change {rho:.3g}"))  # fmt: skip
         return lines
 
     def __str__(self) -> str:
@@ -181,7 +193,8 @@ class SearchResult:
 
     def __repr__(self) -> str:
         best = "" if self.random_best is None else f", best random {self.random_best.value:.4g}"
-        return f"SearchResult({self.chosen[0].candidate}; test {self.test}{best})"
+        screen = "" if self.screen_correlation is None else f", rank correlation of the screen {self.screen_correlation[0]:.3g}"
+        return f"SearchResult({self.chosen[0].candidate}; test {self.test}{best}{screen})"
 
     def _repr_html_(self) -> str:
         return table(("", ""), self._lines(), repr(self))
@@ -204,7 +217,7 @@ def search(
     passing: float = 0.5,
     top: int = 1,
     halving: int | None = None,
-    screen: LogitScore | None = None,
+    screen: LogitScore | int | None = None,
     screened: int = 32,
     progress: bool | Report = False,
 ) -> SearchResult:
@@ -214,18 +227,12 @@ def search(
     ----------
     model
         The model, or a steered view of it.
-    vectors
-        One vector or several, added at every position.
+    vectors, signs, scales
+        As for `effects`; a site's norm that a vector lacks is measured on the validation prompts.
     score
-        A function of (prompt, continuation) that returns a number or bool, such as `evaluate.contains(regex)`; or a
-        `LogitScore`, such as `evaluate.LogitDifference(a, b)` or `evaluate.Choice()`, with its own items as prompts.
-        Higher is better; ties go to the smaller scale, then to the earlier vector.
+        As for `evaluate.accuracy`; higher is better, ties go to the smaller scale, then to the earlier vector.
     validation, test
         Prompts, without any in common. Test prompts are used after the selection only.
-    signs
-        1, -1 or both.
-    scales
-        Fractions of the site's mean activation norm: that of the vector, or else that on the validation prompts.
     n_random
         Number of draws of equally many random unit vectors at the same sites, with the same signs and norms; in each
         draw the best one on validation is selected and tested.
@@ -241,8 +248,11 @@ def search(
         h > 1 saves time by successive halving: all candidates on a few prompts, the best 1/h of them on h times as many,
         and so on, random ones too. Shares then use the prompts on which a vector was scored.
     screen, screened
-        A `LogitScore` that saves time where `score` needs continuations: it ranks all candidates on the prompts of the
-        first round; the best `screened` of them go on, the others count as not passing.
+        A screen ranks all candidates, random ones too; the best go on, the others count as not passing. A number n: by the
+        change of `score` on the validation prompts to first order (`evaluate.first_order`), and the best n go on; one
+        gradient of each prompt serves all vectors, so this saves time where there are many, and `score` must have a
+        gradient. A `LogitScore`: by its mean on the prompts of the first round, and the best `screened` go on; this saves
+        time where `score` needs continuations.
     progress
         True for a progress bar, or a function that is called with (done, total).
 
@@ -253,7 +263,7 @@ def search(
     Raises
     ------
     InvalidInput
-        If validation and test share a prompt, or a number is out of range.
+        If validation and test share a prompt, a number is out of range, or screen is a number and the score has no gradient.
 
     References
     ----------
@@ -267,6 +277,9 @@ def search(
     >>> found = ps.search(model, vec, score, validation=["Q: 1+2", "Q: 2+1"], test=["Q: 3+1", "Q: 4+1"])
     >>> found.test.n, found.test.unit, len(found.random)
     (2, 'nats', 5)
+    >>> quick = ps.search(model, vec, score, validation=["Q: 1+2", "Q: 2+1"], test=["Q: 3+1", "Q: 4+1"], screen=2)
+    >>> [c.n for c in quick.ranked], quick.ranked[0].predicted > 0, quick.screen_correlation[1]
+    ([2, 2, 0, 0], True, 2)
     """
     given, signs, scales = checked_pushes(vectors, signs, scales)
     n_random, seed = check_count(n_random, "search: n_random", least=0), check_count(seed, "search: seed", least=0)
@@ -276,35 +289,63 @@ def search(
     threshold = as_number(passing)
     if threshold is None or math.isnan(threshold):
         raise InvalidInput(f"search: passing is {shown(passing)}; it must be a number, the score from which a vector passes")
-    if screen is not None and not isinstance(screen, LogitScore):
-        raise InvalidInput(f"search: screen is {shown(screen)}; it must be a LogitScore, such as evaluate.LogitDifference(a, b)")
+    by_gradient = screen is not None and not isinstance(screen, LogitScore)
+    if by_gradient:
+        if as_integer(screen) is None:
+            raise InvalidInput(f"search: screen is {shown(screen)}; it must be a number of candidates, or a LogitScore")
+        screened = check_count(screen, "search: screen")
+        check_gradient(score)
     items, unseen = score_items(score, validation), score_items(score, test)
-    tokens = _tokens(model, score, items)
-    _apart(tokens, _tokens(model, score, unseen))
+    tokens = item_tokens(model, score, items)
+    _apart(tokens, item_tokens(model, score, unseen))
     given = with_norms(model, [t for some in tokens for t in some], given)
-    order = [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
+    permutation = np.random.default_rng(seed).permutation(len(items))
+    order = [items[i] for i in permutation]
     count = len(given) * len(signs) * len(scales)
     screened = count if screen is None else min(check_count(screened, "search: screened"), count)
     plan = _rounds(screened, len(items), halving)
     first = order[: plan[0][1]]
-    total = (1 + n_random) * (_cost(plan) + (screen is not None) * count * len(first))
-    total += len(items) + (top + n_random + 1) * len(unseen)
+    scores_of_one = sum(m * (n - before) for (m, n), before in zip(plan, [0, *(n for _, n in plan)], strict=False))
+    total = (1 + n_random) * (scores_of_one + isinstance(screen, LogitScore) * count * len(first))
+    total += (1 + by_gradient) * len(items) + (top + n_random + 1) * len(unseen)
     with progress_bar(progress, total, "search") as callback:
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "callback": callback}
+        gradients = {}
+        if by_gradient:
+            gradients = score_gradients(model, items, score, [v.location for v in given], callback=callback)
 
         def rank(vectors: Sequence[SteeringVector]) -> list[Candidate]:
-            candidates, out = _candidates(vectors, signs, scales), list[Candidate]()
+            """Candidates with their scores, best first; those of later rounds before those of earlier rounds."""
+            candidates = [  # in the order in which ties are decided
+                Candidate(i, sign, scale, v.relative(sign * scale), math.nan, 0)
+                for scale in sorted(scales) for i, v in enumerate(vectors) for sign in signs
+            ]  # fmt: skip
+            alive, out, sums, seen = list(range(count)), list[int](), np.zeros(count), 0
             if screen is not None:
-                values = score_table(model, first, [c.vector for c in candidates], screen, callback=callback).mean(1)
-                best = np.lexsort((range(count), -values))
-                out = [candidates[i] for i in best[screened:]]
-                candidates = [candidates[i] for i in sorted(best[:screened])]
-            return _rank(model, candidates, score, order, plan, how) + out
+                every = [c.vector for c in candidates]
+                if isinstance(screen, LogitScore):
+                    values = score_table(model, first, every, screen, callback=callback).mean(1)
+                else:
+                    values = first_order_changes(model, every, gradients).mean(1)
+                    candidates = [replace(c, predicted=float(x)) for c, x in zip(candidates, values, strict=True)]
+                best = np.argsort(-values, kind="stable").tolist()
+                alive, out = sorted(best[:screened]), best[screened:]
+            for kept, n in plan:
+                alive, out = alive[:kept], alive[kept:] + out
+                some = [candidates[i].vector for i in alive]
+                sums[alive] += score_table(model, order[seen:n], some, score, **how).sum(1)
+                for i in alive:
+                    candidates[i] = replace(candidates[i], score=float(sums[i] / n), n=n)
+                alive, seen = sorted(alive, key=lambda i: (-sums[i], i)), n
+            return [candidates[i] for i in alive + out]
 
         ranked = rank(given)
         drawn = [rank(random_like(model, given, seed, draw)) for draw in range(n_random)]
-        winners = _distinct(ranked, top) + [of_draw[0] for of_draw in drawn]
-        plain_validation = float(score_table(model, items, [None], score, **how).mean())
+        best_of: dict[int, Candidate] = {}  # by vector
+        for c in ranked:
+            best_of.setdefault(c.index, c)
+        winners = [*list(best_of.values())[:top], *(of_draw[0] for of_draw in drawn)]
+        (plain,) = score_table(model, items, [None], score, **how)
         scores = score_table(model, unseen, [None, *[c.vector for c in winners]], score, **how)
     unit = score.unit if isinstance(score, LogitScore) else "share"
     results = [summary(row, unit, seed) for row in scores]
@@ -312,24 +353,16 @@ def search(
     return SearchResult(
         chosen=tuple(found[:top]),
         gain=summary(scores[1] - scores[0], f"difference of {unit}", seed),
-        unsteered=(plain_validation, results[0]),
+        unsteered=(float(plain.mean()), results[0]),
         random=tuple(found[top:]),
         share=_share([ranked], len(given), threshold, seed),
         random_share=_share(drawn, len(given), threshold, seed) if n_random else None,
         passing=threshold,
         ranked=tuple(ranked),
         rounds=tuple(plan),
+        screen_correlation=_rank_correlation(ranked, plain[permutation]) if by_gradient else None,
         seed=seed,
     )
-
-
-# ---- prompts
-
-
-def _tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[Ids]]:
-    """Token ids of the prompts of every item."""
-    prompts_of = [score.prompts(item) if isinstance(score, LogitScore) else [item] for item in items]
-    return [[model.tokens(p) for p in some] for some in prompts_of]
 
 
 def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
@@ -343,82 +376,32 @@ def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
                 )
 
 
-# ---- selection
-
-
 def random_like(model: Model, vectors: Sequence[SteeringVector], seed: int, draw: int) -> list[SteeringVector]:
     """A random unit vector for every vector, at its site and with its norm."""
-    return [
-        SteeringVector(
-            random_direction(model, v.location, seed, draw, i), v.layer, v.site, site_norm=v.site_norm, method="random",
-            rank=i, seed=seed,
-        )
-        for i, v in enumerate(vectors)
-    ]  # fmt: skip
-
-
-def _candidates(vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float]) -> list[Candidate]:
-    """In the order in which ties are decided: the smaller scale, then the earlier vector, then the earlier sign."""
-    return [
-        Candidate(i, int(sign), float(scale), pushed(v, sign, scale), math.nan, 0)
-        for scale in sorted(scales) for i, v in enumerate(vectors) for sign in signs
-    ]  # fmt: skip
+    return [random_vector(model, v, seed, draw, i) for i, v in enumerate(vectors)]
 
 
 def _rounds(candidates: int, prompts: int, halving: int | None) -> list[tuple[int, int]]:
     """(candidates, prompts on which they were scored at its end) of every round."""
-    if halving is None:
-        return [(candidates, prompts)]
     counts = [prompts]
-    while math.ceil(counts[0] / halving) >= _FEWEST and math.ceil(counts[0] / halving) < counts[0]:
-        counts.insert(0, math.ceil(counts[0] / halving))
-    plan = []
-    for n in counts:
-        plan.append((candidates, n))
-        candidates = math.ceil(candidates / halving)
-    return plan
+    while halving is not None and _FEWEST <= (fewer := math.ceil(counts[0] / halving)) < counts[0]:
+        counts.insert(0, fewer)
+    return [(math.ceil(candidates / (halving or 1) ** i), n) for i, n in enumerate(counts)]
 
 
-def _cost(plan: Sequence[tuple[int, int]]) -> int:
-    """Number of scores that are computed."""
-    seen = [0, *[n for _, n in plan]]
-    return sum(m * (n - before) for (m, n), before in zip(plan, seen, strict=False))
+def _rank_correlation(ranked: Sequence[Candidate], plain: Array) -> tuple[float, int]:
+    """(Spearman's correlation of predicted and measured change, number of candidates that were measured). plain: scores of the
+    unsteered model on the validation prompts, in their order."""
+    measured = [c for c in ranked if c.n]
+    pairs = [(c.predicted, c.score - plain[: c.n].mean()) for c in measured]
+    if min(len(set(x)) for x in zip(*pairs, strict=True)) < 2:
+        return math.nan, len(measured)
+    from scipy.stats import spearmanr  # slow to import, and needed here only
 
-
-def _rank(
-    model: Model,
-    candidates: list[Candidate],
-    score: Score,
-    items: Sequence[Any],
-    plan: Sequence[tuple[int, int]],
-    how: dict[str, Any],
-) -> list[Candidate]:
-    """The candidates with their scores, best first; candidates of later rounds before those of earlier rounds."""
-    out: list[Candidate] = []
-    first = {(c.index, c.sign, c.scale): i for i, c in enumerate(candidates)}  # decides ties
-    sums = np.zeros(len(candidates))
-    alive, seen = candidates, 0
-    for kept, n in plan:
-        out = alive[kept:] + out
-        alive, sums = alive[:kept], sums[:kept]
-        sums = sums + score_table(model, items[seen:n], [c.vector for c in alive], score, **how).sum(1)
-        seen = n
-        best = np.lexsort(([first[c.index, c.sign, c.scale] for c in alive], -sums))
-        alive, sums = [replace(alive[i], score=float(sums[i] / n), n=n) for i in best], sums[best]
-    return alive + out
-
-
-def _distinct(ranked: Sequence[Candidate], top: int) -> list[Candidate]:
-    """The best candidate of each of the `top` best vectors."""
-    best: dict[int, Candidate] = {}
-    for c in ranked:
-        best.setdefault(c.index, c)
-    return list(best.values())[:top]
+    return float(spearmanr(pairs)[0]), len(measured)
 
 
 def _share(rankings: Sequence[Sequence[Candidate]], n_vectors: int, passing: float, seed: int) -> MetricResult:
-    passed = []
-    for ranked in rankings:
-        good = {c.index for c in ranked if c.score >= passing}
-        passed += [float(i in good) for i in range(n_vectors)]
+    good = [{c.index for c in ranked if c.score >= passing} for ranked in rankings]
+    passed = [float(i in of_draw) for of_draw in good for i in range(n_vectors)]
     return replace(summary(passed, "share", seed), unit="share of vectors")

@@ -9,22 +9,22 @@ For the target "next_token" F has the rows sqrt(p) (z - p'z), with p the probabi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._core._core32 import SWEEP_ROWS
 from ..inputs.prompts import Ids
 from ..inputs.sites import Site
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
-from .distributions import log_softmax
+from .distributions import Array, log_softmax
 
-__all__ = ["jvps", "nonlinearity", "target_delta", "target_sites"]
+__all__ = ["jvps", "nonlinearity", "target_sites"]
 
-Array = NDArray[Any]
+Key = TypeVar("Key")
+Read = tuple[Array, Mapping[Any, Array]]  # logits (n_vocab,) at the end of a prompt, activations (>= T, d) by site
 
 
 def target_sites(vectors: Sequence[SteeringVector]) -> list[Site]:
@@ -33,48 +33,40 @@ def target_sites(vectors: Sequence[SteeringVector]) -> list[Site]:
     return list(dict.fromkeys(Site(*t) for t in targets if t is not None and not isinstance(t, str)))
 
 
-def jvps(model: Model, prompt: Ids, vectors: Sequence[SteeringVector]) -> dict[int, Array]:
-    """J @ direction (m,) in float64 at one prompt, by index, for every vector that has a target.
+def jvps(model: Model, prompt: Ids, vectors: Mapping[Key, SteeringVector]) -> dict[Key, Array]:
+    """J @ direction (m,) in float64 at one prompt, by key, for every vector that has a target.
 
     Target positions are those that the vector was made with, counted from the prompt's end; the last two if they differ
     between its prompts; the last one for "next_token" and "logits". Positions before the prompt's start are left out.
     """
-    out: dict[int, Array] = {}
-    groups: dict[Any, list[int]] = {}
-    for i, v in enumerate(vectors):
+    out: dict[Key, Array] = {}
+    groups: dict[Any, list[Key]] = {}
+    for key, v in vectors.items():
         if v.target is not None:
-            groups.setdefault((v.location, _reduce(v), tuple(_rows(v, len(prompt)))), []).append(i)
+            groups.setdefault((v.location, _reduce(v), tuple(_rows(v, len(prompt)))), []).append(key)
     width = max(1, SWEEP_ROWS // len(prompt))
     for (site, reduce, rows), members in groups.items():
-        targets: list[Any] = list(dict.fromkeys(vectors[i].target for i in members))
+        targets: list[Any] = list(dict.fromkeys(vectors[key].target for key in members))
         J = model.jacobians(prompt, site, targets, target_positions=list(rows), reduce=reduce)
         for first in range(0, len(members), width):
             some = members[first : first + width]
-            columns = [(targets.index(vectors[i].target), vectors[i].direction[None].astype(J.dtype)) for i in some]
-            for i, (row,) in zip(some, J._apply(columns), strict=True):
-                out[i] = row.astype(np.float64)
+            columns = [(targets.index(vectors[key].target), vectors[key].direction[None].astype(J.dtype)) for key in some]
+            out |= {key: row.astype(np.float64) for key, (row,) in zip(some, J._apply(columns), strict=True)}
     return out
 
 
-def target_delta(vector: SteeringVector, n: int, base: Array, steered: Array) -> Array:
-    """dF (m,) in float64 of a vector with a target, at a prompt of n tokens. base, steered: the logits (n_vocab,) at the
-    prompt's end, or the activation (>= n, d) at the target's site."""
-    if isinstance(vector.target, str):
-        dz = steered.astype(np.float64) - base
-        if vector.target == "logits":
-            return dz
-        p = np.exp(log_softmax(base))
-        weighted: Array = np.sqrt(p) * (dz - p @ dz)
-        return weighted
-    rows = [n + r for r in _rows(vector, n)]
-    moved: Array = steered[rows].astype(np.float64) - base[rows]
-    return moved.mean(0) if _reduce(vector) == "mean" else moved.ravel()
-
-
-def nonlinearity(moved: Array, predicted: Array) -> float:
-    """|dF - J delta| / |dF|: 0 where the response is linear; NaN where dF is 0."""
-    size = float(np.linalg.norm(moved))
-    return float(np.linalg.norm(moved - predicted)) / size if size > 0 else math.nan
+def nonlinearity(vector: SteeringVector, n: int, jvp: Array, base: Read, steered: Read) -> float:
+    """|dF - J delta| / |dF| of a vector with a target, at a prompt of n tokens, given J @ direction: 0 where the response
+    is linear; NaN where dF is 0."""
+    before, after = (read[0] if isinstance(vector.target, str) else read[1][vector.target] for read in (base, steered))
+    rows = slice(None) if isinstance(vector.target, str) else [n + r for r in _rows(vector, n)]
+    delta: Array = after[rows].astype(np.float64) - before[rows]
+    if vector.target == "next_token":
+        p = np.exp(log_softmax(before))
+        delta = np.sqrt(p) * (delta - p @ delta)
+    delta = delta.mean(0) if _reduce(vector) == "mean" else delta.ravel()
+    size = float(np.linalg.norm(delta))
+    return float(np.linalg.norm(delta - vector.scale * jvp)) / size if size > 0 else math.nan
 
 
 def _reduce(vector: SteeringVector) -> str:
