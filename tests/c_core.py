@@ -21,6 +21,7 @@ _SOURCES = (
     "base/rng.c",
     "solver/orth.c",
     "base/cpu.c",
+    "kernels/blocks.c",
     "kernels/gemm_packed.c",
     "kernels/gemv.c",
     "kernels/vexp.c",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 3}  # csrc/kernels/weight.h
-SCRATCH = 36 * 1024 + 64  # csrc/kernels/gemm_packed.h
+SCRATCH = 68 * 1024 + 64  # csrc/kernels/gemm_packed.h
 
 
 class Call(ctypes.Structure):
@@ -17,7 +17,8 @@ class Call(ctypes.Structure):
         ("M", ctypes.c_size_t), ("N", ctypes.c_size_t), ("K", ctypes.c_size_t), ("X", ctypes.c_void_p),
         ("ldx", ctypes.c_size_t), ("type", ctypes.c_int), ("data", ctypes.c_void_p), ("k_stride", ctypes.c_ssize_t),
         ("n_stride", ctypes.c_ssize_t), ("bias", ctypes.c_void_p), ("add", ctypes.c_int), ("Y", ctypes.c_void_p),
-        ("ldy", ctypes.c_size_t),
+        ("ldy", ctypes.c_size_t), ("blocks", ctypes.c_void_p), ("k_is_out", ctypes.c_int), ("out0", ctypes.c_size_t),
+        ("in0", ctypes.c_size_t), ("decode", ctypes.c_void_p),
     )  # fmt: skip
 
 

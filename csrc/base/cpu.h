@@ -1,5 +1,6 @@
 /* The instruction sets that kernels are compiled for; one is chosen at run time. A function marked TARGET_AVX2 or
- * TARGET_AVX512 may use that set; tables of kernels are indexed by cpu_isa. HAS_TARGETS is 0 where only PLAIN exists. */
+ * TARGET_AVX512 may use that set, and F16C, which every processor with FMA has; tables of kernels are indexed by cpu_isa.
+ * HAS_TARGETS is 0 where only PLAIN exists. */
 #ifndef PS_CPU_H
 #define PS_CPU_H
 
@@ -7,8 +8,8 @@ typedef enum { PLAIN, AVX2, AVX512 } cpu_isa;
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAS_TARGETS 1
-#define TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")))
+#define TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,prefer-vector-width=512")))
 #else
 #define HAS_TARGETS 0
 #endif

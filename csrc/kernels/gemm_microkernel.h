@@ -107,12 +107,39 @@ TARGET static ALWAYS void OF(pack_type)(const gemm_call *c, OF(loader) *load, re
     if (rest) OF(pack_any)(c, one, k0, K, n0 + whole * OF(NR), rest, P + whole * K * OF(NR));
 }
 
+/* The same for blocks: decoded as float32, the columns of a panel or a row at a time. */
+TARGET static void OF(pack_blocks)(const gemm_call *c, size_t k0, size_t K, size_t n0, size_t n1, real *P) {
+    float rows[OF(NR) * LDX];
+    if (c->k_is_out) {
+        for (size_t k = 0; k < K; k++) {
+            c->decode(c->blocks, c->out0 + k0 + k, c->in0 + n0, n1 - n0, rows);
+            for (size_t n = 0; n < n1 - n0; n += OF(WIDTH)) {
+                OF(simd) x;
+                OF(simd_f32)(rows, n, &x);
+                memcpy(P + (n / OF(NR) * K + k) * OF(NR) + n % OF(NR), &x, VECTOR);
+            }
+        }
+        return;
+    }
+    gemm_call floats = {.type = W_F32, .data = rows, .k_stride = 1, .n_stride = LDX};
+    for (size_t n = n0; n < n1; n += OF(NR), P += K * OF(NR)) {
+        size_t count = n1 - n < OF(NR) ? n1 - n : OF(NR);
+        for (size_t j = 0; j < count; j++) c->decode(c->blocks, c->out0 + n + j, c->in0 + k0, K, rows + j * LDX);
+        OF(pack_type)(&floats, OF(simd_f32), one_f32, 4, 0, K, 0, count, P);
+    }
+}
+
 TARGET static void OF(pack)(const gemm_call *c, size_t k0, size_t K, size_t n0, size_t n1, real *P) {
+    if (c->blocks) {
+        OF(pack_blocks)(c, k0, K, n0, n1, P);
+        return;
+    }
     switch (c->type) {
     case W_F32: OF(pack_type)(c, OF(simd_f32), one_f32, 4, k0, K, n0, n1, P); break;
     case W_F64: OF(pack_type)(c, OF(simd_f64), one_f64, 8, k0, K, n0, n1, P); break;
     case W_F16: OF(pack_type)(c, OF(simd_f16), one_f16, 2, k0, K, n0, n1, P); break;
     case W_BF16: OF(pack_type)(c, OF(simd_bf16), one_bf16, 2, k0, K, n0, n1, P); break;
+    default: break; /* blocks */
     }
 }
 
@@ -139,6 +166,8 @@ TARGET static void OF(product)(const gemm_call *c, real *P) {
             for (size_t t = 0; t < tiles; t++) {
                 size_t m0 = c->M * t / tiles, m1 = c->M * (t + 1) / tiles;
                 for (size_t m = m0; m < m1; m++) memcpy(X + (m - m0) * LDX, c->X + m * c->ldx + k0, K * sizeof(real));
+                for (size_t m = m1; m < c->M && m < m1 + MR; m++) /* the next rows, which may be beyond the L2 cache */
+                    for (size_t k = 0; k < K; k += 64 / sizeof(real)) __builtin_prefetch(c->X + m * c->ldx + k0 + k, 0, 2);
                 for (size_t p = 0; p < panels; p++) {
                     size_t n = n0 + p * OF(NR);
                     const real *panel = P + p * K * OF(NR), *bias = c->bias ? c->bias + n : NULL;

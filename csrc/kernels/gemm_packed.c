@@ -1,11 +1,11 @@
 #include "kernels/gemm_packed.h"
 #include <string.h>
 
-/* PANEL_REALS: reals of the packed panels, 128 KiB of floats, which stay in the L2 cache. MR: rows of a microkernel, at most
+/* PANEL_REALS: reals of the packed panels, 256 KiB of floats, which stay in the L2 cache. MR: rows of a microkernel, at most
  * MAX_MR; with NV vectors their sums, an operand and the panel's vectors fill the registers (PLAIN: those of NEON). LDX:
  * row stride of the MR rows of X, which are copied: the stride is then a constant, and not a power of two, with which the
  * rows would compete for the same lines of the L1 cache. */
-enum { PANEL_REALS = 32 * 1024, LDX = GEMM_KC + 16, MAX_MR = 14 };
+enum { PANEL_REALS = 64 * 1024, LDX = GEMM_KC + 16, MAX_MR = 14 };
 enum { CACHE_LINE = 64 };
 _Static_assert(GEMM_SCRATCH >= PANEL_REALS + MAX_MR * LDX + CACHE_LINE / REAL_SIZE, "the panels, the rows of X, the alignment");
 

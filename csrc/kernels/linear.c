@@ -1,48 +1,38 @@
 #include "kernels/linear.h"
 #include <string.h>
+#include "base/arena.h"
 #include "base/half.h"
 #include "kernels/gemv.h"
 #include "kernels/gemm_packed.h"
 
-static ptrdiff_t row_offset(const weight *W, size_t o) {
-    return (ptrdiff_t)(o / W->group) * W->group_stride + (ptrdiff_t)(o % W->group) * W->out_stride;
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* out (n) = numbers i .. i + n of row o of blocks */
+static void decoded_row(block_decoder decode, const weight *W, size_t o, size_t i, size_t n, real *out) {
+    float part[16 * BLOCK_RUN];
+    for (size_t at = 0, some; at < n; at += some) {
+        some = smaller(n - at, COUNT(part));
+        decode(W, o, i + at, some, part);
+        for (size_t j = 0; j < some; j++) out[at + j] = part[j];
+    }
 }
 
-void weight_row(const weight *W, size_t o, real *out) {
+void weight_row(cpu_isa isa, const weight *W, size_t o, real *out) {
 #define WIDEN(type, convert)                                                                                  \
     for (size_t i = 0; i < W->n_in; i++)                                                                      \
-        out[i] = (real)convert(((const type *)W->data)[row_offset(W, o) + (ptrdiff_t)i * W->in_stride]); \
+        out[i] = (real)convert(((const type *)W->data)[weight_row_offset(W, o) + (ptrdiff_t)i * W->in_stride]); \
     break
     switch (W->type) {
     case W_F32: WIDEN(float, );
     case W_F64: WIDEN(double, );
     case W_F16: WIDEN(uint16_t, half_to_float);
     case W_BF16: WIDEN(uint16_t, bf16_to_float);
+    default: decoded_row(blocks_decoder(isa), W, o, 0, W->n_in, out);
     }
 #undef WIDEN
 }
 
-static wtype real_type(void) { return sizeof(real) == 4 ? W_F32 : W_F64; }
-
-/* How the BLAS can read W in place: 'o', element (o,i) at p[o*ld + i]; 'i', at p[i*ld + o]; 0: it cannot. It takes one group
- * of reals with unit stride one way and, the other way, a positive stride that does not make rows overlap. */
-static char in_place_layout(const weight *W) {
-    if (W->type != real_type() || W->group != W->n_out) return 0;
-    if (W->in_stride == 1 && W->out_stride >= (ptrdiff_t)W->n_in) return 'o';
-    if (W->out_stride == 1 && W->in_stride >= (ptrdiff_t)W->n_out) return 'i';
-    return 0;
-}
-
 size_t linear_scratch(const weight *W) { return W->data ? GEMM_SCRATCH : 0; }
-
-/* Address of element (o, i) */
-static const void *element(const weight *W, size_t o, size_t i) {
-    static const size_t item[] = {[W_F32] = 4, [W_F64] = 8, [W_F16] = 2, [W_BF16] = 2};
-    _Static_assert(sizeof item / sizeof *item == W_BF16 + 1, "a size for every wtype");
-    return (const char *)W->data + (row_offset(W, o) + (ptrdiff_t)i * W->in_stride) * (ptrdiff_t)item[W->type];
-}
-
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* End of o's group, at most `end`: the outputs up to there lie at one stride. */
 static size_t run_end(const weight *W, size_t o, size_t end) { return smaller((o / W->group + 1) * W->group, end); }
@@ -54,11 +44,11 @@ typedef struct {
     real *out, *scratch, beta;
     size_t scratch_stride;
     const weight *W;
-    char layout; /* linear_t: how the BLAS reads W, 0: gemm_packed.h reads it */
 } product;
 
 enum { CHUNKS = 4 };   /* tasks for each thread, so that one delayed thread does not hold up the others */
 enum { COLUMNS = GEMM_COLUMNS }; /* tasks begin at multiples of this many columns */
+enum { PACKING = 3 };  /* the cost of packing an element of the weight, in reads */
 
 static int is_gemv(const runtime *rt, const weight *W, size_t M) {
     return rt->few_rows && M <= GEMV_MAX_ROWS && W->in_stride == 1 && W->group == W->n_out;
@@ -72,8 +62,10 @@ static void gemv_task(void *ctx, size_t task, int worker) {
     part((W->n_out + COLUMNS - 1) / COLUMNS, p->cols, task, &n0, &n1);
     n0 *= COLUMNS;
     n1 = smaller(n1 * COLUMNS, W->n_out);
-    if (n1 > n0)
-        gemv(p->rt->isa, W->type, element(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
+    if (n1 > n0 && wtype_is_blocks(W->type))
+        gemv_blocks(p->rt->isa, W, n0, n1 - n0, p->M, p->in, p->ld_in, p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
+    else if (n1 > n0)
+        gemv(p->rt->isa, W->type, weight_at(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
                p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
 }
 
@@ -87,6 +79,8 @@ static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t
     return *m && *n1 > *n0;
 }
 
+static const weight *blocks_of(const weight *W) { return wtype_is_blocks(W->type) ? W : NULL; }
+
 static void linear_task(void *ctx, size_t task, int worker) {
     const product *p = ctx;
     const weight *W = p->W;
@@ -96,8 +90,9 @@ static void linear_task(void *ctx, size_t task, int worker) {
     real *Y = p->out + m0 * p->ld_out;
     for (size_t a = n0, b; a < n1; a = b) {
         b = run_end(W, a, n1);
-        gemm_packed(p->rt->isa, &(gemm_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = element(W, a, 0),
-                          .k_stride = W->in_stride, .n_stride = W->out_stride, .bias = p->bias ? p->bias + a : NULL,
+        gemm_packed(p->rt->isa, &(gemm_call){.M = m, .N = b - a, .K = W->n_in, .X = X, .ldx = p->ld_in, .type = W->type, .data = weight_at(W, a, 0),
+                          .k_stride = W->in_stride, .n_stride = W->out_stride, .blocks = blocks_of(W), .out0 = a,
+                          .decode = blocks_decoder(p->rt->isa), .bias = p->bias ? p->bias + a : NULL,
                           .Y = Y + a, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
 }
@@ -109,34 +104,26 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
     if (!task_part(p, W->n_in, task, &m0, &m, &i0, &i1)) return;
     const real *Y = p->in + m0 * p->ld_in;
     real *X = p->out + m0 * p->ld_out + i0;
-    if (p->layout) {
-        gemm(p->rt->blas, 'n', p->layout == 'o' ? 'n' : 't', m, i1 - i0, W->n_out, 1, Y, p->ld_in, element(W, 0, i0),
-             (size_t)(p->layout == 'o' ? W->out_stride : W->in_stride), p->beta, X, p->ld_out);
-        return;
-    }
     for (size_t a = 0, b; a < W->n_out; a = b) {
         b = run_end(W, a, W->n_out);
         gemm_packed(p->rt->isa, &(gemm_call){.M = m, .N = i1 - i0, .K = b - a, .X = Y + a, .ldx = p->ld_in, .type = W->type,
-                          .data = element(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride,
+                          .data = weight_at(W, a, i0), .k_stride = W->out_stride, .n_stride = W->in_stride, .blocks = blocks_of(W), .k_is_out = 1,
+                          .out0 = a, .in0 = i0, .decode = blocks_decoder(p->rt->isa),
                           .add = a || p->beta != 0, .Y = X, .ldy = p->ld_out}, p->scratch + (size_t)worker * p->scratch_stride);
     }
 }
 
 static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
 
-/* Rows up to which gemm_packed.h computes linear_t faster than the BLAS, as measured. */
-static size_t gemm_packed_max_rows(cpu_isa isa) { return isa == AVX512 ? 192 : 0; }
-
 /* Shares an (M, N) result out to the threads. A part of m x n reads m rows of activations and n columns of the weight. Summed
  * over the grid each column of the weight is read `rows` times and each row of activations `cols` times, so the cost is
- * rows N + cols M. gemm_packed.h packs the weight for every part, transposing or widening it, which costs about three
- * times a read. */
+ * rows N + cols M. gemm_packed.h packs the weight for every part, transposing or decoding it. */
 static void run_grid(product *p, size_t N, thread_pool_task task) {
     size_t threads = (size_t)thread_pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
     if (operations(p) < THREAD_POOL_WORTH) threads = 1;
     p->rows = 1, p->cols = smaller(threads, panels);
     for (size_t rows = 1; rows <= threads; rows++) {
-        size_t cols = threads / rows, cost = rows * N * (p->layout ? 1 : 3) + cols * p->M;
+        size_t cols = threads / rows, cost = rows * N * PACKING + cols * p->M;
         if (threads % rows || (rows > 1 && rows > p->M / 4) || cols > panels) continue; /* at least 4 rows a part */
         if (!best || cost < best) best = cost, p->rows = rows, p->cols = cols;
     }
@@ -153,7 +140,6 @@ static void run_by_rows(product *p, size_t N, thread_pool_task task) {
     size_t all = p->M, step = rows_at_a_time(p);
     for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
         p->M = all - m < step ? all - m : step;
-        p->layout = task == linear_t_task && p->M > gemm_packed_max_rows(p->rt->isa) ? in_place_layout(p->W) : 0;
         run_grid(p, N, task);
         p->in += p->M * p->ld_in;
         p->out += p->M * p->ld_out;

@@ -1,9 +1,8 @@
-/* Products with a weight as it is stored: float32, float64, float16 or bfloat16, with any strides. Elements are widened as
- * they are read, so that the model is in memory once.
+/* Products with a weight as it is stored: numbers of any strides, or blocks. Elements are widened or decoded as they are
+ * read, so that the model is in memory once.
  *
- * linear, used by the forward pass, sums an element in the one order of gemm_packed.h for any number of rows and threads: a row's
- * result has the same bits alone and in any batch. It calls gemv.h for few rows, gemm_packed.h for many. linear_t, used by
- * derivatives, calls the BLAS where that is faster, and its bits may depend on the number of rows. */
+ * Both sum an element in the one order of gemm_packed.h for any number of rows and threads: a row's result has the same bits
+ * alone and in any batch. Only in decoding does linear call gemv.h for few rows. */
 #ifndef PS_LINEAR_H
 #define PS_LINEAR_H
 #include "kernels/runtime.h"
@@ -20,6 +19,6 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
 void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
               real *X, size_t ldx, real *scratch, size_t scratch_stride);
 /* out (n_in) = row o of W, widened to real */
-void weight_row(const weight *W, size_t o, real *out);
+void weight_row(cpu_isa isa, const weight *W, size_t o, real *out);
 
 #endif

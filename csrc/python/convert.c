@@ -1,6 +1,7 @@
 #include "python/convert.h"
 #include <limits.h>
 #include <string.h>
+#include "kernels/blocks.h"
 
 _Static_assert(sizeof(int) == sizeof(npy_int32), "tokens, positions and ranges are read as int");
 
@@ -83,34 +84,87 @@ static int weight_type(PyArrayObject *a, wtype *out) {
     return -1;
 }
 
-int get_weight(PyObject *obj, const char *name, size_t n_out, size_t n_in, int required, weight *w, PyObject *keep) {
-    *w = (weight){0};
-    if (!obj) return required ? invalid("the weight %s is missing", name) : 0;
-    if (usable_array(obj, name)) return -1;
-    PyArrayObject *a = (PyArrayObject *)obj;
+/* The layout of a 2-D or 3-D array of rows of n_in elements, of which `per` lie in an item of `size` bytes. */
+static int get_rows_layout(PyArrayObject *a, const char *name, size_t n_out, size_t n_in, npy_intp size, size_t per, weight *w) {
     int nd = PyArray_NDIM(a);
     const npy_intp *dims = PyArray_DIMS(a), *strides = PyArray_STRIDES(a);
     size_t rows = nd == 2 ? (size_t)dims[0] : nd == 3 ? (size_t)dims[0] * (size_t)dims[1] : 0;
-    if (nd < 2 || nd > 3 || rows != n_out || (size_t)dims[nd - 1] != n_in) {
-        PyObject *shape = PyObject_GetAttrString(obj, "shape");
+    if (nd < 2 || nd > 3 || rows != n_out || (size_t)(dims[nd - 1] * PyArray_ITEMSIZE(a) / size) * per != n_in) {
+        PyObject *shape = PyObject_GetAttrString((PyObject *)a, "shape");
         if (shape) invalid("the weight %s has shape %S; the spec needs (%zu, %zu)", name, shape, n_out, n_in);
         Py_XDECREF(shape);
         return -1;
     }
-    if (weight_type(a, &w->type))
-        return invalid("the weight %s has dtype %S; float32, float64, float16 or uint16 (bfloat16 bits) is needed", name,
-                       (PyObject *)PyArray_DESCR(a));
-    npy_intp size = PyArray_ITEMSIZE(a);
-    for (int i = 0; i < nd; i++)
+    for (int i = 0; i < nd - (per > 1); i++)
         if (strides[i] % size) return invalid("the weight %s has strides that are not multiples of its item size", name);
     w->data = PyArray_DATA(a);
     w->n_out = n_out;
     w->n_in = n_in;
     w->group = (size_t)dims[nd - 2];
-    w->group_stride = nd == 3 ? strides[0] / size : 0;
-    w->out_stride = strides[nd - 2] / size;
-    w->in_stride = strides[nd - 1] / size;
-    return PyList_Append(keep, obj);
+    w->group_stride = nd == 3 ? strides[0] / size * (npy_intp)per : 0;
+    w->out_stride = strides[nd - 2] / size * (npy_intp)per;
+    w->in_stride = per > 1 ? 1 : strides[nd - 1] / size;
+    return 0;
+}
+
+/* The type of this name, or N_WTYPES */
+static int type_of_blocks(PyObject *name) {
+    int type = W_Q4_0;
+    while (type < N_WTYPES && PyUnicode_CompareWithASCIIString(name, wtype_layouts[type].name)) type++;
+    return type;
+}
+
+/* factors (n_out, n) of a type, item j of a row that of numbers j*run .. */
+static int get_factors(PyObject *obj, const char *name, Py_ssize_t run, weight *w) {
+    npy_intp size = wtype_layouts[w->type].factor_bytes;
+    if (!size && obj == Py_None) return 0;
+    if (!size) return invalid("the weight %s of type %s has factors apart; this type keeps them in its blocks", name, wtype_layouts[w->type].name);
+    PyArrayObject *f = (PyArrayObject *)obj;
+    if (!PyArray_Check(obj) || PyArray_TYPE(f) != (size == 4 ? NPY_FLOAT32 : NPY_UINT8) || !PyArray_ISALIGNED(f) || PyArray_ISBYTESWAPPED(f)
+        || w->group != w->n_out || PyArray_NDIM(f) != 2 || (size_t)PyArray_DIM(f, 0) != w->n_out || run <= 0 || run % BLOCK_RUN
+        || (size_t)PyArray_DIM(f, 1) < (w->n_in + (size_t)run - 1) / (size_t)run || PyArray_STRIDE(f, 1) != size
+        || PyArray_STRIDE(f, 0) % size)
+        return invalid("the factors of the weight %s must be rows of %s, one for each %zd of its %zu x %zu numbers", name,
+                       size == 4 ? "float32" : "uint8", run, w->n_out, w->n_in);
+    w->factors = PyArray_DATA(f);
+    w->factor_stride = PyArray_STRIDE(f, 0) / size;
+    w->factor_run = (size_t)run;
+    return 0;
+}
+
+/* (type, bytes (n_out, row), factors or None, factor_run): a weight of blocks */
+static int get_blocks(PyObject *obj, const char *name, size_t n_out, size_t n_in, weight *w) {
+    PyObject *kind, *array, *factors, *run;
+    if (PyTuple_GET_SIZE(obj) != 4 || !PyUnicode_Check(kind = PyTuple_GET_ITEM(obj, 0))
+        || !PyArray_Check(array = PyTuple_GET_ITEM(obj, 1)) || !PyLong_Check(run = PyTuple_GET_ITEM(obj, 3)))
+        return invalid("the weight %s of blocks must be a tuple (type, array of bytes, factors or None, numbers a factor)", name);
+    factors = PyTuple_GET_ITEM(obj, 2);
+    int type = type_of_blocks(kind);
+    if (type == N_WTYPES) return invalid("the weight %s has the type %R, which the core does not know", name, kind);
+    const wtype_layout *layout = &wtype_layouts[type];
+    PyArrayObject *data = (PyArrayObject *)array;
+    int nd = PyArray_NDIM(data);
+    if (PyArray_TYPE(data) != NPY_UINT8 || nd < 2 || PyArray_STRIDE(data, nd - 1) != 1 || n_in % BLOCK_RUN || n_in % layout->numbers
+        || (size_t)PyArray_DIM(data, nd - 1) != n_in / layout->numbers * layout->bytes)
+        return invalid("the blocks of the weight %s must be rows of contiguous bytes, %d bytes for each %d of %zu numbers", name,
+                       layout->bytes, layout->numbers, n_in);
+    w->type = (wtype)type;
+    if (get_rows_layout(data, name, n_out, n_in, layout->bytes, layout->numbers, w)) return -1;
+    Py_ssize_t each = PyLong_AsSsize_t(run);
+    if (each == -1) PyErr_Clear(); /* too large a number, which get_factors refuses, too */
+    return get_factors(factors, name, each, w);
+}
+
+int get_weight(PyObject *obj, const char *name, size_t n_out, size_t n_in, int required, weight *w, PyObject *keep) {
+    *w = (weight){0};
+    if (!obj) return required ? invalid("the weight %s is missing", name) : 0;
+    if (PyTuple_Check(obj)) return get_blocks(obj, name, n_out, n_in, w) ? -1 : PyList_Append(keep, obj);
+    if (usable_array(obj, name)) return -1;
+    PyArrayObject *a = (PyArrayObject *)obj;
+    if (weight_type(a, &w->type))
+        return invalid("the weight %s has dtype %S; float32, float64, float16 or uint16 (bfloat16 bits) is needed", name,
+                       (PyObject *)PyArray_DESCR(a));
+    return get_rows_layout(a, name, n_out, n_in, PyArray_ITEMSIZE(a), 1, w) ? -1 : PyList_Append(keep, obj);
 }
 
 int get_vector(PyObject *obj, const char *name, size_t n, const real **out, PyObject *keep) {

@@ -35,7 +35,8 @@ int get_double(PyObject *dict, const char *key, double *out);
 int get_choice(PyObject *dict, const char *key, const char *const *choices, int *out);
 
 /* A matrix (n_out, n_in), or (groups, rows, n_in) with groups*rows = n_out, of any strides. obj NULL: absent, *w is zeroed,
- * unless it is required. The array is appended to the list `keep`, which keeps it alive. */
+ * unless it is required. A tuple (type, bytes, factors, factor_run) is a weight of blocks: bytes (n_out, bytes of a row) and, where factors
+ * lie apart, their array. obj is appended to the list `keep`, which keeps it alive. */
 int get_weight(PyObject *obj, const char *name, size_t n_out, size_t n_in, int required, weight *w, PyObject *keep);
 /* A contiguous real vector of n numbers, appended to keep; obj NULL: NULL */
 int get_vector(PyObject *obj, const char *name, size_t n, const real **out, PyObject *keep);
