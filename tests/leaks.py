@@ -46,7 +46,7 @@ def interrupted(work: Callable[[], object], seconds: float) -> bool:
 def operations() -> dict[str, Callable[[int], object]]:
     """name -> work(i)"""
     model = ps.load("demo")
-    J = model.jacobian(PROMPT, 0, 3)
+    J, many = model.jacobian(PROMPT, 0, 3), model.jacobians(PROMPT, 0, [1, 2, "next_token"])
     vec = J.svd(2).vectors[0]
     long = [i % 90 for i in range(200)]
 
@@ -64,10 +64,12 @@ def operations() -> dict[str, Callable[[int], object]]:
         "load and forward": lambda i: ps.load("demo")(PROMPT),
         "jacobian": lambda i: model.jacobian(PROMPT, i % 3, 3) @ np.ones((model.d_model, 2), np.float32),
         "svd": lambda i: J.svd(3, seed=i),
+        "svds in lockstep": lambda i: many.svd(2, seed=i, tol=0.1),
         "refused": refused,
         "steered generation": lambda i: model.steered(vec.relative(0.1)).generate([PROMPT, "Q:"], max_new_tokens=3),
         "abandoned stream": abandoned,
         "interrupted svd": lambda i: interrupted(lambda: model.jacobian(long, 0, 4).svd(12, tol=1e-6), 0.001 + i % 20 / 1000),
+        "interrupted svds in lockstep": lambda i: interrupted(lambda: many.svd(12, tol=1e-6), 0.001 + i % 20 / 1000),
         "interrupted generation": lambda i: interrupted(
             lambda: model.generate([long] * 4, max_new_tokens=8, stop=[]), 0.001 + i % 20 / 1000
         ),

@@ -17,7 +17,7 @@ from powersteer._core import _core32, _core64
 from powersteer.inputs.sites import SITES
 
 STUBS = Path(powersteer._core.__file__).parent
-TYPES = ("Model", "Jacobian", "Decoder")
+TYPES = ("Model", "Jacobian", "Decoder", "KrylovRuns")
 both_cores = pytest.mark.parametrize("core", [_core32, _core64])
 
 
@@ -39,7 +39,8 @@ def make(core):
     steer = [(0, 4, vector, -1, np.array([[0, 2]], np.int32))]
     J = core.Jacobian(model, [prompt], steer, (0, 4), (1, 4), [at], [at], False)
     decoder = core.Decoder(model, [prompt], np.array([9], np.int32), steer, 0.0, 0, 1.0, np.zeros(1, np.uint64))
-    return {"Model": (model, [up]), "Jacobian": (J, [up]), "Decoder": (decoder, [up, prompt, vector])}
+    runs = core.KrylovRuns([(3, 2, 1, 1, 100, 2)], 1e-3, 0, 2)
+    return {"Model": (model, [up]), "Jacobian": (J, [up]), "Decoder": (decoder, [up, prompt, vector]), "KrylovRuns": (runs, [])}
 
 
 @both_cores
@@ -55,6 +56,21 @@ def test_a_cycle_through_an_object_is_collected(core, kind):
         assert gone() is not None
         gc.collect()
         assert gone() is None, (kind, i)
+
+
+@both_cores
+def test_a_cycle_through_a_history_is_collected(core):
+    runs = core.KrylovRuns([(1, 1, 1, 1, 100, 1)], 1e-3, 0, 1)
+    while requests := runs.requests():
+        runs.supply([(i, X) for i, _, X in requests])
+    history = runs.result(0)["history"]
+    history.append(owned(np.zeros(1)))
+    history[-1].owner = runs
+    gone = weakref.ref(history[-1])
+    assert gc.is_tracked(runs)
+    del runs, history
+    gc.collect()
+    assert gone() is None
 
 
 @both_cores

@@ -54,9 +54,16 @@ class Everything:
         self.J = self.model.jacobian(PROMPTS, 0, 1)
         self.head = self.steered.jacobian(PROMPTS, 0, target="next_token")
         self.many = self.model.jacobians(PROMPTS, 0, [1, "next_token"])
+        self.pairs = self._pairs()
         rng = np.random.default_rng(0)
         self.V, self.U = rng.normal(size=(self.J.shape[1], 3)), rng.normal(size=(self.J.shape[0], 3))
         self.W = rng.normal(size=(3, self.model.d_model)).astype(self.dtype)
+
+    def _pairs(self):
+        core = CORES[self.dtype]
+        prompts, (first, last) = [np.array(p, np.int32) for p in PROMPTS], np.array([[0], [1]], np.int32)
+        return core.Jacobian(self.model._loaded.core, prompts, [], [(0, 4), (1, 1)], [(1, 4), "next_token"], [[first] * 2] * 2,
+                             [[last] * 2] * 2, False)  # fmt: skip
 
     def load(self):
         return self.model(PROMPTS[0]), tiny(self.dtype, threads=self.threads, **self.table)[0](PROMPTS[0])
@@ -84,7 +91,18 @@ class Everything:
     def apply_all(self):
         return self.many.apply_all(self.W)
 
-    def lanes(self):
+    def pairs_jacobian(self):
+        J = self._pairs()
+        return J.base, J.source_norm
+
+    def apply_pairs(self):
+        pairs = [(1, 1), (0, 1), (1, 0), (0, 0), (0, 1)]
+        out = [(np.zeros_like(self.W[0]), np.zeros(self.pairs.shape[t][0], self.dtype)) for _, t in pairs]
+        self.pairs.apply_each([(f, t, self.W[0], u) for (f, t), (_, u) in zip(pairs, out, strict=True)])
+        self.pairs.apply_t_each([(f, t, v, u) for (f, t), (v, u) in zip(pairs, out, strict=True)])
+        return out
+
+    def lockstep(self):
         return [(r.S, r.Vh, r.U) for r in self.many.svd(2)]
 
     def krylov(self):
@@ -189,6 +207,33 @@ def test_a_decoder_goes_on_where_it_failed():
             assert got == tokens
             break
     assert failures > 12
+
+
+@pytest.mark.parametrize("core", [_core32, _core64])
+def test_runs_that_failed_do_not_go_on(core):
+    """A step that fails in one run leaves the others advanced and that one not: no call uses them again."""
+    X = np.ones((1, 4), np.float64 if core is _core64 else np.float32)
+    n = 0
+    while True:
+        n += 1
+        runs = core.KrylovRuns([(4, 4, 1, 1, 100, 4)] * 2, 1e-3, 0, 1)
+        runs.supply([(0, X), (1, X)])
+        core.fail_allocation(n)
+        try:
+            runs.supply([(0, X), (1, X)])
+        except MemoryError:
+            pass
+        else:
+            break
+        finally:
+            core.fail_allocation(0)
+        try:
+            runs.requests()
+        except ps.InvalidInput as error:
+            assert "failed" in str(error)
+        else:
+            assert n <= 4  # of the call, before a run has advanced
+    assert n > 5
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts the threads in /proc")

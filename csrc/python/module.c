@@ -4,7 +4,9 @@
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
 #include "base/real.h"
+#include "kernels/blocks.h"
 #include "model/sweep.h"
+#include "python/blocks.h"
 #include "python/faults.h"
 #include "python/solver.h"
 
@@ -187,6 +189,7 @@ static PyMethodDef methods[] = {
     {"use_instructions", py_use_instructions, METH_O,
      DOC("use_instructions", "($module, name, /)",
          "Use this instruction set's kernels from now on. ValueError if the machine lacks it.")},
+    {"decode_blocks", py_decode_blocks, METH_VARARGS, py_decode_blocks_doc},
     {"svd_krylov", (PyCFunction)(void (*)(void))py_svd_krylov, METH_VARARGS | METH_KEYWORDS, py_svd_krylov_doc},
     {"svd_power", (PyCFunction)(void (*)(void))py_svd_power, METH_VARARGS | METH_KEYWORDS, py_svd_power_doc},
     {0},
@@ -203,15 +206,17 @@ static int add_constants(PyObject *module) {
         [SITE_RESID_PRE] = "resid_pre", [SITE_ATTN_OUT] = "attn_out", [SITE_RESID_MID] = "resid_mid",
         [SITE_DOWN_PROJ] = "down_proj", [SITE_MLP_OUT] = "mlp_out", [SITE_RESID_POST] = "resid_post"};
     _Static_assert(COUNT(site_names) == N_SITES, "a name for every site");
-    PyObject *sites = PyTuple_New(N_SITES);
+    PyObject *sites = PyTuple_New(N_SITES), *types = block_types();
     for (int i = 0; sites && i < N_SITES; i++) {
         PyObject *name = PyUnicode_FromString(site_names[i]);
         if (!name) Py_CLEAR(sites);
         else PyTuple_SET_ITEM(sites, i, name);
     }
-    int bad = !sites || PyModule_AddObjectRef(module, "SITES", sites) || PyModule_AddIntConstant(module, "real_size", sizeof(real))
+    int bad = !sites || !types || PyModule_AddObjectRef(module, "SITES", sites) || PyModule_AddObjectRef(module, "BLOCK_TYPES", types)
+           || PyModule_AddIntConstant(module, "BLOCK_RUN", BLOCK_RUN) || PyModule_AddIntConstant(module, "real_size", sizeof(real))
            || PyModule_AddIntConstant(module, "MAX_THREADS", MAX_THREADS) || PyModule_AddIntConstant(module, "SWEEP_ROWS", SWEEP_ROWS);
     Py_XDECREF(sites);
+    Py_XDECREF(types);
     return bad ? -1 : 0;
 }
 
@@ -221,7 +226,7 @@ static int module_exec(PyObject *module) {
         return -1;
     }
     if (import_numpy() || add_constants(module)) return -1;
-    return add_model_type(module) || add_jacobian_type(module) || add_decoder_type(module) ? -1 : 0;
+    return add_model_type(module) || add_jacobian_type(module) || add_decoder_type(module) || add_krylov_type(module) ? -1 : 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -229,6 +234,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(s->model_type);
     Py_VISIT(s->jacobian_type);
     Py_VISIT(s->decoder_type);
+    Py_VISIT(s->krylov_type);
     return 0;
 }
 
@@ -237,6 +243,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(s->model_type);
     Py_CLEAR(s->jacobian_type);
     Py_CLEAR(s->decoder_type);
+    Py_CLEAR(s->krylov_type);
     Py_CLEAR(s->blas_path);
     return 0;
 }

@@ -17,7 +17,7 @@ typedef struct {
     blas *blas;
     cpu_isa isa;
     PyObject *blas_path;
-    PyTypeObject *model_type, *jacobian_type, *decoder_type;
+    PyTypeObject *model_type, *jacobian_type, *decoder_type, *krylov_type;
 } module_state;
 
 module_state *module_state_of(PyObject *module);
@@ -48,5 +48,6 @@ void core_end(core_call *c); /* takes the GIL again */
 int add_model_type(PyObject *module);
 int add_jacobian_type(PyObject *module);
 int add_decoder_type(PyObject *module);
+int add_krylov_type(PyObject *module);
 
 #endif

@@ -1,6 +1,4 @@
 #include "python/solver.h"
-#include "python/convert.h"
-#include "solver/svd_krylov.h"
 #include "solver/svd_power.h"
 
 const char py_svd_krylov_doc[] =
@@ -63,21 +61,23 @@ static ps_code apply_t(void *ctx, size_t n, const real *U, real *V, ps_status *s
     return multiply(s, "apply_t", n, U, s->rows, V, s->cols, st);
 }
 
+PyObject *history_entry(size_t applications, double worst, size_t n, const double *sigma) {
+    npy_intp dims[] = {(npy_intp)n};
+    PyObject *values = PyArray_SimpleNew(1, dims, NPY_FLOAT64);
+    if (!values) return NULL;
+    memcpy(PyArray_DATA((PyArrayObject *)values), sigma, n * sizeof *sigma);
+    return Py_BuildValue("ndN", (Py_ssize_t)applications, worst, values);
+}
+
 /* Appends (applications, worst, sigma) to the history and calls the callback with it. Called with the GIL. 0, or -1 with an
  * exception */
 static int call_callback(session *s, size_t applications, double worst, size_t n, const double *sigma) {
-    npy_intp dims[] = {(npy_intp)n};
-    PyObject *values = PyArray_SimpleNew(1, dims, NPY_FLOAT64), *entry = NULL, *answer = NULL;
+    PyObject *entry = history_entry(applications, worst, n, sigma), *answer = NULL;
     int bad = -1;
-    if (values) {
-        memcpy(PyArray_DATA((PyArrayObject *)values), sigma, n * sizeof *sigma);
-        entry = Py_BuildValue("ndO", (Py_ssize_t)applications, worst, values);
-    }
     if (entry && !PyList_Append(s->history, entry)) {
         answer = s->callback == Py_None ? Py_NewRef(Py_None) : PyObject_CallObject(s->callback, entry);
         bad = answer ? PyErr_CheckSignals() : -1;
     }
-    Py_XDECREF(values);
     Py_XDECREF(entry);
     Py_XDECREF(answer);
     return bad;
@@ -91,20 +91,16 @@ static ps_code report(void *ctx, size_t applications, double worst, size_t n, co
     return bad ? ps_fail(st, PS_ERR_CALLBACK, "the callback failed") : PS_OK;
 }
 
-typedef struct {
-    PyArrayObject *U, *V, *sigma, *residuals;
-} arrays;
-
 static PyArrayObject *new_array(size_t rows, size_t cols, int nd, int type) {
     npy_intp dims[] = {(npy_intp)rows, (npy_intp)cols};
     return (PyArrayObject *)PyArray_SimpleNew(nd, dims, type);
 }
 
-static int arrays_make(arrays *a, size_t k, const session *s, svd_result *out) {
-    if (k < 1 || k > (s->rows < s->cols ? s->rows : s->cols))
-        return invalid("k = %zu, but an operator of %zu x %zu has 1 to %zu singular triplets", k, s->rows, s->cols,
-                       s->rows < s->cols ? s->rows : s->cols);
-    if (!(a->U = new_array(k, s->rows, 2, NPY_REAL)) || !(a->V = new_array(k, s->cols, 2, NPY_REAL))
+int result_arrays_make(result_arrays *a, size_t k, size_t rows, size_t cols, svd_result *out) {
+    if (k < 1 || k > (rows < cols ? rows : cols))
+        return invalid("k = %zu, but an operator of %zu x %zu has 1 to %zu singular triplets", k, rows, cols,
+                       rows < cols ? rows : cols);
+    if (!(a->U = new_array(k, rows, 2, NPY_REAL)) || !(a->V = new_array(k, cols, 2, NPY_REAL))
         || !(a->sigma = new_array(k, 0, 1, NPY_FLOAT64)) || !(a->residuals = new_array(k, 2, 2, NPY_FLOAT64)))
         return -1;
     out->U = PyArray_DATA(a->U);
@@ -114,36 +110,40 @@ static int arrays_make(arrays *a, size_t k, const session *s, svd_result *out) {
     return 0;
 }
 
-static PyObject *result_dict(const arrays *a, const svd_result *r, const session *s) {
+void result_arrays_free(result_arrays *a) {
+    Py_XDECREF(a->U);
+    Py_XDECREF(a->V);
+    Py_XDECREF(a->sigma);
+    Py_XDECREF(a->residuals);
+}
+
+PyObject *result_dict(const result_arrays *a, const svd_result *r, PyObject *history) {
     static const char *const stops[] = {[SVD_CERTIFIED] = "certified", [SVD_MAX_APPLICATIONS] = "max_applications",
                                         [SVD_PRECISION] = "precision", [SVD_FIXED] = "fixed"};
     _Static_assert(COUNT(stops) == SVD_FIXED + 1, "a word for every svd_stop");
     return Py_BuildValue("{s:O,s:O,s:O,s:O,s:n,s:n,s:O,s:d,s:d,s:s}", "U", a->U, "S", a->sigma, "V", a->V,
                          "residuals", a->residuals, "applications", (Py_ssize_t)r->applications,
-                         "certificate_applications", (Py_ssize_t)r->certificate_applications, "history", s->history,
+                         "certificate_applications", (Py_ssize_t)r->certificate_applications, "history", history,
                          "next_sigma", r->next_sigma, "missed_probability", r->missed_probability, "stop",
                          stops[r->stop]);
 }
 
 /* Runs one of the solvers: the one whose options are not NULL. */
 static PyObject *solve(PyObject *module, session *s, size_t k, const krylov_options *krylov, const power_options *power) {
-    arrays a = {0};
+    result_arrays a = {0};
     svd_result r = {0};
     ps_status st = {0};
     PyObject *dict = NULL;
     linop J = {.rows = s->rows, .cols = s->cols, .apply = apply, .apply_t = apply_t, .ctx = s};
     svd_observer observer = {report, s};
     const blas *b = module_blas(module);
-    if (!b || arrays_make(&a, k, s, &r) || !(s->history = PyList_New(0))) goto done;
+    if (!b || result_arrays_make(&a, k, s->rows, s->cols, &r) || !(s->history = PyList_New(0))) goto done;
     s->thread = PyEval_SaveThread();
     ps_code code = krylov ? svd_krylov(b, &J, krylov, &observer, &r, &st) : svd_power(b, &J, power, &observer, &r, &st);
     PyEval_RestoreThread(s->thread);
-    dict = code ? raise_status(&st) : result_dict(&a, &r, s);
+    dict = code ? raise_status(&st) : result_dict(&a, &r, s->history);
 done:
-    Py_XDECREF(a.U);
-    Py_XDECREF(a.V);
-    Py_XDECREF(a.sigma);
-    Py_XDECREF(a.residuals);
+    result_arrays_free(&a);
     Py_XDECREF(s->history);
     return dict;
 }
@@ -155,20 +155,25 @@ static int counts(size_t n, const Py_ssize_t *values, const char *const *names) 
     return 0;
 }
 
+int krylov_counts(const Py_ssize_t n[6], size_t *rows, size_t *cols, krylov_options *o) {
+    static const char *const names[] = {"rows", "cols", "k", "block", "max_applications", "max_basis"};
+    if (counts(6, n, names)) return -1;
+    *rows = (size_t)n[0], *cols = (size_t)n[1];
+    o->k = (size_t)n[2], o->block = (size_t)n[3], o->max_applications = (size_t)n[4], o->max_basis = (size_t)n[5];
+    return 0;
+}
+
 PyObject *py_svd_krylov(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"op",   "shape",     "k",        "block", "tol", "max_applications",
                             "seed", "max_basis", "callback", NULL};
-    static const char *const count_names[] = {"rows", "cols", "k", "block", "max_applications", "max_basis"};
     Py_ssize_t n[6];
     unsigned long long seed;
     krylov_options o = {0};
     session s = {.callback = Py_None};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O(nn)nndnKn|O", names, &s.op, &n[0], &n[1], &n[2], &n[3], &o.tol, &n[4],
                                      &seed, &n[5], &s.callback)
-        || counts(6, n, count_names))
+        || krylov_counts(n, &s.rows, &s.cols, &o))
         return NULL;
-    s.rows = (size_t)n[0], s.cols = (size_t)n[1];
-    o.k = (size_t)n[2], o.block = (size_t)n[3], o.max_applications = (size_t)n[4], o.max_basis = (size_t)n[5];
     o.seed = seed;
     return solve(module, &s, o.k, &o, NULL);
 }

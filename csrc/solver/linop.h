@@ -16,4 +16,9 @@ typedef struct {
     void *ctx;
 } linop;
 
+/* Y = J X or, if transposed, J'X, of n vectors */
+static inline ps_code linop_multiply(const linop *J, int transposed, size_t n, const real *X, real *Y, ps_status *st) {
+    return transposed ? J->apply_t(J->ctx, n, X, Y, st) : J->apply(J->ctx, n, X, Y, st);
+}
+
 #endif

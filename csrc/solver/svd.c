@@ -7,18 +7,14 @@ ps_code svd_report(const svd_observer *o, size_t applications, double worst, siz
     return o && o->report ? o->report(o->ctx, applications, worst, n, sigma, st) : PS_OK;
 }
 
-ps_code svd_multiply(svd_operator *a, int transposed, size_t n, const real *X, real *Y, ps_status *st) {
-    int t = transposed != a->flipped;
-    size_t len = t ? a->J->cols : a->J->rows;
-    if (!n) return PS_OK;
-    ps_code code = t ? a->J->apply_t(a->J->ctx, n, X, Y, st) : a->J->apply(a->J->ctx, n, X, Y, st);
-    if (code) return code;
+ps_code svd_accept(svd_operator *a, int transposed, size_t n, real *Y, ps_status *st) {
+    size_t len = transposed ? a->cols : a->rows;
     for (size_t j = 0; j < n; j++) {
         double size = norm2(len, Y + j * len);
         if (!isfinite(size))
             return ps_fail(st, PS_ERR_NONFINITE,
                            "the operator's %s returned NaN or infinity (application %zu, vector %zu of %zu)",
-                           t ? "apply_t" : "apply", a->applications + j + 1, j + 1, n);
+                           transposed ? "apply_t" : "apply", a->applications + j + 1, j + 1, n);
         if (size > 0 && a->unit == 0) { /* the first nonzero product; clamped so that 1 / unit is finite */
             int exponent = ilogb(size);
             a->unit = ldexp(1, exponent < -1000 ? -1000 : exponent);

@@ -1,4 +1,4 @@
-/* Shared by the two solvers: the result, the observer, and products with the operator that are counted and checked.
+/* Shared by the two solvers: the result, the observer, and the operator's products, which are counted and checked.
  *
  * J (rows, cols) has singular triplets J v = sigma u, J'u = sigma v. One application is J or J' on one vector. The
  * certificate of a triplet is the pair |J v - sigma u|, |J'u - sigma v| over sigma_1, computed from products of the
@@ -6,7 +6,6 @@
 #ifndef PS_SVD_H
 #define PS_SVD_H
 #include "kernels/blas.h"
-#include "solver/linop.h"
 
 typedef enum {
     SVD_CERTIFIED,        /* every residual is at most tol, and a closing probe has found nothing above sigma_k */
@@ -37,21 +36,28 @@ typedef struct {
 ps_code svd_report(const svd_observer *o, size_t applications, double worst, size_t n, const double *sigma,
                    ps_status *st);
 
-/* The operator A = J / unit, or J' / unit if flipped. unit is a power of two near the length of the first nonzero product,
- * so that an operator of any scale is solved as one with entries near 1, without rounding. */
+/* What a run knows of its operator J / unit. unit is a power of two near the length of the first nonzero product, so that an
+ * operator of any scale is solved as one with entries near 1, without rounding. */
 typedef struct {
-    const linop *J;
-    int flipped;
-    double unit;    /* 0 before the first nonzero product */
-    double largest; /* length of the longest product so far, in units */
+    size_t rows, cols; /* of J */
+    double unit;       /* 0 before the first nonzero product */
+    double largest;    /* length of the longest product so far, in units */
     size_t applications;
 } svd_operator;
 
 /* Failure probability of all closing probes of one run together */
 #define SVD_MISSED 1e-3
 
-/* Y[j] = A X[j] or, if transposed, A' X[j], j < n. PS_ERR_NONFINITE if a product is not finite. */
-ps_code svd_multiply(svd_operator *a, int transposed, size_t n, const real *X, real *Y, ps_status *st);
+/* Counts the n products Y of J or, if transposed, of J', and divides them by the unit. PS_ERR_NONFINITE if one is not
+ * finite. */
+ps_code svd_accept(svd_operator *a, int transposed, size_t n, real *Y, ps_status *st);
+
+/* k Ritz triplets of another method, in units of A: A V = U diag(sigma), AtU = A'U. One vector a row. */
+typedef struct {
+    svd_operator A;
+    const real *V, *AV, *U, *AtU;
+    const double *sigma;
+} svd_found;
 
 /* out[j*step] = |sum_i a_ji X_i + sum_i c_ji Y_i|, j < m;  a (m, nx), X (nx, len), c (m, ny), Y (ny, len). With a the
  * coefficients of v in V, X = J V, c those of -sigma u in U, Y = U this is |J v - sigma u|.

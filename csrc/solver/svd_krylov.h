@@ -22,29 +22,14 @@
  * diagonal, and both relations still hold.
  *
  * Probe. A Krylov space contains of equal singular values at most as many vectors as the block has, and with little
- * probability it misses any other. So after certification a random unit vector x of the complement of V, which includes W,
- * starts a Lanczos sequence. Let Vk be the k Ritz vectors, Vr and Sigma the other ones and their values, Z a basis of
- * the complement of V, limit = sigma_k + tol sigma_1. Nothing is missing if |A (I - Vk Vk')| <= limit, that is, if
- *   [Sigma^2, K'; K, Z'A'A Z] <= limit^2,  K = Z'A'A Vr,  which is as much as (Schur; Sigma <= sigma_k < limit)
- *   H = Z'A'A Z + K (limit^2 - Sigma^2)^-1 K' <= limit^2.
- * The sequence is one of H, which acts on the complement of V alone: the less V leaves, the sooner it ends. A step needs A'A
- * of one new vector, two applications; K is known. Let q_0 = x, q_1, ... be the Lanczos vectors and p_i the orthonormal
- * polynomials (p_0 = 1), q_i = p_i(H) x. Suppose that H y = mu y, |y| = 1, mu > limit^2. Then
- *   q_i'y = p_i(mu) x'y,  so (x'y)^2 sum_i p_i(mu)^2 <= 1,
- * and p_i(mu) > p_i(limit^2) > 0 as long as no Ritz value of the sequence exceeds limit^2 (Sturm; if one does, a
- * missed value is found, and the run continues until its triplets are certified, and probes again). For x uniform on the sphere in N
- * dimensions P(|x'y| <= s) <= s sqrt(2 N / pi). So the probe ends when
- *   sqrt(2 N / (pi sum_i p_i(limit^2)^2)) <= allowed,
- * and as limit and `allowed` are set before x is drawn, this bounds the probability that it ends while something is
- * missing. It is the argument of Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992) with the sequence's own
- * polynomials in place of Chebyshev's, that is, of 1.648 sqrt(N) exp(-(2j - 1) sqrt(eps)) for a value that is missed by
- * the fraction eps. The probes of a run share SVD_MISSED: the first may fail with 0.9 of it, each later one with half of
- * what is left. A value within tol sigma_1 of sigma_k is as good as sigma_k and counts as nothing missed.
+ * probability it misses any other. So after certification a Lanczos sequence from a random vector of the complement of V
+ * looks for a larger value: svd_probe.h.
  *
  * Precision. |R'p| is the residual according to the recurrence. If it is far below tol and the certificate is not, the
  * difference is the operator's rounding errors, or an apply_t that is not the transpose, and the run stops uncertified. */
 #ifndef PS_SVD_KRYLOV_H
 #define PS_SVD_KRYLOV_H
+#include "solver/linop.h"
 #include "solver/svd.h"
 
 typedef struct {
@@ -59,23 +44,40 @@ typedef struct {
 /* The smallest max_basis: room for k triplets and two blocks or a probe. */
 size_t krylov_min_basis(size_t rows, size_t cols, size_t k, size_t block);
 
-/* Memory: max_basis * 2 * (rows + cols) reals and a little. PS_ERR_VALUE for options outside their domain,
- * PS_ERR_NONFINITE, PS_ERR_MEMORY, and the errors of the operator and the observer. The same options and operator give the
- * same bits. */
+/* A run that can be resumed: it returns where it needs products, so that one thread drives many runs. Memory: max_basis * 2 *
+ * (rows + cols) reals and a little, of which only what a run reaches is ever written. */
+typedef struct krylov krylov;
+
+/* n products that a run waits for: Y = J X, X (n, cols), Y (n, rows), or if transposed Y = J'X, X (n, rows), Y (n, cols). X and
+ * Y are the run's own memory. n = 0: the run is finished. */
+typedef struct {
+    int transposed;
+    size_t n;
+    const real *X;
+    real *Y;
+} krylov_request;
+
+/* The caller frees *out. The observer (NULL: none) is called by krylov_next, at most once a call, and must outlive the run.
+ * PS_ERR_VALUE for options outside their domain, PS_ERR_MEMORY, PS_ERR_OVERFLOW. */
+ps_code krylov_make(krylov **out, const blas *b, size_t rows, size_t cols, const krylov_options *o,
+                    const svd_observer *observer, ps_status *st);
+/* Goes on to the next request, first with those products that the last one left in Y. PS_ERR_NONFINITE, PS_ERR_MEMORY, and
+ * the observer's errors, after which the run can only be freed. Calls on different runs are independent. */
+ps_code krylov_next(krylov *s, krylov_request *r, ps_status *st);
+/* About how many operations the next krylov_next takes */
+double krylov_operations(const krylov *s);
+/* The result of a finished run. */
+void krylov_result(const krylov *s, svd_result *out);
+void krylov_free(krylov *s); /* accepts NULL */
+
+/* A run from beginning to end. Errors also of the operator. The same options and operator give the same bits. */
 ps_code svd_krylov(const blas *b, const linop *J, const krylov_options *o, const svd_observer *observer, svd_result *out,
                    ps_status *st);
-
-/* k Ritz triplets of another method, in units of A: A V = U diag(sigma), AtU = A'U. One vector a row. */
-typedef struct {
-    svd_operator A; /* not flipped */
-    const real *V, *AV, *U, *AtU;
-    const double *sigma;
-} svd_found;
 
 /* The probe alone, with at most o->max_applications further applications; *spent is their number. *missed_probability is 1 if
  * a residual exceeds o->tol, if the probe found a value above sigma_k, or if it did not finish. o->block is not read;
  * o->max_basis is raised to the smallest that suffices. */
-ps_code krylov_probe(const blas *b, const svd_found *f, const krylov_options *o, size_t *spent,
+ps_code krylov_probe(const blas *b, const linop *J, const svd_found *f, const krylov_options *o, size_t *spent,
                      double *missed_probability, ps_status *st);
 
 #endif

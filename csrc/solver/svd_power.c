@@ -7,6 +7,7 @@
 
 typedef struct {
     const blas *b;
+    const linop *J;
     const svd_observer *observer;
     svd_operator A;
     rng g;
@@ -16,6 +17,12 @@ typedef struct {
     double *residual, *seen;           /* (p, 2), (k) */
     real *work, *x, *y;
 } power;
+
+/* Y = A X or, if transposed, A'X, of n vectors */
+static ps_code multiply(power *s, int transposed, size_t n, const real *X, real *Y, ps_status *st) {
+    ps_code code = linop_multiply(s->J, transposed, n, X, Y, st);
+    return code ? code : svd_accept(&s->A, transposed, n, Y, st);
+}
 
 /* Makes the p rows of X orthonormal. Dependent rows are dropped and random ones are added behind the others. coef (p, p + 1):
  * see orth; 0 for the random rows. */
@@ -37,7 +44,7 @@ static void rows_of(const power *s, int left, size_t m, const double *factor, re
 
 /* Y = A V and its Rayleigh-Ritz triplets */
 static ps_code ritz(power *s, ps_status *st) {
-    ps_code code = svd_multiply(&s->A, 0, s->p, s->V, s->Y, st);
+    ps_code code = multiply(s, 0, s->p, s->V, s->Y, st);
     if (code) return code;
     memcpy(s->Q, s->Y, s->p * s->rows * sizeof *s->Q);
     orthonormal(s, s->Q, s->rows);
@@ -62,7 +69,7 @@ static ps_code report(power *s, double *most, ps_status *st) {
  * A'u_i = P_i'Z / sigma_i; |A v_i - sigma_i u_i| is 0 by that definition. */
 static ps_code iterate(power *s, ps_status *st) {
     ps_code code = ritz(s, st);
-    if (!code) code = svd_multiply(&s->A, 1, s->p, s->Y, s->Z, st);
+    if (!code) code = multiply(s, 1, s->p, s->Y, s->Z, st);
     if (code) return code;
     rows_of(s, 0, s->k, NULL, s->x);
     rows_of(s, 0, s->k, s->sigma, s->y);
@@ -87,7 +94,7 @@ static ps_code probe(power *s, const power_options *o, svd_result *out, ps_statu
     gemm(s->b, 'n', 'n', s->k, s->rows, s->p, 1, s->x, s->p, s->Y, s->rows, 0, s->Q, s->rows);
     const svd_found found = {s->A, out->V, s->Q, out->U, s->Z, s->sigma};
     size_t spent;
-    ps_code code = krylov_probe(s->b, &found, &options, &spent, &out->missed_probability, st);
+    ps_code code = krylov_probe(s->b, s->J, &found, &options, &spent, &out->missed_probability, st);
     out->certificate_applications += spent;
     return code;
 }
@@ -104,7 +111,7 @@ static ps_code finish(power *s, const power_options *o, svd_result *out, ps_stat
     rows_of(s, 1, s->k, NULL, s->y);
     gemm(s->b, 'n', 'n', s->k, s->rows, s->p, 1, s->y, s->p, s->Q, s->rows, 0, out->U, s->rows);
     out->applications = s->A.applications;
-    if ((code = svd_multiply(&s->A, 1, s->k, out->U, s->Z, st))) return code;
+    if ((code = multiply(s, 1, s->k, out->U, s->Z, st))) return code;
     out->certificate_applications = s->k;
     s->A.applications = out->applications; /* counted apart */
     for (size_t i = 0; i < s->k; i++) {
@@ -137,7 +144,7 @@ ps_code svd_power(const blas *b, const linop *J, const power_options *o, const s
     arena memory = {0};
     ps_code code = check_options(J, o, st);
     if (code) return code;
-    power s = {.b = b, .observer = observer, .A = {.J = J}, .g = {.seed = o->seed}, .rows = J->rows, .cols = J->cols,
+    power s = {.b = b, .observer = observer, .J = J, .A = {.rows = J->rows, .cols = J->cols}, .g = {.seed = o->seed}, .rows = J->rows, .cols = J->cols,
                .k = o->k, .p = o->k + o->oversample};
     size_t p = s.p, panel = SVD_PANEL > p ? SVD_PANEL : p;
     arena_slice table[] = {

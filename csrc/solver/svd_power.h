@@ -9,6 +9,7 @@
  * An iteration reduces the error of the i-th vector by (sigma_{p+1} / sigma_i)^2, which is close to 1 for a flat spectrum. */
 #ifndef PS_SVD_POWER_H
 #define PS_SVD_POWER_H
+#include "solver/linop.h"
 #include "solver/svd.h"
 
 typedef struct {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -22,40 +23,35 @@ _DENSE_BLOCK = 64  # unit vectors multiplied at a time
 
 
 class CheckedMap(LinearMap):
-    """A map given by its two products on rows, of which shape and dtype are checked. matrix: its array, if known."""
+    """An operator, or a matrix, with its two products on rows, of which shape and dtype are checked."""
 
     def __init__(
-        self,
-        operator: Any,
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
-        products: tuple[Product, Product],
-        matrix: Array | None = None,
+        self, operator: Any, shape: tuple[int, int], dtype: np.dtype[Any], products: tuple[Product, Product]
     ) -> None:
         super().__init__(shape, dtype)
-        self._operator, self._products, self._matrix = operator, products, matrix
-        self.dense_applications = min(shape) if matrix is None else 0
+        self._operator, self._products, self._name = operator, products, type(operator).__name__
+        self.dense_applications = 0 if isinstance(operator, np.ndarray) else min(shape)
 
     @property
     def block(self) -> int:
         """Vectors at a time that the operator wants."""
-        wanted, name = getattr(self._operator, "block", None), type(self._operator).__name__
-        return check_count(wanted(), f"svd: {name}.block()", sys.maxsize) if callable(wanted) else 1
+        wanted = getattr(self._operator, "block", None)
+        return check_count(wanted(), f"svd: {self._name}.block()", sys.maxsize) if callable(wanted) else 1
 
     def apply(self, V: Array) -> Array:
-        return self._checked(self._products[0], V, "J", self.shape[0])
+        return self._product(0, V)
 
     def apply_t(self, U: Array) -> Array:
-        return self._checked(self._products[1], U, "J'", self.shape[1])
+        return self._product(1, U)
 
-    def _checked(self, product: Product, x: Array, name: str, length: int) -> Array:
-        n, what = len(x), f"{name} of {type(self._operator).__name__}"
+    def _product(self, side: int, x: Array) -> Array:
+        n, length, what = len(x), self.shape[side], ("J'" if side else "J") + f" of {self._name}"
         try:
-            y = product(x)
+            y = self._products[side](x)
         except (NotImplementedError, ValueError, TypeError) as error:
             if not _from_scipy(error):
                 raise
-            given = "matvec" if name == "J" else "rmatvec"
+            given = ("matvec", "rmatvec")[side]
             raise InvalidInput(
                 f"svd: {what} fails: SciPy cannot use its {given}, or it has none ({error}); give the operator a {given}"
             ) from error
@@ -70,11 +66,10 @@ class CheckedMap(LinearMap):
 
     def dense(self) -> Array:
         """The matrix (m, d): the known one, the operator's own `dense()`, or made by min(m, d) products."""
-        if self._matrix is not None:
-            return self._matrix
-        dense = getattr(self._operator, "dense", None)
-        if callable(dense):
-            matrix = _array(dense(), f"dense() of {type(self._operator).__name__}")
+        if isinstance(self._operator, np.ndarray):
+            return self._operator
+        if callable(dense := getattr(self._operator, "dense", None)):
+            matrix = _array(dense(), f"dense() of {self._name}")
             if matrix.shape != self.shape or matrix.dtype.kind not in "fiu":
                 raise InvalidInput(
                     f"svd: dense() gives shape {matrix.shape}, dtype {matrix.dtype}; it must be real, of the operator's"
@@ -94,23 +89,14 @@ def as_checked_map(operator: Any) -> CheckedMap:
     if isinstance(operator, list | tuple) or hasattr(operator, "__array__"):
         return _of_array(_array(operator, f"the {name}"))
     shape = getattr(operator, "shape", None)
-    if (
-        not isinstance(shape, tuple)
-        or len(shape) != 2
-        or not all(isinstance(n, int | np.integer) for n in shape)
-        or min(shape) < 1
-    ):
+    if not (isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(n, int | np.integer) and n > 0 for n in shape)):
         raise InvalidInput(
             f"svd: {name} is not a linear operator: it needs a shape (m, d), m and d at least 1, and its shape is {shape!r}"
         )
     declared = getattr(operator, "dtype", None)
     dtype = np.dtype(np.float64) if declared is None else _real_dtype(declared, name)
-    products = _products(operator)
-    if products is None:
-        raise InvalidInput(
-            f"svd: {name} has no products: apply and apply_t, matmat and rmatmat, matvec and rmatvec, or @ and .T"
-        )
-    return CheckedMap(operator, (int(shape[0]), int(shape[1])), dtype, products)
+    m, d = map(int, shape)
+    return CheckedMap(operator, (m, d), dtype, _products(operator))
 
 
 def _of_array(array: Array) -> CheckedMap:
@@ -122,10 +108,10 @@ def _of_array(array: Array) -> CheckedMap:
     a = np.asarray(array, dtype=dtype.newbyteorder("="))
     if not (a.flags.c_contiguous or a.flags.f_contiguous):
         a = np.ascontiguousarray(a)
-    return CheckedMap(a, a.shape, dtype, (lambda V: V @ a.T, lambda U: U @ a), matrix=a)
+    return CheckedMap(a, a.shape, dtype, (lambda V: V @ a.T, lambda U: U @ a))
 
 
-def _products(operator: Any) -> tuple[Product, Product] | None:
+def _products(operator: Any) -> tuple[Product, Product]:
     """J and its transpose on rows, by the first pair of methods that the operator has."""
 
     def has(*names: str) -> bool:
@@ -146,15 +132,16 @@ def _products(operator: Any) -> tuple[Product, Product] | None:
             lambda V: _array(operator @ V.T, "the result of @").T,
             lambda U: _array(transposed @ U.T, "the result of .T @").T,
         )
-    return None
+    raise InvalidInput(
+        f"svd: {type(operator).__name__} has no products: apply and apply_t, matmat and rmatmat, matvec and rmatvec,"
+        " or @ and .T"
+    )
 
 
 def _from_scipy(error: BaseException) -> bool:
     """Whether SciPy's LinearOperator raised the error itself, rather than a function that it calls."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")) == "scipy.sparse.linalg._interface"
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") == "scipy.sparse.linalg._interface"
 
 
 def _array(value: Any, what: str) -> Array:

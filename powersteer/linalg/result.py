@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -56,8 +57,8 @@ class SVDResult:
         "certified", "max_applications", "precision" or "fixed".
     missed_probability
         Bound on the probability that the probe missed a larger value. 1: it found one, or did not finish.
-    provenance
-        Model, sites and prompts of a Jacobian; None for other operators.
+    make_provenance
+        Function that makes `provenance`; None for other operators than Jacobians.
     make_vectors
         Function that makes steering vectors of a result; None for other operators.
 
@@ -104,8 +105,13 @@ class SVDResult:
     seconds: float
     stop: str
     missed_probability: float = 1.0
-    provenance: dict[str, Any] | None = None
+    make_provenance: Callable[[], dict[str, Any]] | None = None
     make_vectors: Callable[[SVDResult], Any] | None = None
+
+    @cached_property
+    def provenance(self) -> dict[str, Any] | None:
+        """Model, sites and prompts of a Jacobian; None for other operators. Prompts of token ids are decoded for it."""
+        return None if self.make_provenance is None else self.make_provenance()
 
     @property
     def vectors(self) -> list[Any]:
@@ -116,18 +122,16 @@ class SVDResult:
             )
         return list(self.make_vectors(self))
 
-    @property
     def _shape(self) -> tuple[int, int]:
         return self.U.shape[0], self.Vh.shape[1]
 
-    @property
     def _state(self) -> str:
         return f"{'converged' if self.converged else f'NOT CONVERGED ({self.stop})'} at tol {self.tol:.0e}"
 
     def _head(self) -> str:
         extra = f" + {self.certificate_applications} for the certificate" if self.certificate_applications else ""
         cost = f"{self.applications} applications{extra}, {self.seconds:.2g} s"
-        head = f"SVD of {self._shape} by {self.method}: {self._state}, {cost}"
+        head = f"SVD of {self._shape()} by {self.method}: {self._state()}, {cost}"
         if 0 < self.missed_probability < 1:
             head += f"; a larger value is missed with probability at most {self.missed_probability:.1g}"
         return head
@@ -144,7 +148,7 @@ class SVDResult:
 
     def __repr__(self) -> str:
         k, S = len(self.S), self.S
-        return f"SVDResult(k={k} of a map {self._shape}, {self.method}, {self._state}, sigma {S[0]:.4g} to {S[-1]:.4g})"
+        return f"SVDResult(k={k} of a map {self._shape()}, {self.method}, {self._state()}, sigma {S[0]:.4g} to {S[-1]:.4g})"
 
     def __str__(self) -> str:
         rows = ["{:>5}  {:>11}  {:>8}  {:>9}  {}".format(*row) for row in [_HEADER, *self._rows()]]
@@ -154,8 +158,8 @@ class SVDResult:
         return table(_HEADER, self._rows(), "; ".join(filter(None, [self._head(), self._foot()])))
 
 
-def result_of(raw: dict[str, Any], dtype: np.dtype[Any], method: str, tol: float, seed: int, seconds: float) -> SVDResult:
-    """The result of a solver of the core, with signs fixed and clusters marked."""
+def result_of(raw: dict[str, Any], dtype: np.dtype[Any], tol: float, **settings: Any) -> SVDResult:
+    """The result of a solver of the core, with signs fixed and clusters marked. settings: method, seed, seconds."""
     U, V, sigma, certificate = raw["U"], raw["V"], raw["S"], raw["residuals"]
     signs = _signs(V)
     residuals = certificate.max(axis=1)
@@ -169,10 +173,8 @@ def result_of(raw: dict[str, Any], dtype: np.dtype[Any], method: str, tol: float
         converged=bool((residuals <= tol).all()) and raw["missed_probability"] <= _MISSED,
         clusters=_clusters(joined[:-1]),
         cluster_open=bool(joined[-1]),
-        method=method,
         tol=tol,
-        seed=seed,
-        seconds=seconds,
+        **settings,
         **{name: raw[name] for name in ("missed_probability", "applications", "certificate_applications", "history", "stop")},
     )
 
@@ -193,10 +195,5 @@ def _joined(sigma: Array, residuals: Array, dtype: np.dtype[Any]) -> Array:
 
 def _clusters(joined: Array) -> list[tuple[int, ...]]:
     """Runs of joined ranks."""
-    clusters: list[tuple[int, ...]] = []
-    for i in np.flatnonzero(joined).tolist():
-        if clusters and clusters[-1][-1] == i:
-            clusters[-1] += (i + 1,)
-        else:
-            clusters.append((i, i + 1))
-    return clusters
+    runs = np.split(np.arange(len(joined) + 1), np.flatnonzero(~joined) + 1)
+    return [tuple(run.tolist()) for run in runs if len(run) > 1]

@@ -6,12 +6,14 @@ the operator itself has made. A result is converged if none exceeds tol and a cl
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,9 @@ from ..errors import ConvergenceWarning, InvalidInput, NumericalError
 from .adapters import CheckedMap, as_checked_map
 from .result import SVDResult, result_of
 
-__all__ = ["Progress", "SVDResult", "krylov_basis", "solve", "svd", "warned"]
+__all__ = ["Progress", "SVDResult", "krylov_basis", "krylov_sizes", "solve", "svd", "warned"]
 
+P = ParamSpec("P")
 Array = NDArray[Any]
 Progress = Callable[[int, float, Array], object]  # (applications, worst residual, leading sigma)
 
@@ -34,7 +37,16 @@ METHODS = ("krylov", "power", "dense")
 _BASIS_BYTES = 2 << 30  # memory that the Krylov bases may take before they are restarted
 
 
+def _warning(solver: Callable[P, SVDResult]) -> Callable[P, SVDResult]:
+    @functools.wraps(solver)
+    def call(*args: P.args, **kwargs: P.kwargs) -> SVDResult:
+        return warned(solver(*args, **kwargs), kwargs.get("max_applications"))  # type: ignore[arg-type]
+
+    return call
+
+
 @deprecated_arguments(2)
+@_warning
 def svd(
     operator: Any,
     k: int,
@@ -110,27 +122,6 @@ def svd(
     >>> bool(np.isclose(svd.S[0], np.linalg.norm(A, 2)))
     True
     """
-    result = solve(
-        operator, k, method=method, tol=tol, max_applications=max_applications, seed=seed, iterations=iterations,
-        oversample=oversample, block=block, progress=progress,
-    )  # fmt: skip
-    return warned(result, max_applications)
-
-
-def solve(
-    operator: Any,
-    k: int,
-    *,
-    method: str = "krylov",
-    tol: float = 1e-3,
-    max_applications: int | None = None,
-    seed: int = 0,
-    iterations: int = 5,
-    oversample: int = 0,
-    block: int | None = None,
-    progress: bool | Progress = False,
-) -> SVDResult:
-    """`svd` without its warning, for callers that collect many results."""
     started = time.perf_counter()
     J = as_checked_map(operator)
     if not isinstance(method, str) or method not in METHODS:
@@ -146,15 +137,18 @@ def solve(
     core = CORES[J.dtype]
     with _observer(progress, tol) as callback:
         if method == "krylov":
-            width = min(_or_default(block, "block", J.block), *J.shape)
-            budget = _or_default(max_applications, "max_applications", _budget(k))
-            raw = core.svd_krylov(J, J.shape, k, width, tol, budget, seed, krylov_basis(J.shape, k, width, J.dtype), callback)
+            width = check_count(J.block if block is None else block, "svd: block", sys.maxsize)
+            width, budget, basis = krylov_sizes(J.shape, k, width, max_applications, J.dtype)
+            raw = core.svd_krylov(J, J.shape, k, width, tol, budget, seed, basis, callback)
         elif method == "power":
             basis = krylov_basis(J.shape, k, 1, J.dtype)
             raw = core.svd_power(J, J.shape, k, oversample, iterations, seed, tol, _budget(k), basis, callback)
         else:
             raw = _dense(J, k)
-    return result_of(raw, J.dtype, method, tol, seed, time.perf_counter() - started)
+    return result_of(raw, J.dtype, tol, method=method, seed=seed, seconds=time.perf_counter() - started)
+
+
+solve: Callable[..., SVDResult] = inspect.unwrap(svd)  # without its warning, for callers that collect many results
 
 
 def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
@@ -164,12 +158,17 @@ def warned(result: SVDResult, max_applications: int | None) -> SVDResult:
     return result
 
 
-def _or_default(value: int | None, name: str, default: int) -> int:
-    return default if value is None else check_count(value, f"svd: {name}", sys.maxsize)
-
-
 def _budget(k: int) -> int:
     return 500 + 50 * k
+
+
+def krylov_sizes(
+    shape: tuple[int, int], k: int, block: int, max_applications: int | None, dtype: np.dtype[Any]
+) -> tuple[int, int, int]:
+    """(block, max_applications, max_basis) of a Krylov run."""
+    width = min(block, *shape)
+    budget = check_count(_budget(k) if max_applications is None else max_applications, "svd: max_applications", sys.maxsize)
+    return width, budget, krylov_basis(shape, k, width, dtype)
 
 
 def krylov_basis(shape: tuple[int, int], k: int, block: int, dtype: np.dtype[Any]) -> int:
