@@ -11,6 +11,7 @@ from random_models import random_model, tables
 
 import powersteer  # opens the matrix library in both cores
 from powersteer._core import _core32, _core64
+from powersteer.errors import InvalidInput
 from powersteer.inputs.sites import SITES, Site, precedes
 
 EVERYWHERE = np.array([[0, 2**31 - 1]], np.int32)
@@ -80,25 +81,82 @@ def test_jacobian_of_any_table(table, lengths, mean, data):
     assert_close(J.apply_t(np.eye(J.shape[0])), got, 1e-12)  # the transpose, to rounding
 
 
-def test_many_targets_in_one_sweep():
-    """Each column of a shared sweep gives what a sweep of its own gives."""
-    for table in ({}, {"parallel": True, "norms": ("norm1",)}, {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0}):
-        rng = np.random.default_rng(1)
-        twin = random_model(n_layers=4, **table)
-        model = core_model(twin)
-        prompts = random_prompts(rng, 23, (6, 3))
-        source, targets = (0, 4), [(1, 4), (3, 5), "next_token", (2, 1), (2, 4), (3, 3), "logits", (1, 5), (3, 0)]
-        sources, positions = some_positions(rng, prompts), [some_positions(rng, prompts) for _ in targets]
-        J = _core64.Jacobian(model, prompts, [], source, targets, sources, positions, False)
-        columns = [(int(t), rng.normal(size=12), np.zeros(J.shape[t][0])) for _ in range(3) for t in rng.permutation(len(targets))]
-        J.apply_each(columns)
-        back = [(t, np.zeros(12), u) for t, _, u in columns]
-        J.apply_t_each(back)
-        for (t, v, u), (_, w, _) in zip(columns, back, strict=True):
-            alone = _core64.Jacobian(model, prompts, [], source, targets[t], sources, positions[t], False)
-            assert_close(u, alone.apply(v[None])[0], 1e-12)
-            assert_close(w, alone.apply_t(u[None])[0], 1e-12)
-            assert np.array_equal(J.base[t], alone.base)
+TABLES = {
+    "sequential": {},
+    "parallel": {"parallel": True, "norms": ("norm1",)},
+    "post norms": {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0},
+}
+
+
+@pytest.mark.parametrize("core", [_core32, _core64])
+@pytest.mark.parametrize("table", TABLES)
+def test_many_pairs_in_one_sweep(core, table):
+    """Each column of a shared sweep has the bits that it has alone, whatever joins and leaves on its way."""
+    rng = np.random.default_rng(1)
+    real = np.float32 if core.real_size == 4 else np.float64
+    twin = random_model(n_layers=5, real=real, **TABLES[table])
+    model = core_model(twin, core)
+    prompts = random_prompts(rng, 23, (6, 3))
+    parallel = TABLES[table].get("parallel", False)
+    sites = [(layer, i) for layer in range(5) for i in range(6) if not (parallel and SITES[i] == "resid_mid")]
+    sources = [sites[i] for i in rng.choice(len(sites), 7, replace=False)] + [(0, 0)]
+    targets = [sites[i] for i in rng.choice(len(sites), 9, replace=False)] + ["next_token", "logits"]
+    starts, ends = ([some_positions(rng, prompts) for _ in group] for group in (sources, targets))
+
+    def is_pair(f, t):
+        ends = sources[f], targets[t]
+        return isinstance(ends[1], str) or precedes(*(Site(layer, SITES[i]) for layer, i in ends), parallel)
+
+    J = core.Jacobian(model, prompts, [], sources, targets, starts, ends, False)
+    pairs = [(f, t) for f in range(len(sources)) for t in range(len(targets)) if is_pair(f, t)] * 4
+    columns = [
+        (f, t, rng.normal(size=12).astype(real), np.zeros(J.shape[t][0], real)) for f, t in map(tuple, rng.permutation(pairs).tolist())
+    ]
+    assert len(columns) * sum(map(len, prompts)) > core.SWEEP_ROWS  # several groups of one pair, too
+    J.apply_each(columns)
+    back = [(f, t, np.zeros(12, real), u) for f, t, _, u in columns]
+    J.apply_t_each(back)
+    alone = {}
+    for (f, t, v, u), (_, _, w, _) in zip(columns, back, strict=True):
+        if (f, t) not in alone:
+            alone[f, t] = core.Jacobian(model, prompts, [], sources[f], targets[t], starts[f], ends[t], False)
+            assert alone[f, t].source_norm == J.source_norm[f]
+            assert np.array_equal(alone[f, t].base, J.base[t])
+        assert np.array_equal(u, alone[f, t].apply(v[None])[0])
+        assert np.array_equal(w, alone[f, t].apply_t(u[None])[0])
+    V = rng.normal(size=(3, 12)).astype(real)
+    for f in range(len(sources)):
+        for t, U in enumerate(J.apply_all(f, V)):
+            assert (U is not None) == is_pair(f, t)
+            if is_pair(f, t):
+                assert_close(U, alone[f, t].apply(V), 2e-5 if core.real_size == 4 else 1e-12)
+    with pytest.raises(InvalidInput, match="must come before"):
+        f, t = next((f, t) for f in range(len(sources)) for t in range(len(targets)) if not is_pair(f, t))
+        J.apply_each([(f, t, np.zeros(12, real), np.zeros(J.shape[t][0], real))])
+
+
+def test_more_columns_than_a_sweep_carries():
+    """Streams of 1 MB, of which a sweep carries 256. Between the last two sites of a layer, J is the identity."""
+    model = core_model(random_model(n_layers=1, d_model=64, n_ctx=4096, real=np.float32), _core32)
+    every, last = np.arange(4096, dtype=np.int32), ids(4095)
+    J = _core32.Jacobian(model, [every % 23], [], (0, SITES.index("mlp_out")), (0, SITES.index("resid_post")), [every], [last], False)
+    V = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    assert np.array_equal(J.apply(V[:1]), V[:1])  # whose scratch holds one stream
+    assert np.array_equal(J.apply(V), V) and np.array_equal(J.apply_t(V), V)
+
+
+def test_columns_that_change_while_they_are_read():
+    J = _core64.Jacobian(core_model(random_model()), [ids(1, 2, 3)], [], (0, 0), (1, 0), [ids(0)], [ids(2)], False)
+
+    class Clears:
+        def __index__(self):
+            columns.clear()
+            return 0
+
+    U = [np.zeros(12), np.zeros(12)]
+    columns = [(Clears(), 0, np.ones(12), U[0]), (0, 0, np.ones(12), U[1])]
+    J.apply_each(columns)
+    assert not columns and np.array_equal(U[0], U[1]) and np.array_equal(U[0], J.apply(np.ones((1, 12)))[0])
 
 
 @pytest.mark.parametrize("mean", [False, True])
@@ -116,7 +174,7 @@ def test_one_sweep_that_every_target_reads(mean):
             sources, positions = some_positions(rng, prompts), [some_positions(rng, prompts) for _ in targets]
             J = _core64.Jacobian(core_model(twin), prompts, [], source, targets, sources, positions, mean)
             V = rng.normal(size=(200, 12))  # more than one sweep carries
-            for t, U in enumerate(J.apply_all(V)):
+            for t, U in enumerate(J.apply_all(0, V)):
                 alone = _core64.Jacobian(core_model(twin), prompts, [], source, targets[t], sources, positions[t], mean)
                 assert_close(U, alone.apply(V), 1e-12)
 
@@ -330,18 +388,18 @@ BAD_CALLS = {
     "target text": (lambda m: jacobian(m, target="next token"), "target must be"),
     "target count": (lambda m: jacobian(m, target=[], to=[]), "0 targets"),
     "target positions": (lambda m: jacobian(m, target=[(1, 4)], to=[]), "1 targets need as many"),
-    "source positions": (lambda m: jacobian(m, at=[]), "source positions for 0"),
+    "source positions": (lambda m: jacobian(m, at=[]), "source_positions for 0"),
     "no positions": (lambda m: jacobian(m, at=[ids()]), "no positions given"),
     "V": (lambda m: jacobian(m).apply(np.zeros((2, 11))), r"V must be a float64 array of shape \(n, 12\), got \(2, 11\)"),
     "V dtype": (lambda m: jacobian(m).apply(np.zeros((2, 12), np.float32)), "V must be a float64"),
     "V kind": (lambda m: jacobian(m).apply([1.0]), "got <class 'list'>"),
-    "apply_all V": (lambda m: jacobian(m).apply_all(np.zeros(12)), r"got \(12,\)"),
+    "apply_all V": (lambda m: jacobian(m).apply_all(0, np.zeros(12)), r"got \(12,\)"),
     "apply of several": (lambda m: jacobian(m, [(1, 4), (1, 5)], to=[[ids(0)]] * 2).apply(np.zeros((1, 12))), "apply_each"),
     "no columns": (lambda m: jacobian(m).apply_each(()), "columns must be a list"),
-    "column": (lambda m: jacobian(m).apply_each([[0]]), r"a column must be a tuple \(target, v, u\)"),
-    "column target": (lambda m: jacobian(m).apply_each([(1, np.zeros(12), np.zeros(12))]), "there is no target 1"),
+    "column": (lambda m: jacobian(m).apply_each([[0]]), r"a column must be a tuple \(source, target, v, u\)"),
+    "column target": (lambda m: jacobian(m).apply_each([(0, 1, np.zeros(12), np.zeros(12))]), "there is no pair of source 0 and target 1"),
     "logits of nothing": (lambda m: decoder(m).logits(), "comes after a step"),
-    "column output": (lambda m: jacobian(m).apply_each([(0, np.zeros(12), read_only(12))]), "read-only"),
+    "column output": (lambda m: jacobian(m).apply_each([(0, 0, np.zeros(12), read_only(12))]), "read-only"),
 }
 
 

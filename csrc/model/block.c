@@ -42,16 +42,16 @@ ps_code block_scratch_count(const spec *m, const batch *b, int threads, size_t *
 
 void block_scratch_free(block_scratch *s) { arena_free(&s->memory); }
 
-static ps_code sweep_make_or_count(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, size_t *bytes,
-                                   ps_status *st) {
+static ps_code sweep_make_or_count(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads,
+                                   size_t *bytes, ps_status *st) {
     size_t n, C = m->d_model, W, WKV;
-    *s = (sweep_scratch){.n_t = n_t, .n = b->n_rows, .head_stride = attention_scratch(b->max_keys, m->head_dim),
+    *s = (sweep_scratch){.n_t = n_t, .n = b->n_rows, .n_streams = n_streams, .head_stride = attention_scratch(b->max_keys, m->head_dim),
                          .panel_stride = panel_stride(m)};
     if (size_mul(n_t, b->n_rows, &n, st) || size_mul(m->n_heads, m->head_dim, &W, st)
         || size_mul(m->n_kv_heads, m->head_dim, &WKV, st))
         return st->code;
     arena_slice table[] = {
-        SLICE(s->stream, n, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->normed, n, C),
+        SLICE(s->stream, n_streams, b->n_rows, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->normed, n, C),
         SLICE(s->taped_q, b->n_rows, W), SLICE(s->dq, n, W), SLICE(s->heads, n, W), SLICE(s->dk, n, WKV), SLICE(s->dv, n, WKV),
         SLICE(s->gate, m->gated ? n : 0, m->d_ff), SLICE(s->up, n, m->d_ff),
         SLICE(s->moe, moe_scratch(m, n_t, b->n_rows)), SLICE(s->moe_index, 2, m->n_experts ? b->n_rows : 0),
@@ -61,12 +61,12 @@ static ps_code sweep_make_or_count(sweep_scratch *s, const spec *m, const batch 
     return arena_make_or_count(&s->memory, table, COUNT(table), bytes, st);
 }
 
-ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, ps_status *st) {
-    return sweep_make_or_count(s, m, b, n_t, threads, NULL, st);
+ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads, ps_status *st) {
+    return sweep_make_or_count(s, m, b, n_t, n_streams, threads, NULL, st);
 }
 
-ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, int threads, size_t *bytes, ps_status *st) {
-    return sweep_make_or_count(&(sweep_scratch){0}, m, b, n_t, threads, bytes, st);
+ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads, size_t *bytes, ps_status *st) {
+    return sweep_make_or_count(&(sweep_scratch){0}, m, b, n_t, n_streams, threads, bytes, st);
 }
 
 void sweep_scratch_free(sweep_scratch *s) { arena_free(&s->memory); }

@@ -35,8 +35,8 @@ ps_code block_forward(const runtime *rt, const spec *m, size_t layer, const batc
 
 /* Buffers of the derivatives for up to n_t tangents over n rows. */
 typedef struct {
-    size_t n_t, n;
-    real *stream;          /* (n_t, n, C) tangent or cotangent of the residual stream */
+    size_t n_t, n, n_streams;
+    real *stream;          /* (n_streams, n, C) tangents or cotangents of the residual stream, n_t of which a call reads */
     real *attn, *mlp;      /* (n_t, n, C) those of the two branches */
     real *normed;          /* (n_t, n, C) */
     real *taped_q;         /* (n, W) queries of the subset */
@@ -51,8 +51,8 @@ typedef struct {
     arena memory;
 } sweep_scratch;
 
-ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, int threads, ps_status *st);
-ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, int threads, size_t *bytes, ps_status *st);
+ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads, ps_status *st);
+ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads, size_t *bytes, ps_status *st);
 void sweep_scratch_free(sweep_scratch *s);
 
 /* A derivative of one layer. */

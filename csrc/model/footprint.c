@@ -21,12 +21,12 @@ ps_code jacobian_footprint(const spec *m, const batch *shape, const footprint_pl
     *f = (footprint){0};
     for (size_t l = first; l <= last; l++)
         if (tape_count(m, l, shape->n_rows, &f->tape, st)) return st->code;
-    if (target_count(m, p->kind, p->n_target, &f->tape, st) || record_count(m, shape->n_rows, 1, &f->record, st)
+    if (target_count(m, p->kind, p->n_target, &f->tape, st) || record_count(m, shape->n_rows, 2, &f->record, st)
         || block_scratch_count(m, shape, threads, &blocks, st)
         || (first > 0 && tape_count(m, m->n_layers, shape->n_rows, &blocks, st))
         || (lm_head && lm_head_count(m, p->n_target, threads, &logits, st))
-        || sweep_scratch_count(m, shape, p->n_columns, threads, &f->sweep, st)
-        || (lm_head && lm_head_sweep_count(m, p->n_columns, p->n_target, threads, &f->sweep, st))
+        || sweep_scratch_count(m, shape, jacobian_block(shape->n_rows, p->n_columns), p->n_columns, threads, &f->sweep, st)
+        || (lm_head && lm_head_sweep_count(m, jacobian_block(shape->n_rows, p->n_columns), p->n_target, threads, &f->sweep, st))
         || arena_make_or_count(NULL, products, COUNT(products), &f->sweep, st))
         return st->code;
     f->record += blocks > logits ? blocks : logits; /* one after the other */

@@ -3,16 +3,17 @@
 #include "kernels/linear.h"
 #include "ops/rowwise.h"
 #include "base/reduce.h"
+#include "model/stream.h"
 
 /* x (n_rows, C) = token embeddings, scaled, plus position embeddings. row (C): scratch */
-static void embed(const spec *m, const batch *b, real *x, real *row) {
+static void embed(cpu_isa isa, const spec *m, const batch *b, real *x, real *row) {
     size_t C = m->d_model;
     for (size_t r = 0; r < b->n_rows; r++) {
-        weight_row(&m->embed, (size_t)b->token[r], x + r * C);
+        weight_row(isa, &m->embed, (size_t)b->token[r], x + r * C);
         if (m->embed_scale != 1)
             for (size_t c = 0; c < C; c++) x[r * C + c] *= (real)m->embed_scale;
         if (!m->pos_embed.data) continue;
-        weight_row(&m->pos_embed, (size_t)b->pos[r], row);
+        weight_row(isa, &m->pos_embed, (size_t)b->pos[r], row);
         for (size_t c = 0; c < C; c++) x[r * C + c] += row[c];
     }
 }
@@ -22,8 +23,9 @@ ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const f
     tape once = {0}; /* for the layers that are not taped, one after the other: a forward pass writes to a tape in any case */
     if (block_scratch_make(&s, m, b, thread_pool_threads(rt->pool), st)) goto done;
     if (plan->first_taped > 0 && tape_make(&once, m, m->n_layers, b->n_rows, st)) goto done;
-    embed(m, b, x, s.normed);
+    embed(rt->isa, m, b, x, s.normed);
     for (size_t l = 0; l < plan->n_layers; l++) {
+        stream_layer(m, b->n_rows, (ptrdiff_t)l - 1, l + 1 < plan->n_layers || l + 1 == m->n_layers ? (ptrdiff_t)l + 1 : NO_LAYER);
         tape *t = l < plan->first_taped ? &once : &plan->tapes[l - plan->first_taped];
         if (t != &once && tape_make(t, m, l, b->n_rows, st)) goto done;
         if (block_forward(rt, m, l, b, plan->cache, t, &s, plan->hooks, x, st)) goto done;

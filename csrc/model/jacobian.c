@@ -31,41 +31,41 @@ static real mean_norm(const subset *at, size_t C, const real *x) {
 /* Buffers of the taped forward pass */
 typedef struct {
     real *x, *work; /* (n, C) each */
-    real *captured; /* (n_targets + 1, n, C) the source's activation, then the targets' */
+    real *captured; /* (n_sources + n_targets, n, C) the sources' activations, then the targets' */
     capture *captures;
     arena memory;
 } record_buffers;
 
-static ps_code record_make_or_count(record_buffers *r, const spec *m, size_t n, size_t n_targets, size_t *bytes, ps_status *st) {
+static ps_code record_make_or_count(record_buffers *r, const spec *m, size_t n, size_t n_ends, size_t *bytes, ps_status *st) {
     size_t C = m->d_model;
-    arena_slice table[] = {SLICE(r->x, n, C), SLICE(r->work, n, C), SLICE(r->captured, n_targets + 1, n, C),
-                           SLICE(r->captures, n_targets + 1)};
+    arena_slice table[] = {SLICE(r->x, n, C), SLICE(r->work, n, C), SLICE(r->captured, n_ends, n, C), SLICE(r->captures, n_ends)};
     return arena_make_or_count(&r->memory, table, COUNT(table), bytes, st);
 }
 
-ps_code record_count(const spec *m, size_t n, size_t n_targets, size_t *bytes, ps_status *st) {
-    return record_make_or_count(&(record_buffers){0}, m, n, n_targets, bytes, st);
+ps_code record_count(const spec *m, size_t n, size_t n_ends, size_t *bytes, ps_status *st) {
+    return record_make_or_count(&(record_buffers){0}, m, n, n_ends, bytes, st);
 }
 
-/* The forward pass: tapes the layers and captures the activations at the source and the targets. */
+/* The forward pass: tapes the layers and captures the activations at the sources and the targets. */
 static ps_code record(jacobian *j, const runtime *rt, const hooks *steer, ps_status *st) {
     const spec *m = j->m;
-    size_t n = j->b.n_rows, C = m->d_model;
+    size_t n = j->b.n_rows, C = m->d_model, n_ends = j->n_sources + j->n_targets;
     record_buffers r = {0};
-    if (record_make_or_count(&r, m, n, j->n_targets, NULL, st)) return st->code;
+    if (record_make_or_count(&r, m, n, n_ends, NULL, st)) return st->code;
     real *x = r.x, *captured = r.captured;
     capture *captures = r.captures;
-    hooks v = {steer->steer, steer->n_steer, captures, j->n_targets + 1};
-    captures[0] = (capture){j->source_layer, j->source_site, captured};
-    for (size_t i = 0; i < j->n_targets; i++) /* of logits: the last layer's RESID_POST */
-        captures[i + 1] = (capture){j->targets[i].layer, j->targets[i].site, captured + (i + 1) * n * C};
+    hooks v = {steer->steer, steer->n_steer, captures, n_ends};
+    for (size_t i = 0; i < j->n_sources; i++) captures[i] = (capture){j->sources[i].layer, j->sources[i].site, captured + i * n * C};
+    for (size_t i = 0, e = j->n_sources; i < j->n_targets; i++, e++) /* of logits: the last layer's RESID_POST */
+        captures[e] = (capture){j->targets[i].layer, j->targets[i].site, captured + e * n * C};
     forward_plan plan = {.hooks = &v, .n_layers = j->last_layer + 1, .first_taped = j->first_taped, .tapes = j->tapes};
     if (forward_stream(rt, m, &j->b, &plan, x, st)) goto done;
-    j->source_norm = mean_norm(&j->source, C, captured);
+    for (size_t i = 0; i < j->n_sources; i++) j->sources[i].norm = mean_norm(&j->sources[i].at, C, captures[i].out);
     for (size_t i = 0; i < j->n_targets; i++) {
         target *t = &j->targets[i];
-        if (t->kind == TARGET_SITE) rowwise_gather(1, n, t->at.n, t->at.row, C, captures[i + 1].out, t->base);
-        else if (record_logits(j, rt, t, captures[i + 1].out, r.work, st)) goto done;
+        const real *out = captures[j->n_sources + i].out;
+        if (t->kind == TARGET_SITE) rowwise_gather(1, n, t->at.n, t->at.row, C, out, t->base);
+        else if (record_logits(j, rt, t, out, r.work, st)) goto done;
     }
 done:
     arena_free(&r.memory);
@@ -103,22 +103,31 @@ size_t jacobian_first_taped(size_t layer, site at) { return layer + (at >= SITE_
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
                       const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st) {
     j->m = m;
-    j->source_layer = plan->source_layer;
-    j->source_site = plan->source_site;
-    j->first_taped = jacobian_first_taped(j->source_layer, j->source_site);
+    j->first_taped = m->n_layers;
+    for (size_t i = 0; i < plan->n_sources; i++) {
+        size_t first = jacobian_first_taped(plan->sources[i].layer, plan->sources[i].site);
+        if (first < j->first_taped) j->first_taped = first;
+    }
     for (size_t i = 0; i < plan->n_targets; i++) {
         size_t layer = plan->targets[i].kind == TARGET_SITE ? plan->targets[i].layer : m->n_layers - 1;
         if (layer > j->last_layer) j->last_layer = layer;
     }
-    if (batch_make(&j->b, m, n_seq, tokens, length, NULL, NULL, st) || subset_make(&j->all, &j->b, NULL, NULL, st)
-        || subset_make(&j->source, &j->b, plan->positions, plan->n_positions, st))
+    if (batch_make(&j->b, m, n_seq, tokens, length, NULL, NULL, st) || subset_make(&j->all, &j->b, NULL, NULL, st))
         return st->code;
-    size_t n_tapes = j->last_layer + 1 - j->first_taped; /* 0 if source and targets are behind the last block's MLP */
-    arena_slice table[] = {SLICE(j->tapes, n_tapes), SLICE(j->targets, plan->n_targets)};
+    size_t n_tapes = j->last_layer + 1 - j->first_taped; /* 0 if sources and targets are behind the last block's MLP */
+    arena_slice table[] = {SLICE(j->tapes, n_tapes), SLICE(j->sources, plan->n_sources), SLICE(j->targets, plan->n_targets)};
     if (arena_make(&j->memory, table, COUNT(table), st)) return st->code;
     memset(j->tapes, 0, n_tapes * sizeof *j->tapes);
+    memset(j->sources, 0, plan->n_sources * sizeof *j->sources);
     memset(j->targets, 0, plan->n_targets * sizeof *j->targets);
+    j->n_sources = plan->n_sources;
     j->n_targets = plan->n_targets;
+    for (size_t i = 0; i < j->n_sources; i++) {
+        const source_plan *from = &plan->sources[i];
+        j->sources[i].layer = from->layer;
+        j->sources[i].site = from->site;
+        if (subset_make(&j->sources[i].at, &j->b, from->positions, from->n_positions, st)) return st->code;
+    }
     for (size_t i = 0; i < j->n_targets; i++)
         if (target_make(&j->targets[i], j, &plan->targets[i], st)) return st->code;
     return record(j, rt, steer, st);
@@ -132,15 +141,16 @@ static void target_free(target *t) {
 void jacobian_free(jacobian *j) {
     if (j->memory.base)
         for (size_t l = j->first_taped; l <= j->last_layer; l++) tape_free(&j->tapes[l - j->first_taped]);
+    for (size_t i = 0; i < j->n_sources; i++) subset_free(&j->sources[i].at);
     for (size_t i = 0; i < j->n_targets; i++) target_free(&j->targets[i]);
     batch_free(&j->b);
     subset_free(&j->all);
-    subset_free(&j->source);
     arena_free(&j->memory);
 }
 
 size_t jacobian_bytes(const jacobian *j) {
-    size_t bytes = j->memory.bytes + j->b.memory.bytes + j->all.memory.bytes + j->source.memory.bytes;
+    size_t bytes = j->memory.bytes + j->b.memory.bytes + j->all.memory.bytes;
+    for (size_t i = 0; i < j->n_sources; i++) bytes += j->sources[i].at.memory.bytes;
     for (size_t i = 0; i < j->n_targets; i++) bytes += j->targets[i].at.memory.bytes + j->targets[i].memory.bytes;
     for (size_t l = j->first_taped; l <= j->last_layer; l++)
         bytes += j->tapes[l - j->first_taped].memory.bytes + j->tapes[l - j->first_taped].moe.memory.bytes;

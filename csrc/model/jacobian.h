@@ -1,12 +1,12 @@
-/* The Jacobian of one or several targets with respect to an earlier site of the same prompts: the tape that sweep.h reads.
+/* The Jacobians of targets with respect to sources, earlier sites of the same prompts: the tape that sweep.h reads.
  *
- * One vector v (C) is added to the source activation at every source row; a target is read at its own rows:
+ * One vector v (C) is added to a source's activation at every one of its rows; a target is read at its own rows:
  *   site:       F(v) = activation at the target rows                       width C
  *   logits:     F(v) = logits at the target rows                           width n_vocab
  *   next token: J = D (dlogits - 1 p'dlogits), D = diag(sqrt p)            width n_vocab
  * For several prompts, which are packed sequences, the rows are stacked, or averaged over each prompt's target rows (mean).
  *
- * The forward pass is taped once for all targets. A product visits only the layers between source and target, and in the
+ * The forward pass is taped once for all sources and targets. A product visits only the layers between source and target, and in the
  * target's layer computes only the target rows, apart from keys and values, which all rows have. */
 #ifndef PS_JACOBIAN_H
 #define PS_JACOBIAN_H
@@ -28,17 +28,22 @@ typedef struct {
 } target;
 
 typedef struct {
+    size_t layer;
+    site site;
+    subset at; /* the source rows */
+    real norm; /* mean 2-norm of the activation over them */
+} source;
+
+typedef struct {
     const spec *m;      /* borrowed */
-    size_t source_layer;
-    site source_site;
     batch b;
-    subset all, source;
-    size_t n_targets;
+    subset all;
+    size_t n_sources, n_targets;
+    source *sources;
     target *targets;
     size_t last_layer;  /* of the deepest target */
-    size_t first_taped; /* see jacobian_first_taped */
+    size_t first_taped; /* the least of the sources' (see jacobian_first_taped) */
     tape *tapes;        /* (last_layer + 1 - first_taped) */
-    real source_norm;   /* mean 2-norm of the source activation over the source rows */
     arena memory;
 } jacobian;
 
@@ -52,15 +57,19 @@ typedef struct {
 } target_plan;
 
 typedef struct {
-    size_t source_layer;
-    site source_site;
-    const int *const *positions;
+    size_t layer;
+    site site;
+    const int *const *positions; /* (n_seq), each ascending; NULL: all */
     const size_t *n_positions;
-    size_t n_targets;
+} source_plan;
+
+typedef struct {
+    size_t n_sources, n_targets;
+    const source_plan *sources;
     const target_plan *targets;
 } jacobian_plan;
 
-/* The source must be before every target: the caller checks it. j must be zeroed, and freed also after an error. Nothing of
+/* Every source must be before some target: the caller checks it. j must be zeroed, and freed also after an error. Nothing of
  * `plan`, `tokens` and `steer` is kept. PS_ERR_VALUE (see batch.h), PS_ERR_NONFINITE, PS_ERR_MEMORY, PS_ERR_OVERFLOW,
  * PS_ERR_INTERRUPTED. */
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
@@ -71,8 +80,9 @@ size_t jacobian_bytes(const jacobian *j); /* held by it */
 /* The first layer that is taped: the source's own, or the next where the source is behind all that the derivative reads. */
 size_t jacobian_first_taped(size_t layer, site at);
 
-/* Add the bytes of a target with n rows, and of the buffers of the forward pass over n rows that is taped for n_targets. */
+/* Add the bytes of a target with n rows, and of the buffers of the forward pass over n rows that is taped for n_ends sources and
+ * targets. */
 ps_code target_count(const spec *m, target_kind kind, size_t n, size_t *bytes, ps_status *st);
-ps_code record_count(const spec *m, size_t n, size_t n_targets, size_t *bytes, ps_status *st);
+ps_code record_count(const spec *m, size_t n, size_t n_ends, size_t *bytes, ps_status *st);
 
 #endif

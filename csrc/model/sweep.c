@@ -1,8 +1,16 @@
 #include "model/sweep.h"
+#include <stdlib.h>
 #include <string.h>
 #include "kernels/linear.h"
 #include "ops/rowwise.h"
 #include "base/reduce.h"
+#include "model/stream.h"
+
+size_t jacobian_streams(const spec *m, size_t n_rows, size_t n) {
+    size_t most = STREAM_BYTES / (n_rows * m->d_model * sizeof(real)), block = jacobian_block(n_rows, n);
+    if (most < block) most = block;
+    return n < most ? n : most;
+}
 
 size_t jacobian_block(size_t n_rows, size_t n) {
     size_t most = SWEEP_ROWS / n_rows;
@@ -12,26 +20,23 @@ size_t jacobian_block(size_t n_rows, size_t n) {
 
 /* ---- the two ends of a sweep ---- */
 
-/* x (n, rows of q, C) = each column's v at the source rows, 0 elsewhere. q: every row, or the target's. */
-static void inject_source(const jacobian *j, const subset *q, size_t n, const column *columns, real *x) {
-    size_t C = j->m->d_model;
+/* x (n, rows of q, C) = each column's v at the rows of their source, 0 elsewhere. q: every row, or the target's. */
+static void inject_source(const subset *at, const subset *q, size_t C, size_t n, const column *columns, real *x) {
     memset(x, 0, n * q->n * C * sizeof(real));
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0, s = 0; i < q->n; i++) {
-            while (s < j->source.n && j->source.row[s] < q->row[i]) s++;
-            if (s < j->source.n && j->source.row[s] == q->row[i])
-                memcpy(x + (t * q->n + i) * C, columns[t].v, C * sizeof(real));
+            while (s < at->n && at->row[s] < q->row[i]) s++;
+            if (s < at->n && at->row[s] == q->row[i]) memcpy(x + (t * q->n + i) * C, columns[t].v, C * sizeof(real));
         }
 }
 
 /* The transpose: each column's v = sum over the source rows of x (n, rows of q, C) */
-static void extract_source(const jacobian *j, const subset *q, size_t n, const real *x, const column *columns) {
-    size_t C = j->m->d_model;
+static void extract_source(const subset *at, const subset *q, size_t C, size_t n, const real *x, const column *columns) {
     for (size_t t = 0; t < n; t++) {
         memset(columns[t].v, 0, C * sizeof(real));
         for (size_t i = 0, s = 0; i < q->n; i++) {
-            while (s < j->source.n && j->source.row[s] < q->row[i]) s++;
-            if (s < j->source.n && j->source.row[s] == q->row[i])
+            while (s < at->n && at->row[s] < q->row[i]) s++;
+            if (s < at->n && at->row[s] == q->row[i])
                 for (size_t c = 0; c < C; c++) columns[t].v[c] += x[(t * q->n + i) * C + c];
         }
     }
@@ -181,8 +186,8 @@ static ps_code lm_head_vjp(const jacobian *j, const target *to, const runtime *r
 
 /* ---- sweeps ---- */
 
-/* A group of columns in one layer: those of one target in this layer (to), or those whose targets are deeper (to NULL), which
- * pass through the whole layer.
+/* A group of columns in one layer, which have the same source if it is in this layer (from, else NULL), and the same target
+ * if it is (to, else NULL).
  *
  * A forward sweep adds the columns' v at the source's site and reads u at the target's; a backward sweep adds u at the
  * target's site and reads v at the source's. The sites of a block, in the order of computation:
@@ -194,6 +199,7 @@ static ps_code lm_head_vjp(const jacobian *j, const target *to, const runtime *r
 typedef struct {
     const jacobian *j;
     const runtime *rt;
+    const source *from;
     const target *to;
     const subset *q;  /* rows computed of the layer's output: the target's, or all */
     size_t n, l;
@@ -203,17 +209,9 @@ typedef struct {
     const column *all_columns; /* (n_targets, n) of jacobian_apply_all, else NULL */
 } group;
 
-static int source_at(const group *g, site at) { return g->l == g->j->source_layer && g->j->source_site == at; }
+static int source_at(const group *g, site at) { return g->from && g->from->site == at; }
 static int target_at(const group *g, site at) { /* the LM head is behind every site */
     return g->to && g->to->kind == TARGET_SITE && g->to->site == at;
-}
-
-/* The scratch of columns i and up. Only the stream is kept from layer to layer, so only the stream is divided among the groups;
- * they use the other buffers one after the other. */
-static sweep_scratch scratch_from(const sweep_scratch *s, const jacobian *j, size_t i) {
-    sweep_scratch part = *s;
-    part.stream += i * j->b.n_rows * j->m->d_model;
-    return part;
 }
 
 static block_call call_of(const group *g) {
@@ -235,7 +233,7 @@ static void write_targets(const group *g, site at, const real *x) {
     const jacobian *j = g->j;
     for (size_t i = 0; i < j->n_targets; i++) {
         const target *to = &j->targets[i];
-        if (to->kind == TARGET_SITE && to->layer == g->l && to->site == at)
+        if (to->kind == TARGET_SITE && to->layer == g->l && to->site == at && g->all_columns[i * g->n].u)
             reduce_rows(j, to, g->n, x, j->b.n_rows, to->at.row, g->all_columns + i * g->n);
     }
 }
@@ -244,7 +242,7 @@ static void write_targets(const group *g, site at, const real *x) {
 static int pass_forward(group *g, site at, const subset *q, real *x) {
     if (source_at(g, at)) {
         zero_branches(g, q);
-        inject_source(g->j, q, g->n, g->columns, x);
+        inject_source(&g->from->at, q, g->j->m->d_model, g->n, g->columns, x);
         g->live = 1;
     }
     if (g->all_columns && g->live) write_targets(g, at, x);
@@ -313,64 +311,183 @@ static const real *block_backward_sweep(group *g, const subset **rows) {
     return source_at(g, SITE_RESID_PRE) ? s->stream : NULL;
 }
 
-/* Sorts by falling layer of the target, then by target: the columns that are live in a layer are then the first ones, and
- * those of a target are neighbours. Insertion sort is stable, and fast for columns that are few and often sorted. */
-static void sort_columns(const jacobian *j, size_t n, column *columns) {
-    for (size_t i = 1; i < n; i++) {
-        column x = columns[i];
-        size_t k = i, deep = j->targets[x.target].layer;
-        for (; k; k--) {
-            size_t other = j->targets[columns[k - 1].target].layer;
-            if (other > deep || (other == deep && columns[k - 1].target <= x.target)) break;
-            columns[k] = columns[k - 1];
+/* ---- columns on their way ---- */
+
+static const size_t NOWHERE = (size_t)-1;
+
+/* A column that is live in the present layer. Columns of a group are neighbours, and so are their streams. */
+typedef struct {
+    column c;
+    size_t key;    /* of its group in this layer */
+    size_t stream; /* index, NOWHERE before the column has one */
+} live_column;
+
+typedef struct {
+    const jacobian *j;
+    const runtime *rt;
+    sweep_scratch *s;
+    size_t n, n_live;
+    const column *columns; /* (n) */
+    live_column *live;     /* (n) in the order of their streams */
+    size_t *goes_to;       /* (n) for move_streams */
+    real *spare;           /* a stream */
+    arena memory;
+} sweep;
+
+static size_t source_layer(const sweep *w, const column *c) { return w->j->sources[c->source].layer; }
+static size_t target_layer(const sweep *w, const column *c) { return w->j->targets[c->target].layer; }
+
+static ps_code sweep_make(sweep *w, ps_status *st) {
+    arena_slice table[] = {SLICE(w->live, w->n), SLICE(w->goes_to, w->n), SLICE(w->spare, w->j->b.n_rows, w->j->m->d_model)};
+    return arena_make(&w->memory, table, COUNT(table), st);
+}
+
+static int by_key(const void *a, const void *b) {
+    const live_column *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return x->c.order < y->c.order ? -1 : 1;
+}
+
+static void move_stream(const sweep *w, size_t from, size_t to) {
+    size_t size = w->j->b.n_rows * w->j->m->d_model;
+    real *x = w->s->stream;
+    memcpy(to == NOWHERE ? w->spare : x + to * size, from == NOWHERE ? w->spare : x + from * size, size * sizeof(real));
+}
+
+/* Moves the streams into the order of w->live. A stream whose place nobody needs starts a chain of moves; what is left then are
+ * cycles. */
+static void move_streams(sweep *w) {
+    live_column *live = w->live;
+    for (size_t i = 0; i < w->n; i++) w->goes_to[i] = NOWHERE;
+    for (size_t i = 0; i < w->n_live; i++)
+        if (live[i].stream != NOWHERE) w->goes_to[live[i].stream] = i;
+    for (int cycles = 0; cycles < 2; cycles++)
+        for (size_t i = 0; i < w->n_live; i++) {
+            if (live[i].stream == NOWHERE || live[i].stream == i || (!cycles && w->goes_to[i] != NOWHERE)) continue;
+            if (cycles) move_stream(w, i, NOWHERE);
+            size_t to = i;
+            for (size_t from; to < w->n_live && (from = live[to].stream) != NOWHERE && from != to && !(cycles && from == i); to = from) {
+                move_stream(w, from, to);
+                w->goes_to[from] = NOWHERE;
+                live[to].stream = to;
+            }
+            if (!cycles) continue;
+            move_stream(w, NOWHERE, to);
+            live[to].stream = to;
         }
-        columns[k] = x;
+}
+
+/* Arranges the columns of layer l: those that are live already, and those that begin here, at their source in a forward sweep,
+ * at their target in a backward one. */
+static void arrange(sweep *w, size_t l, int forward) {
+    const jacobian *j = w->j;
+    for (size_t i = 0; i < w->n; i++) {
+        const column *c = &w->columns[i];
+        if ((forward ? source_layer(w, c) : target_layer(w, c)) == l)
+            w->live[w->n_live++] = (live_column){*c, 0, NOWHERE};
     }
-}
-
-/* End of the columns from i on that have column i's target */
-static size_t same_target(const column *columns, size_t i, size_t n) {
-    size_t end = i + 1;
-    while (end < n && columns[end].target == columns[i].target) end++;
-    return end;
-}
-
-/* Number of columns, among the first n, whose target is in a layer behind this one */
-static size_t deeper_than(const jacobian *j, const column *columns, size_t n, size_t layer) {
-    size_t i = 0;
-    while (i < n && j->targets[columns[i].target].layer > layer) i++;
-    return i;
-}
-
-ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st) {
-    sort_columns(j, n, columns);
-    /* Columns 0..left are on their way: 0..through of them pass through layer l, and through..left end in it, a group for each
-     * target. The next layer has left = through. */
-    for (size_t l = j->source_layer, left = n; left; l++) {
-        size_t through = deeper_than(j, columns, left, l);
-        for (size_t i = through, end; i < left; i = end) {
-            end = same_target(columns, i, left);
-            sweep_scratch part = scratch_from(s, j, i);
-            const target *to = &j->targets[columns[i].target];
-            group g = {j, rt, to, &to->at, end - i, l, columns + i, &part, l > j->source_layer, NULL};
-            const real *out = block_forward_sweep(&g);
-            if (to->kind == TARGET_SITE) reduce_target(j, to, g.n, out, g.columns);
-            else if (lm_head_jvp(j, to, rt, g.n, part.stream, g.columns, st)) return st->code;
-            if (runtime_poll(rt, st)) return st->code;
-        }
-        if (through) {
-            group g = {j, rt, NULL, &j->all, through, l, columns, s, l > j->source_layer, NULL};
-            block_forward_sweep(&g);
-        }
-        left = through;
-        if (runtime_poll(rt, st)) return st->code;
+    for (size_t i = 0; i < w->n_live; i++) {
+        const column *c = &w->live[i].c;
+        size_t from = source_layer(w, c) == l ? c->source + 1 : 0, to = target_layer(w, c) == l ? c->target + 1 : 0;
+        w->live[i].key = from * (j->n_targets + 1) + to;
     }
+    qsort(w->live, w->n_live, sizeof *w->live, by_key);
+    move_streams(w);
+}
+
+/* Drops the columns that have ended in layer l. */
+static void drop_ended(sweep *w, size_t l, int forward) {
+    size_t left = 0;
+    for (size_t i = 0; i < w->n_live; i++) {
+        live_column x = w->live[i];
+        if ((forward ? target_layer(w, &x.c) : source_layer(w, &x.c)) == l) continue;
+        x.stream = i;
+        w->live[left++] = x;
+    }
+    w->n_live = left;
+}
+
+/* The group of live columns from i on, or an even part of one that the scratch does not hold; *end: the column behind it.
+ * columns: room for it */
+static group group_from(const sweep *w, size_t l, size_t i, size_t *end, sweep_scratch *part, column *columns) {
+    const jacobian *j = w->j;
+    const column *c = &w->live[i].c;
+    const source *from = source_layer(w, c) == l ? &j->sources[c->source] : NULL;
+    const target *to = target_layer(w, c) == l ? &j->targets[c->target] : NULL;
+    size_t n = 1;
+    while (i + n < w->n_live && w->live[i + n].key == w->live[i].key) n++;
+    size_t parts = (n + w->s->n_t - 1) / w->s->n_t;
+    *end = i + (n + parts - 1) / parts;
+    for (size_t k = i; k < *end; k++) columns[k - i] = w->live[k].c;
+    *part = *w->s; /* only the stream is kept from layer to layer; groups use the other buffers one after the other */
+    part->stream += i * j->b.n_rows * j->m->d_model;
+    return (group){j, w->rt, from, to, to ? &to->at : &j->all, *end - i, l, columns, part, 0, NULL};
+}
+
+static ps_code forward_group(group *g, ps_status *st) {
+    g->live = !g->from;
+    const real *out = block_forward_sweep(g);
+    if (!g->to) return PS_OK;
+    if (g->to->kind != TARGET_SITE) return lm_head_jvp(g->j, g->to, g->rt, g->n, g->s->stream, g->columns, st);
+    reduce_target(g->j, g->to, g->n, out, g->columns);
     return PS_OK;
 }
 
-ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st) {
-    for (size_t l = j->source_layer; n && l <= j->last_layer; l++) {
-        group g = {j, rt, NULL, &j->all, n, l, columns, s, l > j->source_layer, columns};
+static ps_code backward_group(group *g, ps_status *st) {
+    const subset *rows;
+    g->live = !g->to || g->to->kind != TARGET_SITE;
+    if (g->to && g->live && lm_head_vjp(g->j, g->to, g->rt, g->n, g->columns, g->s->stream, st)) return st->code;
+    const real *out = block_backward_sweep(g, &rows);
+    if (out) extract_source(&g->from->at, rows, g->j->m->d_model, g->n, out, g->columns);
+    return PS_OK;
+}
+
+/* One sweep. Every layer is visited once: its columns pass through it, a group at a time. */
+static ps_code run_sweep(sweep *w, int forward, ps_status *st) {
+    size_t first = w->j->m->n_layers, last = 0, begun = 0;
+    column *columns = NULL;
+    for (size_t i = 0; i < w->n; i++) {
+        if (source_layer(w, &w->columns[i]) < first) first = source_layer(w, &w->columns[i]);
+        if (target_layer(w, &w->columns[i]) > last) last = target_layer(w, &w->columns[i]);
+    }
+    arena memory = {0};
+    arena_slice table[] = {SLICE(columns, w->s->n_t)};
+    if (sweep_make(w, st) || arena_make(&memory, table, COUNT(table), st)) goto done;
+    for (size_t step = 0; step <= last - first && w->n; step++) {
+        size_t l = forward ? first + step : last - step;
+        ptrdiff_t on = forward ? 1 : -1;
+        arrange(w, l, forward);
+        if (w->n_live) {
+            stream_layer(w->j->m, w->j->b.n_rows, begun ? (ptrdiff_t)l - on : NO_LAYER, step < last - first ? (ptrdiff_t)l + on : NO_LAYER);
+            begun = 1;
+        }
+        for (size_t i = 0, end; i < w->n_live; i = end) {
+            sweep_scratch part;
+            group g = group_from(w, l, i, &end, &part, columns);
+            if ((forward ? forward_group : backward_group)(&g, st) || runtime_poll(w->rt, st)) goto done;
+        }
+        drop_ended(w, l, forward);
+    }
+done:
+    arena_free(&memory);
+    arena_free(&w->memory);
+    return st->code;
+}
+
+ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, const column *columns, ps_status *st) {
+    return run_sweep(&(sweep){.j = j, .rt = rt, .s = s, .n = n, .columns = columns}, 1, st);
+}
+
+ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, const column *columns, ps_status *st) {
+    return run_sweep(&(sweep){.j = j, .rt = rt, .s = s, .n = n, .columns = columns}, 0, st);
+}
+
+ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t from, size_t n, column *columns,
+                           ps_status *st) {
+    size_t begin = j->sources[from].layer;
+    for (size_t l = begin; n && l <= j->last_layer; l++) {
+        stream_layer(j->m, j->b.n_rows, l > begin ? (ptrdiff_t)l - 1 : NO_LAYER, l < j->last_layer ? (ptrdiff_t)l + 1 : NO_LAYER);
+        group g = {j, rt, l == begin ? &j->sources[from] : NULL, NULL, &j->all, n, l, columns, s, l > begin, columns};
         block_forward_sweep(&g);
         if (runtime_poll(rt, st)) return st->code;
     }
@@ -381,32 +498,4 @@ ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *
         if (lm_head_jvp(j, to, rt, n, s->attn, columns + i * n, st)) return st->code;
     }
     return PS_OK;
-}
-
-ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, column *columns, ps_status *st) {
-    sort_columns(j, n, columns);
-    const subset *rows;
-    if (!n) return PS_OK;
-    /* From the deepest target's layer down to the source's. Columns 0..on have started: at the head of a layer those are the
-     * `through` whose targets are deeper, and they pass through it as one group. Then the columns whose target is in this
-     * layer start, a group for each target, and `on` moves behind them; the next layer passes all of them through. */
-    for (size_t l = j->targets[columns[0].target].layer, on = 0;; l--) {
-        size_t through = on;
-        if (through) {
-            group g = {j, rt, NULL, &j->all, through, l, columns, s, 1, NULL};
-            const real *out = block_backward_sweep(&g, &rows);
-            if (out) extract_source(j, rows, g.n, out, g.columns);
-        }
-        for (size_t end; on < n && j->targets[columns[on].target].layer == l; on = end) {
-            end = same_target(columns, on, n);
-            sweep_scratch part = scratch_from(s, j, on);
-            const target *to = &j->targets[columns[on].target];
-            group g = {j, rt, to, &to->at, end - on, l, columns + on, &part, to->kind != TARGET_SITE, NULL};
-            if (g.live && lm_head_vjp(j, to, rt, g.n, g.columns, part.stream, st)) return st->code;
-            const real *out = block_backward_sweep(&g, &rows);
-            if (out) extract_source(j, rows, g.n, out, g.columns);
-            if (runtime_poll(rt, st)) return st->code;
-        }
-        if (runtime_poll(rt, st) || l == j->source_layer) return st->code;
-    }
 }

@@ -76,6 +76,7 @@ typedef struct {
     weight lm_head; /* (n_vocab, C) */
     const real *lm_head_bias;
     const layer_spec *layer; /* (L) */
+    size_t resident; /* the first layers that stay in memory; L + 1, the LM head counted as a layer: all do */
 } spec;
 
 #endif

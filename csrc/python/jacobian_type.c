@@ -23,57 +23,103 @@ static int parse_target(PyObject *obj, size_t n_layers, target_plan *plan) {
     return get_site(obj, "target", n_layers, &plan->layer, &plan->site);
 }
 
-/* Refuses a target that does not depend on the source: it must come later in the order of computation, and in a parallel block
+/* Why a target does not depend on a source, else NULL: it must come later in the order of computation, and in a parallel block
  * the MLP does not read the attention's output. */
-static int check_order(const spec *m, const jacobian_plan *p, const target_plan *t) {
-    if (m->parallel && (p->source_site == SITE_RESID_MID || (t->kind == TARGET_SITE && t->site == SITE_RESID_MID)))
-        return invalid("resid_mid does not exist in a parallel block");
-    if (t->kind != TARGET_SITE || p->source_layer < t->layer) return 0;
-    if (p->source_layer > t->layer || p->source_site >= t->site) return invalid("the source must come before the target");
-    if (m->parallel && p->source_site == SITE_ATTN_OUT && t->site != SITE_RESID_POST)
-        return invalid("in a parallel block the attention's output does not reach the MLP of the same layer");
-    return 0;
+static const char *order_error(const spec *m, size_t layer, site from, target_kind kind, size_t target_layer, site to) {
+    if (m->parallel && (from == SITE_RESID_MID || (kind == TARGET_SITE && to == SITE_RESID_MID)))
+        return "resid_mid does not exist in a parallel block";
+    if (kind != TARGET_SITE || layer < target_layer) return NULL;
+    if (layer > target_layer || from >= to) return "the source must come before the target";
+    if (m->parallel && from == SITE_ATTN_OUT && to != SITE_RESID_POST)
+        return "in a parallel block the attention's output does not reach the MLP of the same layer";
+    return NULL;
 }
 
 /* The constructor's arguments, converted */
 typedef struct {
-    int_lists tokens, source_positions, *target_positions; /* (n_targets) */
+    int_lists tokens, *source_positions, *target_positions; /* (n_sources), (n_targets) */
+    source_plan *sources;
     target_plan *targets;
     steer_list steer;
     jacobian_plan plan;
 } request;
 
+static void free_positions(int_lists *lists, size_t n) {
+    for (size_t i = 0; lists && i < n; i++) int_lists_free(&lists[i]);
+    PyMem_Free(lists);
+}
+
 static void request_free(request *r) {
     int_lists_free(&r->tokens);
-    int_lists_free(&r->source_positions);
-    for (size_t i = 0; r->target_positions && i < r->plan.n_targets; i++) int_lists_free(&r->target_positions[i]);
-    PyMem_Free(r->target_positions);
+    free_positions(r->source_positions, r->plan.n_sources);
+    free_positions(r->target_positions, r->plan.n_targets);
+    PyMem_Free(r->sources);
     PyMem_Free(r->targets);
     steer_list_free(&r->steer);
 }
 
-/* targets, positions: lists with an entry for each target */
+/* ends, positions: lists with an entry for each source or target, of which *n, *plans and *lists are allocated. 0 or -1 */
+static int make_ends(const char *what, PyObject *ends, PyObject *positions, size_t size, size_t *n, void **plans, int_lists **lists) {
+    size_t count = (size_t)PyList_GET_SIZE(ends);
+    if (!count || !PyList_Check(positions) || (size_t)PyList_GET_SIZE(positions) != count)
+        return invalid("%zu %ss need as many entries in %s_positions", count, what, what);
+    *n = count;
+    *plans = PyMem_Calloc(count, size);
+    *lists = PyMem_Calloc(count, sizeof **lists);
+    return *plans && *lists ? 0 : (PyErr_NoMemory(), -1);
+}
+
+static int get_positions(const request *r, const char *what, PyObject *list, size_t i, int_lists *at) {
+    if (get_int_lists(PyList_GET_ITEM(list, (Py_ssize_t)i), what, at)) return -1;
+    return at->n == r->tokens.n ? 0 : invalid("%zu prompts, but %s for %zu of them", r->tokens.n, what, at->n);
+}
+
+static int read_sources(request *r, const spec *m, PyObject *sources, PyObject *positions) {
+    if (make_ends("source", sources, positions, sizeof *r->sources, &r->plan.n_sources, (void **)&r->sources, &r->source_positions)) return -1;
+    r->plan.sources = r->sources;
+    for (size_t i = 0; i < r->plan.n_sources; i++) {
+        source_plan *s = &r->sources[i];
+        int_lists *at = &r->source_positions[i];
+        if (get_site(PyList_GET_ITEM(sources, (Py_ssize_t)i), "source", m->n_layers, &s->layer, &s->site)
+            || get_positions(r, "source_positions", positions, i, at))
+            return -1;
+        s->positions = at->data;
+        s->n_positions = at->length;
+    }
+    return 0;
+}
+
+/* Every source and every target must belong to some pair. */
+static int check_pairs(const request *r, const spec *m) {
+    for (size_t i = 0; i < r->plan.n_sources + r->plan.n_targets; i++) {
+        int is_source = i < r->plan.n_sources, found = 0;
+        const char *why = NULL;
+        for (size_t k = 0; k < (is_source ? r->plan.n_targets : r->plan.n_sources); k++) {
+            const source_plan *s = &r->sources[is_source ? i : k];
+            const target_plan *t = &r->targets[is_source ? k : i - r->plan.n_sources];
+            const char *here = order_error(m, s->layer, s->site, t->kind, t->layer, t->site);
+            if (!here) found = 1;
+            else why = here;
+        }
+        if (!found) return invalid("%s", why);
+    }
+    return 0;
+}
+
 static int read_targets(request *r, const spec *m, PyObject *targets, PyObject *positions, int mean) {
-    size_t n = (size_t)PyList_GET_SIZE(targets);
-    if (!n || !PyList_Check(positions) || (size_t)PyList_GET_SIZE(positions) != n)
-        return invalid("%zu targets need as many entries in target_positions", n);
-    r->targets = PyMem_Calloc(n, sizeof *r->targets);
-    r->target_positions = PyMem_Calloc(n, sizeof *r->target_positions);
-    if (!r->targets || !r->target_positions) return PyErr_NoMemory(), -1;
-    r->plan.n_targets = n;
+    if (make_ends("target", targets, positions, sizeof *r->targets, &r->plan.n_targets, (void **)&r->targets, &r->target_positions)) return -1;
     r->plan.targets = r->targets;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < r->plan.n_targets; i++) {
         target_plan *t = &r->targets[i];
         int_lists *at = &r->target_positions[i];
-        if (parse_target(PyList_GET_ITEM(targets, (Py_ssize_t)i), m->n_layers, t) || check_order(m, &r->plan, t)
-            || get_int_lists(PyList_GET_ITEM(positions, (Py_ssize_t)i), "target_positions", at))
+        if (parse_target(PyList_GET_ITEM(targets, (Py_ssize_t)i), m->n_layers, t)
+            || get_positions(r, "target_positions", positions, i, at))
             return -1;
-        if (at->n != r->tokens.n) return invalid("%zu prompts, but target positions for %zu", r->tokens.n, at->n);
         t->mean = mean;
         t->positions = at->data;
         t->n_positions = at->length;
     }
-    return 0;
+    return check_pairs(r, m);
 }
 
 static int jacobian_traverse(jacobian_object *self, visitproc visit, void *arg) {
@@ -97,44 +143,43 @@ static void jacobian_dealloc(jacobian_object *self) {
     Py_DECREF(type);
 }
 
-static int read_request(request *r, const spec *m, PyObject *prompts, PyObject *steer, PyObject *source, PyObject *targets,
-                        PyObject *from, PyObject *to, int mean) {
-    if (get_int_lists(prompts, "prompts", &r->tokens) || get_int_lists(from, "source_positions", &r->source_positions)
-        || get_steer(steer, m->n_layers, m->d_model, &r->steer)
-        || get_site(source, "source", m->n_layers, &r->plan.source_layer, &r->plan.source_site))
-        return -1;
-    if (r->source_positions.n != r->tokens.n)
-        return invalid("%zu prompts, but source positions for %zu", r->tokens.n, r->source_positions.n);
-    r->plan.positions = r->source_positions.data;
-    r->plan.n_positions = r->source_positions.length;
-    return read_targets(r, m, targets, to, mean);
+/* New lists, which nobody else changes, of ends and their positions, from lists or from one end and its positions. 0 or -1 */
+static int as_lists(PyObject **ends, PyObject **positions) {
+    int many = PyList_Check(*ends);
+    *ends = many ? PyList_GetSlice(*ends, 0, PY_SSIZE_T_MAX) : Py_BuildValue("[O]", *ends);
+    *positions = many && PyList_Check(*positions) ? PyList_GetSlice(*positions, 0, PY_SSIZE_T_MAX) : Py_BuildValue("[O]", *positions);
+    return *ends && *positions ? 0 : -1;
 }
 
 static PyObject *jacobian_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "prompts", "steer", "source", "target", "source_positions", "target_positions", "mean", NULL};
-    PyObject *model, *prompts, *steer, *source, *targets, *from, *to;
+    PyObject *model, *prompts, *steer, *sources, *targets, *from, *to;
     int mean, bad = 1;
     request r = {0};
     ps_status st = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOp", names, &model, &prompts, &steer, &source, &targets, &from, &to, &mean))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOp", names, &model, &prompts, &steer, &sources, &targets, &from, &to, &mean))
         return NULL;
-    int single = !PyList_Check(targets); /* a target and its positions, not lists of them */
-    targets = single ? Py_BuildValue("[O]", targets) : Py_NewRef(targets);
-    to = single ? Py_BuildValue("[O]", to) : Py_NewRef(to);
+    int no_lists = as_lists(&sources, &from) | as_lists(&targets, &to);
     jacobian_object *self = (jacobian_object *)type->tp_alloc(type, 0);
     PyObject *module = PyType_GetModule(type);
     if (self) PyObject_GC_UnTrack(self); /* until it is complete */
-    if (!targets || !to || !self || !module) goto done;
+    if (no_lists || !self || !module) goto done;
     self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model));
-    if (!self->model || read_request(&r, &self->model->spec, prompts, steer, source, targets, from, to, mean)) goto done;
+    if (!self->model) goto done;
+    const spec *m = &self->model->spec;
+    if (get_int_lists(prompts, "prompts", &r.tokens) || get_steer(steer, m->n_layers, m->d_model, &r.steer)
+        || read_sources(&r, m, sources, from) || read_targets(&r, m, targets, to, mean))
+        goto done;
     hooks v = {.steer = r.steer.items, .n_steer = r.steer.n};
     core_call call;
     core_begin(&call, module, self->model->pool);
-    bad = jacobian_make(&self->j, &call.rt, &self->model->spec, r.tokens.n, r.tokens.data, r.tokens.length, &v, &r.plan, &st) != PS_OK;
+    bad = jacobian_make(&self->j, &call.rt, m, r.tokens.n, r.tokens.data, r.tokens.length, &v, &r.plan, &st) != PS_OK;
     core_end(&call);
     if (bad) raise_status(&st);
 done:
     request_free(&r);
+    Py_XDECREF(sources);
+    Py_XDECREF(from);
     Py_XDECREF(targets);
     Py_XDECREF(to);
     if (bad) Py_CLEAR(self);
@@ -142,19 +187,20 @@ done:
     return (PyObject *)self;
 }
 
-/* The spare scratch if it is large enough for n vectors, else a new one. Called with the GIL, which guards the spare. */
+/* The spare scratch if it is large enough for n streams, else a new one. Called with the GIL, which guards the spare. */
 static ps_code take_scratch(jacobian_object *self, size_t n, sweep_scratch *s, ps_status *st) {
-    if (self->spare.memory.base && self->spare.n_t >= n) {
+    size_t block = jacobian_block(self->j.b.n_rows, n);
+    if (self->spare.memory.base && self->spare.n_t >= block && self->spare.n_streams >= n) {
         *s = self->spare;
         self->spare = (sweep_scratch){0};
         return PS_OK;
     }
-    return sweep_scratch_make(s, &self->model->spec, &self->j.b, n, thread_pool_threads(self->model->pool), st);
+    return sweep_scratch_make(s, &self->model->spec, &self->j.b, block, n, thread_pool_threads(self->model->pool), st);
 }
 
 /* Keeps the larger of this scratch and the spare, and frees the other. Called with the GIL. */
 static void return_scratch(jacobian_object *self, sweep_scratch *s) {
-    if (s->n_t > self->spare.n_t) { 
+    if (s->n_streams > self->spare.n_streams) {
         sweep_scratch other = self->spare;
         self->spare = *s;
         *s = other;
@@ -162,9 +208,9 @@ static void return_scratch(jacobian_object *self, sweep_scratch *s) {
     sweep_scratch_free(s);
 }
 
-/* Runs all columns, as many in a sweep as jacobian_block allows. 0, or -1 with an exception */
+/* Runs all columns, as many in a sweep as jacobian_streams allows. 0, or -1 with an exception */
 static int run(jacobian_object *self, size_t n, column *columns, int transposed) {
-    size_t block = jacobian_block(self->j.b.n_rows, n ? n : 1);
+    size_t block = jacobian_streams(self->j.m, self->j.b.n_rows, n ? n : 1);
     ps_status st = {0};
     sweep_scratch s = {0};
     if (take_scratch(self, block, &s, &st)) return raise_status(&st), -1;
@@ -180,7 +226,7 @@ static int run(jacobian_object *self, size_t n, column *columns, int transposed)
 /* apply and apply_t of a Jacobian with one target */
 static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed) {
     size_t cols = self->j.m->d_model, rows = self->j.targets[0].rows;
-    if (self->j.n_targets != 1) return invalid("this Jacobian has %zu targets: use apply_each", self->j.n_targets), NULL;
+    if (self->j.n_sources != 1 || self->j.n_targets != 1) return invalid("a Jacobian of several pairs: use apply_each"), NULL;
     PyArrayObject *in = get_rows(arg, transposed ? "U" : "V", transposed ? rows : cols);
     if (!in) return NULL;
     size_t n = (size_t)PyArray_DIM(in, 0);
@@ -191,7 +237,7 @@ static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed)
     int bad = !out || !columns;
     if (!bad) {
         real *v = PyArray_DATA(transposed ? out : in), *u = PyArray_DATA(transposed ? in : out);
-        for (size_t i = 0; i < n; i++) columns[i] = (column){0, v + i * cols, u + i * rows};
+        for (size_t i = 0; i < n; i++) columns[i] = (column){0, 0, v + i * cols, u + i * rows, i};
         bad = run(self, n, columns, transposed);
     }
     PyMem_Free(columns);
@@ -203,9 +249,17 @@ static PyObject *run_block(jacobian_object *self, PyObject *arg, int transposed)
 static PyObject *jacobian_apply_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 0); }
 static PyObject *jacobian_apply_t_py(jacobian_object *self, PyObject *arg) { return run_block(self, arg, 1); }
 
-/* apply_each and apply_t_each. list: columns (target index, v (d,), u (rows of the target,)), one of the two written */
-static PyObject *run_columns(jacobian_object *self, PyObject *list, int transposed) {
-    if (!PyList_Check(list)) return invalid("columns must be a list of (target, v, u)"), NULL;
+static const char *pair_error(const jacobian_object *self, size_t from, size_t to) {
+    const source *s = &self->j.sources[from];
+    const target *t = &self->j.targets[to];
+    return order_error(self->j.m, s->layer, s->site, t->kind, t->layer, t->site);
+}
+
+/* apply_each and apply_t_each. list: columns (source and target index, v (d,), u (rows of the target,)), one of the two written */
+static PyObject *run_columns(jacobian_object *self, PyObject *arg, int transposed) {
+    if (!PyList_Check(arg)) return invalid("columns must be a list of (source, target, v, u)"), NULL;
+    PyObject *list = PyList_GetSlice(arg, 0, PY_SSIZE_T_MAX); /* which nobody changes */
+    if (!list) return NULL;
     size_t n = (size_t)PyList_GET_SIZE(list);
     PyObject *keep = PyList_New(0);
     column *columns = PyMem_New(column, n ? n : 1);
@@ -213,20 +267,23 @@ static PyObject *run_columns(jacobian_object *self, PyObject *list, int transpos
     int bad = !columns || !keep;
     for (size_t i = 0; !bad && i < n; i++) {
         PyObject *one = PyList_GET_ITEM(list, (Py_ssize_t)i), *v, *u;
-        Py_ssize_t t;
+        Py_ssize_t f, t;
         const real *pv, *pu;
-        bad = !PyTuple_Check(one) || !PyArg_ParseTuple(one, "nOO", &t, &v, &u);
-        if (!bad && (t < 0 || (size_t)t >= self->j.n_targets)) bad = invalid("there is no target %zd", t);
+        bad = !PyTuple_Check(one) || !PyArg_ParseTuple(one, "nnOO", &f, &t, &v, &u);
+        if (!bad && (f < 0 || t < 0 || (size_t)f >= self->j.n_sources || (size_t)t >= self->j.n_targets))
+            bad = invalid("there is no pair of source %zd and target %zd", f, t);
+        if (!bad && pair_error(self, (size_t)f, (size_t)t)) bad = invalid("%s", pair_error(self, (size_t)f, (size_t)t));
         bad = bad || get_vector(v, "v", self->j.m->d_model, &pv, keep)
            || get_vector(u, "u", self->j.targets[t].rows, &pu, keep);
         if (!bad && !PyArray_ISWRITEABLE((PyArrayObject *)(transposed ? v : u))) bad = invalid("the output of a column is read-only");
-        if (!bad) columns[i] = (column){(size_t)t, (real *)pv, (real *)pu};
+        if (!bad) columns[i] = (column){(size_t)f, (size_t)t, (real *)pv, (real *)pu, i};
     }
     bad = bad || run(self, n, columns, transposed);
     PyMem_Free(columns);
     Py_XDECREF(keep);
+    Py_DECREF(list);
     if (bad) {
-        if (!PyErr_Occurred()) invalid("a column must be a tuple (target, v, u)");
+        if (!PyErr_Occurred()) invalid("a column must be a tuple (source, target, v, u)");
         return NULL;
     }
     Py_RETURN_NONE;
@@ -235,8 +292,12 @@ static PyObject *run_columns(jacobian_object *self, PyObject *list, int transpos
 static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 0); }
 static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 1); }
 
-/* V (n, d) -> a list with an array (n, m) for each target */
-static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
+/* (source, V (n, d)) -> a list with an array (n, m) for each target, None for one that does not depend on the source */
+static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *args) {
+    PyObject *arg;
+    Py_ssize_t from;
+    if (!PyArg_ParseTuple(args, "nO", &from, &arg)) return NULL;
+    if (from < 0 || (size_t)from >= self->j.n_sources) return invalid("there is no source %zd", from), NULL;
     size_t n_targets = self->j.n_targets, d = self->j.m->d_model;
     PyArrayObject *in = get_rows(arg, "V", d);
     if (!in) return NULL;
@@ -250,9 +311,10 @@ static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
     int bad = !out || !columns || !u;
     for (size_t i = 0; !bad && i < n_targets; i++) {
         npy_intp dims[] = {(npy_intp)n, (npy_intp)self->j.targets[i].rows};
-        PyArrayObject *one = (PyArrayObject *)PyArray_SimpleNew(2, dims, NPY_REAL);
-        bad = !one || PyList_SetItem(out, (Py_ssize_t)i, (PyObject *)one);
-        if (!bad) u[i] = PyArray_DATA(one);
+        int depends = !pair_error(self, (size_t)from, i);
+        PyObject *one = depends ? PyArray_SimpleNew(2, dims, NPY_REAL) : Py_NewRef(Py_None);
+        bad = !one || PyList_SetItem(out, (Py_ssize_t)i, one);
+        u[i] = !bad && depends ? PyArray_DATA((PyArrayObject *)one) : NULL;
     }
     if (!bad && take_scratch(self, block, &s, &st)) raise_status(&st), bad = 1;
     if (!bad) {
@@ -262,9 +324,9 @@ static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *arg) {
             size_t now = n - t < block ? n - t : block;
             for (size_t i = 0; i < n_targets * now; i++) {
                 size_t to = i / now, row = t + i % now;
-                columns[i] = (column){to, v + row * d, u[to] + row * self->j.targets[to].rows};
+                columns[i] = (column){(size_t)from, to, v + row * d, u[to] ? u[to] + row * self->j.targets[to].rows : NULL, i};
             }
-            jacobian_apply_all(&self->j, &call.rt, &s, now, columns, &st);
+            jacobian_apply_all(&self->j, &call.rt, &s, (size_t)from, now, columns, &st);
         }
         core_end(&call);
         return_scratch(self, &s);
@@ -314,7 +376,14 @@ static PyObject *get_base(jacobian_object *self, void *closure) {
 
 static PyObject *get_source_norm(jacobian_object *self, void *closure) {
     (void)closure;
-    return PyFloat_FromDouble((double)self->j.source_norm);
+    if (self->j.n_sources == 1) return PyFloat_FromDouble((double)self->j.sources[0].norm);
+    PyObject *list = PyList_New((Py_ssize_t)self->j.n_sources);
+    for (size_t i = 0; list && i < self->j.n_sources; i++) {
+        PyObject *one = PyFloat_FromDouble((double)self->j.sources[i].norm);
+        if (!one) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, (Py_ssize_t)i, one);
+    }
+    return list;
 }
 
 static PyObject *get_rows_per_vector(jacobian_object *self, void *closure) {
@@ -339,13 +408,15 @@ static PyObject *jacobian_count_bytes(PyTypeObject *type, PyObject *args) {
     if (!owner) return NULL;
     const spec *m = &owner->spec;
     if (n_target < 1 || n_columns < 1) return invalid("n_target and n_columns must be at least 1"), NULL;
-    jacobian_plan ends = {0};
-    if (get_batch_shape(m, lengths, &shape) || get_site(source, "source", m->n_layers, &ends.source_layer, &ends.source_site)
-        || parse_target(to, m->n_layers, &target) || check_order(m, &ends, &target))
+    source_plan start = {0};
+    if (get_batch_shape(m, lengths, &shape) || get_site(source, "source", m->n_layers, &start.layer, &start.site)
+        || parse_target(to, m->n_layers, &target))
         return NULL;
-    footprint_plan p = {.source_layer = ends.source_layer, .source_site = ends.source_site, .kind = target.kind,
+    const char *why = order_error(m, start.layer, start.site, target.kind, target.layer, target.site);
+    if (why) return invalid("%s", why), NULL;
+    footprint_plan p = {.source_layer = start.layer, .source_site = start.site, .kind = target.kind,
                         .target_layer = target.layer, .n_target = (size_t)n_target,
-                        .n_columns = jacobian_block(shape.n_rows, (size_t)n_columns)};
+                        .n_columns = jacobian_streams(m, shape.n_rows, (size_t)n_columns)};
     if (jacobian_footprint(m, &shape, &p, thread_pool_threads(owner->pool), &f, &st)) return raise_status(&st);
     return Py_BuildValue("{s:n,s:n,s:n}", "tape", (Py_ssize_t)f.tape, "record", (Py_ssize_t)f.record, "sweep", (Py_ssize_t)f.sweep);
 }
@@ -359,18 +430,20 @@ static PyMethodDef jacobian_methods[] = {
     {"apply_t", (PyCFunction)jacobian_apply_t_py, METH_O,
      DOC("apply_t", "($self, U, /)", "Return J' u of each row u of U: (n, m) -> (n, d).")},
     {"apply_each", (PyCFunction)jacobian_apply_each, METH_O,
-     DOC("apply_each", "($self, columns, /)", "Write u = J v of each column (target, v, u), for several targets in one sweep.")},
+     DOC("apply_each", "($self, columns, /)", "Write u = J v of each column (source, target, v, u), of any pairs in one sweep.")},
     {"apply_t_each", (PyCFunction)jacobian_apply_t_each, METH_O,
-     DOC("apply_t_each", "($self, columns, /)", "Write v = J' u of each column (target, v, u), for several targets in one sweep.")},
-    {"apply_all", (PyCFunction)jacobian_apply_all_py, METH_O,
-     DOC("apply_all", "($self, V, /)", "Return J v of each row v of V for every target, a list of (n, m), in one sweep.")},
+     DOC("apply_t_each", "($self, columns, /)", "Write v = J' u of each column (source, target, v, u), of any pairs in one sweep.")},
+    {"apply_all", (PyCFunction)jacobian_apply_all_py, METH_VARARGS,
+     DOC("apply_all", "($self, source, V, /)",
+         "Return J v of each row v of V at a source for every target, a list of (n, m), in one sweep; None for a target that does\n"
+         "not depend on the source.")},
     {0},
 };
 static PyGetSetDef jacobian_getset[] = {
     {"shape", (getter)get_shape, NULL, "Rows of the target and width of the source, (m, d); a list if there are several targets.", NULL},
     {"base", (getter)get_base, NULL,
      "The target's rows where it is linearised, flat: activations, logits, or the next token's probabilities.", NULL},
-    {"source_norm", (getter)get_source_norm, NULL, "Mean 2-norm of the source activation over the source positions.", NULL},
+    {"source_norm", (getter)get_source_norm, NULL, "Mean 2-norm of the source activation over the source positions; a list if there are several sources.", NULL},
     {"rows_per_vector", (getter)get_rows_per_vector, NULL, "Packed positions that one vector of a sweep occupies.", NULL},
     {"nbytes", (getter)get_nbytes, NULL, "Bytes of the tape.", NULL},
     {0},
@@ -379,8 +452,8 @@ static PyType_Slot jacobian_slots[] = {
     {Py_tp_new, jacobian_new}, {Py_tp_dealloc, jacobian_dealloc}, {Py_tp_traverse, jacobian_traverse},
     {Py_tp_clear, jacobian_clear}, {Py_tp_methods, jacobian_methods}, {Py_tp_getset, jacobian_getset},
     {Py_tp_doc, DOC("Jacobian", "(model, prompts, steer, source, target, source_positions, target_positions, mean)",
-                    "The Jacobian of `target` with respect to the activation at `source`, taped at these prompts. target:\n"
-                    "(layer, site), \"logits\", \"next_token\", or a list of them with a list of target_positions each.")},
+                    "The Jacobian of `target` with respect to the activation at `source`, taped at these prompts. source: (layer, site);\n"
+                    "target: (layer, site), \"logits\" or \"next_token\". Either may be a list, with a list of positions for each.")},
     {0},
 };
 static PyType_Spec jacobian_type_spec = {

@@ -8,7 +8,7 @@
 static const char *const spec_keys[] = {
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",
     "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale", "resid_scale",
-    "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", NULL};
+    "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", "resident", NULL};
 static const char *const layer_keys[] = {
     "window", "rope", "attn_scale", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
     "down", "q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias",
@@ -60,6 +60,8 @@ static int parse_scalars(spec *m, PyObject *dict) {
         && (get_size(dict, "n_experts", &m->n_experts) || get_size(dict, "top_k", &m->top_k)
             || get_size(dict, "d_expert", &m->d_expert) || get_flag(dict, "norm_topk", &m->norm_topk)))
         return -1;
+    m->resident = m->n_layers + 1;
+    if (item(dict, "resident") && get_size(dict, "resident", &m->resident)) return -1;
     if (m->n_experts && (!m->d_expert || m->top_k < 1 || m->top_k > m->n_experts))
         return invalid("top_k = %zu must be between 1 and n_experts = %zu, and d_expert = %zu positive", m->top_k,
                        m->n_experts, m->d_expert);
