@@ -151,14 +151,29 @@ def write(path, hf, kind=Q.F32, meta=None, top=None, change=lambda tensors: None
 
 
 def random_blocks(shape, kind, seed):
-    """Bytes of a tensor of a k-quant type: random but for its scales."""
+    """Bytes of a tensor of a quantised type: random but for its scales."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (*shape[:-1], shape[-1] // block, size), dtype=np.uint8)
-    scale = np.frombuffer(np.float16(2e-4).tobytes(), np.uint8)
-    for at in {Q.Q4_K: (0, 2), Q.Q5_K: (0, 2), Q.Q2_K: (80, 82), Q.Q3_K: (108,), Q.Q6_K: (208,)}[kind]:
-        blocks[..., at : at + 2] = scale
+    at, scale = SCALES.get(kind, ((0,), 2e-4))
+    for first in at:
+        blocks[..., first : first + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
+    if kind == Q.MXFP4:
+        blocks[..., 0] = 120
     return blocks.reshape(*shape[:-1], -1)
+
+
+# type → (where its scales, float16, lie in a block, their value) if that is not the first bytes, 2e-4
+SCALES = {
+    **dict.fromkeys((Q.Q4_0, Q.Q5_0, Q.IQ4_NL), ((0,), 2e-3)),
+    **dict.fromkeys((Q.Q4_1, Q.Q5_1), ((0, 2), 2e-3)),
+    **dict.fromkeys((Q.Q4_K, Q.Q5_K), ((0, 2), 2e-4)),
+    Q.Q2_K: ((80, 82), 2e-4),
+    Q.Q3_K: ((108,), 2e-4),
+    Q.Q6_K: ((208,), 2e-4),
+    Q.TQ2_0: ((64,), 2e-2),
+    Q.MXFP4: ((), 0),
+}
 
 
 def put(hf, name, array):

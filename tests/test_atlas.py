@@ -13,7 +13,6 @@ import textwrap
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import checkpoints
 import dying
@@ -135,8 +134,8 @@ def test_the_sketch_says_how_wrong_it_may_be():
         sigma, inside = published(name, 512), []
         for _ in range(60):
             Y = rng.standard_normal((24, len(sigma))) * sigma
-            unit = work.WorkUnit(0, 0, (1,))
-            s = work._sketch(unit, 1, Y, np.ones(2), SimpleNamespace(source_norm=1.0), 12)
+            where = {"prompt_group": 0, "source": 0, "target": 1, "site_norm": 1.0, "base_norm": 1.0}
+            s = work._sketch(where, Y, 12)
             inside += list(np.abs(np.array(s.sigma[:3]) - sigma[:3]) <= 2 * np.array(s.error[:3]))
             assert s.frobenius == pytest.approx(np.linalg.norm(sigma), rel=0.35)
         assert np.mean(inside) >= 0.9
@@ -185,6 +184,15 @@ def test_the_plan_knows_the_disk(model, tmp_path):
     compute(model, method="krylov", prompt_groups="both", out=tmp_path / "run")
     size = sum(f.stat().st_size for f in (tmp_path / "run").rglob("*") if f.is_file())
     assert 0.5 < plan.disk / size < 2
+
+
+def test_progress_of_pairs_that_advance_together(model):
+    """Every sweep of theirs is reported, and in all what was planned."""
+    calls = []
+    atlas = compute(model, method="krylov", sketch=0, progress=lambda done, total: calls.append((done, total)))
+    totals, done = {total for _, total in calls}, [done for done, _ in calls]
+    assert done == sorted(done) and totals == {done[-1]}
+    assert len([d for d in done if 0 < d < done[-1]]) > 2 * len({p.source for p in atlas})
 
 
 def test_units_are_bounded():

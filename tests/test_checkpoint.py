@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
 from powersteer.loading import hub, load_checkpoint
+from powersteer.loading.blocks import Blocks
 from powersteer.loading.safetensors import open_weights
 from powersteer.loading.tensor_ref import TensorRef, check_finite
 
@@ -37,7 +38,7 @@ def test_wrong_tensors_are_refused_by_name(tmp_path, change, error, words):
     folder = copy("llama", tmp_path)
     change_tensors(folder, change)
     with pytest.raises(error, match=words) as caught:
-        load_checkpoint(folder)
+        load_checkpoint(folder, check=True)
     assert str(folder) in str(caught.value)
 
 
@@ -50,17 +51,44 @@ def test_the_search_for_nan_can_be_turned_off_for_matrices_only(tmp_path):
         load_checkpoint(folder, check=False)
 
 
-def test_load_says_what_is_searched(tmp_path, monkeypatch):
-    """All weights up to a limit, and more if it is asked for."""
+COMPUTATIONS = {
+    "forward": lambda model: model([1, 2, 3]),
+    "generate": lambda model: model.generate([1, 2, 3], max_new_tokens=1),
+    "jacobian": lambda model: model.jacobian([1, 2, 3], 0, 2),
+}
+
+
+@pytest.mark.parametrize("compute", COMPUTATIONS.values(), ids=COMPUTATIONS)
+def test_weights_are_searched_when_a_model_first_computes(compute, tmp_path, monkeypatch):
+    """Up to a limit, or at load if it is asked for. Without the search an error of the core names the tensor."""
     folder = copy("llama", tmp_path)
     change_tensors(folder, lambda t: t["model.layers.1.mlp.up_proj.weight"][0, 0].fill_(float("nan")))
-    ps.load(folder, check=False)
-    monkeypatch.setattr("powersteer.loading.checkpoint.CHECK_LIMIT", 1000)
-    ps.load(folder)
     with pytest.raises(BadCheckpoint, match="up_proj.*NaN"):
         ps.load(folder, check=True)
     with pytest.raises(ps.InvalidInput, match="check is 'yes'"):
         ps.load(folder, check="yes")
+    model = ps.load(folder)
+    for _ in range(2):
+        with pytest.raises(BadCheckpoint, match=r"^tensor 'model.layers.1.mlp.up_proj.weight' in .* holds NaN"):
+            compute(model)
+    monkeypatch.setattr("powersteer.loading.finite.CHECK_LIMIT", 1000)
+    for check in (None, False):
+        with pytest.raises(ps.NumericalError, match=r"is not finite.* The tensor 'model.layers.1.mlp.up_proj.weight' in"):
+            compute(ps.load(folder, check=check))
+
+
+def test_an_error_that_no_weight_is_to_blame_for(tmp_path):
+    """The weights are searched once, and the error stays as it is."""
+    model = ps.load(copy("llama", tmp_path), check=False)
+    weights, searches = model._loaded.checkpoint.weights, []
+    search = weights.search
+    weights.search = lambda: searches.append(search())
+    push = ps.SteeringVector.from_array(np.full(model.d_model, 3e38), 0, "resid_post")
+    for _ in range(2):
+        with pytest.raises(ps.NumericalError, match="is not finite") as caught:
+            model.steered([push, push])([1, 2, 3])
+        assert "tensor" not in str(caught.value)
+    assert len(searches) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,6 +114,22 @@ def test_finite_check_sees_every_element_and_needs_no_memory(name, dtype):
             for shape in ((size,), (size // 64, 64), (2, size // 2)):
                 with pytest.raises(BadCheckpoint, match="'w' in here"):
                     check_finite(tensor, broken.view(dtype).reshape(shape))
+
+
+def test_blocks_are_searched_some_rows_at_a_time():
+    data = np.zeros((100_000, 8 * 18), np.uint8)  # 100 MB of numbers
+    tensor = TensorRef("w", "Q4_0", (100_000, 256), "here", lambda: Blocks("Q4_0", data))
+    tracemalloc.start()
+    check_finite(tensor, tensor.view())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+    for row in (0, 50_001, 99_999):
+        data[row, 126:128] = np.frombuffer(np.float16(np.nan).tobytes(), np.uint8)
+        data[row, 128:] = 9
+        with pytest.raises(BadCheckpoint, match="'w' in here"):
+            check_finite(tensor, tensor.view())
+        data[row] = 0
 
 
 def test_a_big_bfloat16_file_stays_mapped(tmp_path):

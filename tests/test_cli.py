@@ -42,7 +42,10 @@ def svd(stories):
 def test_info(stories):
     facts = json.loads(run("info", stories, "--json").stdout)
     assert (facts["layers"], facts["d_model"], facts["vocabulary"], facts["model_type"]) == (5, 64, 512, "llama")
-    assert "d model" in run("info", stories).stdout
+    stored = facts["stored_as"]
+    assert sum(one["bytes"] for one in stored.values()) == facts["weight_bytes"] and stored["F32"]["count"] > 0
+    text = run("info", stories).stdout
+    assert "d model" in text and f"F32 {stored['F32']['bytes'] / 1e6:.1f} MB ({stored['F32']['count']})" in text
 
 
 def test_svd_then_generate(stories, svd, tmp_path):
@@ -446,6 +449,31 @@ def test_search(stories, mapped, capsys, tmp_path):
     assert "--model" in capsys.readouterr().err
     assert main(list(map(str, ["search", tmp_path / "some.safetensors", "--model", stories, *words, "--json"]))) == 0
     assert json.loads(capsys.readouterr().out)["source"] == 1
+
+
+def test_search_by_logits_with_a_screen(stories, mapped, capsys, tmp_path):
+    folder, atlas = mapped
+    validation, test = ["Once upon a time", "The dog", "Lily"], ["One day", "The cat", "Tom"]
+    for name, prompts in (("v", validation), ("t", test)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    files = ["search", folder, "--validation", tmp_path / "v.jsonl", "--test", tmp_path / "t.jsonl", "--n-random", 1]
+    words = [*files, "--prefer", " was", "--over", " her"]
+    score = ps.evaluate.LogitDifference(" was", " her")
+    want = atlas.search(score, validation=validation, test=test, n_random=1, screen=4)
+    assert main(list(map(str, [*words, "--screen", 4, "--json"]))) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["validation"], said["test"]["value"]) == (want.chosen[0].candidate.score, want.test.value)
+    assert said["screen_correlation"] == dict(zip(("value", "n"), want.screen_correlation, strict=True)) and want.rounds == ((4, 3),)
+    assert main(list(map(str, [*words, "--screen", 4]))) == 0
+    assert capsys.readouterr().out.strip() == str(want)
+    for more, value in ((["--screen", 1], {"value": None, "n": 1}), ([], None)):
+        assert main(list(map(str, [*words, *more, "--json"]))) == 0
+        assert json.loads(capsys.readouterr().out)["screen_correlation"] == value
+    for wrong, why in (([], "give either --wanted"), (["--prefer", "a"], "give either --wanted"),
+                       (["--wanted", "a", "--over", "a"], "give either --wanted"), (["--wanted", "a", "--screen", 2], "has no gradient"),
+                       (["--prefer", " was", "--over", " xyz"], "not one token")):  # fmt: skip
+        assert main(list(map(str, [*files, *wrong]))) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_a_demo_without_plotly_stops_at_once(monkeypatch, capsys, tmp_path):

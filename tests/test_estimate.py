@@ -48,7 +48,7 @@ def test_text_and_forward_only():
     assert "weights" in str(said) and "GFLOP" in str(model.estimate(TOKENS, 0, 1))
 
 
-# Peaks of resident memory, each from a reset; a small run before touches what stays. The many tokens fill a sweep with one vector.
+# Peaks of resident memory, each from a reset; a small run before touches what stays. The many tokens fill a layer with one vector.
 PEAKS = """
 import json, sys
 sys.path[:0] = [{tests!r}]
@@ -71,7 +71,7 @@ for tokens in (many[:20], many):
     said = model.estimate(tokens, 0, 1, positions=None)
     forward, _ = peak(lambda: model(tokens))
     record, J = peak(lambda: model.jacobian(tokens, 0, 1, positions=None))
-    v = np.ones(64, np.float32)
+    v = np.ones((64, 12), np.float32)
     product, _ = peak(lambda: J @ v)
 print(json.dumps([[model.estimate(tokens).peak, forward], [said.tape + said.forward, record], [said.sweep, product]]))
 """

@@ -14,7 +14,7 @@ FOUND = sorted(fuzz.FINDINGS.glob("*")) if fuzz.FINDINGS.is_dir() else []
 
 
 @pytest.mark.parametrize(("name", "executions"), [
-    ("checkpoint", 60), ("vectors", 200), ("control", 200), ("gguf", 40), ("atlas", 60), ("arrays", 300),
+    ("checkpoint", 60), ("vectors", 200), ("control", 200), ("gguf", 40), ("blocks", 40), ("fp8", 60), ("atlas", 60), ("arrays", 300),
 ])  # fmt: skip
 def test_damage_is_answered(name, executions):
     outcomes, findings = fuzz.fuzz(name, 60, seed=0, most=executions)

@@ -2,6 +2,7 @@ import copy
 import json
 import re
 import struct
+from pathlib import Path
 
 import gguf_models
 import hf_models
@@ -15,6 +16,8 @@ from gguf_models import put, random_blocks, write
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, NotFound, UnsupportedModel
 from powersteer.loading import load_checkpoint
+from powersteer.loading.blocks import Blocks
+from powersteer.loading.gguf_header import Texts
 
 TOKENS = [5, 1, 44, 17, 9, 58, 3, 3, 20, 31, 2, 60]
 
@@ -144,24 +147,94 @@ def tiny(arch, **changes):
     return hf
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen3"])
-def test_quantised_files_give_what_their_decoded_weights_give(arch, tmp_path):
-    hf = big(arch)
-    arrays = gguf_models.tensors_of(hf)
-    kinds = [Q.Q8_0, Q.Q2_K, Q.Q3_K, Q.Q4_K, Q.Q5_K, Q.Q6_K]
-    raw = {}
-    for i, (name, array) in enumerate(one for one in arrays.items() if one[1].ndim == 2):
+IN_PLACE = [Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0, Q.Q2_K, Q.Q3_K, Q.Q4_K, Q.Q5_K, Q.Q6_K, Q.IQ4_NL, Q.IQ4_XS, Q.MXFP4]
+
+
+def quantised(folder, arch, kinds):
+    """(file with matrices of these types in turn, the same with what the gguf library decodes)"""
+    folder.mkdir(exist_ok=True)
+    hf, raw = big(arch), {}
+    matrices = [(name, array) for name, array in gguf_models.tensors_of(hf).items() if array.ndim == 2]
+    for i, (name, array) in enumerate(matrices):
         kind = kinds[i % len(kinds)]
-        data = quantize(array, kind) if kind == Q.Q8_0 else random_blocks(array.shape, kind, i)
-        raw[name] = (data, kind)
-        put(hf, name, dequantize(data, kind))
-    model = ps.load(write(tmp_path / "m.gguf", hf, raw=raw), dtype=np.float64)
-    wanted = logits(ps.from_transformers(hf, dtype=np.float64))
-    assert np.isfinite(wanted).all()
-    assert error(logits(model), wanted) < 1e-14
-    assert model.spec.layers[0].q.dtype == np.float32
-    if hf.config.tie_word_embeddings:
-        assert model.spec.lm_head is model.spec.embed
+        raw[name] = (quantize(array, kind) if kind in (Q.F32, Q.BF16) else random_blocks(array.shape, kind, i), kind)
+        put(hf, name, dequantize(*raw[name]))
+    return write(folder / "blocks.gguf", hf, raw=raw), write(folder / "decoded.gguf", hf)
+
+
+@pytest.mark.parametrize("kind", IN_PLACE, ids=lambda kind: kind.name)
+def test_blocks_give_the_bits_that_their_decoded_weights_give(kind, tmp_path):
+    in_place, decoded = quantised(tmp_path, "llama", [kind])
+    for dtype in (np.float32, np.float64):
+        ours, theirs = (ps.load(path, dtype=dtype) for path in (in_place, decoded))
+        for tokens in (TOKENS, TOKENS[:1], TOKENS * 4):
+            wanted = theirs(tokens)
+            assert np.abs(wanted).max() > 1e-3
+            np.testing.assert_array_equal(ours(tokens), wanted)
+    assert ours.identity["weights"] == theirs.identity["weights"] and ours.spec.n_params == theirs.spec.n_params
+    assert ours.spec.stored.keys() == {kind.name, "F32"} and ours.spec.stored["F32"][0] == 5
+    matrices = [matrix for matrix in ours.spec.arrays() if matrix.ndim == 2]
+    assert all(isinstance(matrix, Blocks) and not matrix.data.flags.owndata for matrix in matrices)
+    assert ours.estimate(TOKENS).weights == ours.spec.nbytes < in_place.stat().st_size
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen3"])
+def test_a_mixture_of_types(arch, tmp_path):
+    """As Q4_K_M has it; a tied head shares the blocks of the embedding. IQ3_S and TQ2_0 are decoded at load."""
+    ours, theirs = (
+        ps.load(path, dtype=np.float64)
+        for path in quantised(tmp_path, arch, [Q.Q6_K, Q.Q4_K, Q.IQ3_S, Q.Q8_0, Q.TQ2_0, Q.F32, Q.BF16])
+    )
+    np.testing.assert_array_equal(ours(TOKENS), theirs(TOKENS))
+    assert ours.spec.stored.keys() == {"Q6_K", "Q4_K", "Q8_0", "BF16", "F32"}
+    if arch == "qwen3":
+        assert ours.spec.lm_head is ours.spec.embed
+
+
+def resident(path):
+    """Bytes of a file that this process has read through its mapping."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.endswith(str(path))]
+    return 1024 * int(next(line for line in lines[at:] if line.startswith("Rss:")).split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what of a file was read")
+def test_loading_reads_headers_alone(tmp_path, monkeypatch):
+    """Neither weights nor the texts of the vocabulary, which are decoded for the first prompt of text."""
+    texts = [f"<{i}>" for i in range(50_000)]
+    hf = tiny("qwen3", hidden_size=256, head_dim=64, num_hidden_layers=2, intermediate_size=512, vocab_size=len(texts))
+    top = {"tokenizer.ggml.model": (S, "llama"), "tokenizer.ggml.tokens": ("array", texts), "tokenizer.ggml.eos_token_id": (U, 7)}
+    path = write(tmp_path / "m.gguf", hf, Q.Q4_0, top=top)
+    monkeypatch.setattr(Texts, "_texts", None)  # to decode them is a TypeError
+    model = ps.load(path)
+    assert resident(path) < 4 << 20 < 7 << 20 < path.stat().st_size
+    assert "tokenizer" not in repr(model) and "Q4_0 " in model._repr_html_()
+    model(TOKENS)
+    assert resident(path) > 7 << 20  # and all are searched for NaN when it first computes
+    monkeypatch.undo()
+    assert model.end_tokens == {7}
+    assert model.tokenizer is None and "single bytes" in model.notes[0] and "no tokenizer" in repr(model)
+
+
+def test_a_scale_that_is_not_finite_is_found(tmp_path):
+    hf = big("llama")
+    name = "blk.1.ffn_up.weight"
+    data = random_blocks((512, 256), Q.Q4_K, 0)
+    data[300, :2] = np.frombuffer(np.float16(np.inf).tobytes(), np.uint8)
+    path = write(tmp_path / "m.gguf", hf, raw={name: (data, Q.Q4_K)})
+    with pytest.raises(BadCheckpoint, match=f"'{name}' in .*m.gguf holds NaN or infinity"):
+        load_checkpoint(path, check=True)
+    with pytest.raises(BadCheckpoint, match=f"'{name}'"):
+        ps.load(path)(TOKENS)
+
+
+def test_a_head_that_repeats_the_embedding(tmp_path):
+    """The config of a GGUF file ties nothing, so a second matrix is a head of its own, with the same logits."""
+    hf = big("llama")
+    data = random_blocks((61, 256), Q.Q5_0, 0)
+    raw = {"token_embd.weight": (data, Q.Q5_0), "output.weight": (data, Q.Q5_0)}
+    model = ps.load(write(tmp_path / "m.gguf", hf, raw=raw))
+    assert model.spec.lm_head is not model.spec.embed and model.spec.stored["Q5_0"][0] == 2
 
 
 def test_steering_and_jacobian_work(files):
@@ -279,7 +352,7 @@ TENSORS = [
 def test_tensors_that_are_refused(change, message, tmp_path):
     hf = copy.deepcopy(hf_models.make("llama"))
     with pytest.raises(BadCheckpoint, match=message):
-        load_checkpoint(write(tmp_path / "m.gguf", hf, change=change))
+        load_checkpoint(write(tmp_path / "m.gguf", hf, change=change), check=True)
 
 
 def test_qwen2_needs_its_biases(tmp_path):
@@ -299,15 +372,16 @@ def test_tensor_types_that_cannot_be_decoded(tmp_path):
             load_checkpoint(path)
 
 
-def test_without_the_gguf_library(tmp_path, monkeypatch, files):
+def test_without_the_gguf_library(tmp_path, monkeypatch):
+    """It is needed for types alone that the core does not know."""
     from powersteer.loading import gguf as gguf_files
 
-    path = write(tmp_path / "m.gguf", big("llama"), Q.Q8_0)
+    known, other = (quantised(tmp_path / name, "llama", kinds)[0] for name, kinds in (("a", IN_PLACE), ("b", [Q.IQ2_XXS])))
     gguf_files._library.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-    load_checkpoint(files("llama"))
-    with pytest.raises(ps.errors.MissingDependency, match=r"powersteer\[gguf\]"):
-        load_checkpoint(path)
+    ps.load(known)(TOKENS)
+    with pytest.raises(ps.errors.MissingDependency, match=r"'token_embd.weight' in .*type 16.*powersteer\[gguf\].*Q4_K_M"):
+        load_checkpoint(other)
 
 
 def test_no_file(tmp_path):

@@ -16,6 +16,7 @@ from test_gguf_tokens import CUT, resized
 from powersteer.errors import BadCheckpoint, PowersteerError, UnsupportedModel
 from powersteer.loading import load_checkpoint
 from powersteer.loading.gguf import _library
+from powersteer.loading.gguf_header import read_header
 
 HUGE = [2**31, 2**32 - 1, 2**40, 2**61, 2**63, 2**64 - 1]
 U8, U32, I32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 5, 6, 7, 8, 9, 10
@@ -25,11 +26,14 @@ _library()  # its tables are made now, not while memory is measured
 
 
 def loaded(path, data):
-    """Load a file of these bytes; whatever happens, in little memory. An error is short."""
+    """Load a file of these bytes and make its tokenizer; whatever happens, in little memory. An error is short."""
     path.write_bytes(data)
     tracemalloc.start()
     try:
-        return load_checkpoint(path)
+        checkpoint = load_checkpoint(path)
+        assert checkpoint.tokenizer is not None or checkpoint.notes
+        assert all(0 <= one < checkpoint.spec.n_vocab for one in checkpoint.eos_ids)
+        return checkpoint
     except PowersteerError as error:
         assert len(str(error)) < 2000
         raise
@@ -81,7 +85,6 @@ FIELDS = {
     "a long key": (field("k" * 70_000, U32, number(1)), "key of 70000 letters"),
     "a key that is not UTF-8": (field(b"\xff\xfe", U32, number(1)), "not UTF-8"),
     "a text that is not UTF-8": (field("k", STRING, text(b"ab\xc3")), "not UTF-8"),
-    "a text in an array that is not UTF-8": (field("k", ARRAY, array(STRING, 1, text(b"\x80"))), "not UTF-8"),
     "an alignment of 0": (field("general.alignment", U32, number(0)), "general.alignment is 0"),
     "an alignment of 3": (field("general.alignment", U32, number(3)), "general.alignment is 3"),
     "an alignment that is a text": (field("general.alignment", STRING, text("32")), "general.alignment is '32'"),
@@ -93,6 +96,17 @@ FIELDS = {
 def test_fields(made, message, tmp_path):
     with pytest.raises(BadCheckpoint, match=message):
         loaded(tmp_path / "m.gguf", file([made], [info()]))
+
+
+def test_texts_are_decoded_when_they_are_read(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(
+        file([field("good", ARRAY, array(STRING, 3, text("a") + text("") + text("é"))),
+              field("bad", ARRAY, array(STRING, 2, text("a") + text(b"\x80")))], [info()])
+    )  # fmt: skip
+    fields = read_header(tmp_path / "m.gguf").fields
+    assert list(fields["good"]) == ["a", "", "é"] and fields["good"][2] == "é" and len(fields["bad"]) == 2
+    with pytest.raises(BadCheckpoint, match="m.gguf: the text at byte .* is not UTF-8"):
+        list(fields["bad"])
 
 
 def test_a_key_twice(tmp_path):
@@ -118,7 +132,9 @@ INFOS = {
     "the largest offset": (info(offset=2**64 - 1), "beyond"),
     "a name without letters": (info(name=""), "tensor of 0 letters"),
     "a name that is not UTF-8": (info(name=b"\xff"), "not UTF-8"),
-    "broken blocks": (info(kind=8, dims=(33,)), "not whole blocks of 32"),
+    "broken blocks": (info(kind=8, dims=(33,)), "'t' are not whole blocks of 32"),
+    "broken large blocks": (info(kind=12, dims=(288, 2)), "288 numbers of tensor 't' are not whole blocks of 256"),
+    "blocks that end early": (info(kind=12, dims=(256, 2)), "tensor 't' extends beyond"),  # 288 bytes
 }
 
 

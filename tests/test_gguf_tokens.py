@@ -15,6 +15,7 @@ from tokenizers import Regex, pre_tokenizers
 import powersteer as ps
 from powersteer.cli import main
 from powersteer.errors import BadCheckpoint, NotFound, PowersteerError
+from powersteer.loading.gguf_header import Texts
 from powersteer.loading.gguf_pre import PRE, pre_tokenizer
 from powersteer.loading.gguf_tokenizer import end_ids, gguf_tokenizer, uncertain_cut
 
@@ -32,13 +33,17 @@ CUT = {
 
 
 def fields(meta, **changes):
-    """As a file gives them: arrays of numbers are arrays."""
+    """As a file gives them: arrays of numbers are arrays, arrays of texts are Texts."""
     whole = {**meta, **{f"tokenizer.ggml.{key}": value for key, value in changes.items()}}
     values = {key: value[1] for key, value in whole.items() if value is not None}
-    return {
-        key: np.array(value) if isinstance(value, list) and not isinstance(value[0], str) else value
-        for key, value in values.items()
-    }
+    return {key: listed(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def listed(values):
+    if not isinstance(values[0], str):
+        return np.array(values)
+    raw = b"".join(len(text.encode()).to_bytes(8, "little") + text.encode() for text in values)
+    return Texts(raw, 0, len(values), BadCheckpoint)
 
 
 def make(meta, **changes):

@@ -172,6 +172,20 @@ def test_without_a_tokenizer():
     assert model.jacobian([1, 2], 0, 1).linearization.prompts == ("",)
 
 
+def test_no_tokenizer_is_built_for_token_ids():
+    """It can take seconds and more memory than the weights; the prompts' text is for the vectors."""
+    model = ps.load("demo", threads=1)
+    ids = model.tokens("Q: 3*4")
+    model = ps.load("demo", threads=1)
+    J = model.jacobian(ids, 1, 3)
+    results = [J.svd(k=2), *model.jacobians(ids, 1, [2, 3]).svd(k=1)]
+    assert np.isfinite(model(ids)).all() and model.estimate(ids, 1, 3).tape and str([J, J.linearization, results, *results])
+    assert "_words" not in vars(model._loaded.checkpoint)
+    text = "".join(model.to_str_tokens(ids))
+    assert all(r.vectors[0].prompts == r.provenance["prompts"] == (text,) for r in results)
+    assert J.linearization.prompts == (text,)
+
+
 # ---- forward
 
 

@@ -8,8 +8,10 @@ import pytest
 import tiny
 
 import powersteer as ps
+from powersteer.inputs.sites import Site
 from powersteer.mapping import plan as planning
 from powersteer.mapping import speed
+from powersteer.mapping.store import WorkUnit
 
 PROMPTS = ["Once upon a time there was a little girl", "The dog ran"]
 
@@ -66,6 +68,39 @@ def test_the_rate_is_that_of_the_columns_of_the_plan(model, monkeypatch):
     ps.atlas_plan(model, PROMPTS, method="krylov", sources=[0], sketch=0)
     ps.atlas_plan(model, PROMPTS, method="sketch", sketch=8)
     assert columns == [1, 5, 8]
+
+
+def step_of(kind, pairs, group=0, flops=1.0, together=16):
+    return planning.PlannedUnit(WorkUnit(group, 0, tuple(range(pairs))), kind, flops, together)
+
+
+def test_units_that_are_computed_together():
+    """Those of a kind and a group of prompts, whatever lies between them; never more pairs than any of them allows."""
+    dense, many = step_of("dense", 20), [step_of("krylov", 6, group=i % 2) for i in range(6)]
+    few, one = step_of("krylov", 8, together=13), step_of("krylov", 1)
+    got = list(planning.batches([many[0], dense, *many[1:], few, one]))
+    assert got == [[dense], [many[0], many[2]], [many[1], many[3]], [many[4]], [many[5]], [few, one]]
+    assert list(planning.batches([step_of("krylov", 20)])) == [[step_of("krylov", 20)]]
+
+
+def test_units_of_a_worker():
+    """A call takes so many operations, so that every worker has some, and no more pairs than advance together."""
+    long, short = step_of("krylov", 2, flops=9.0), step_of("krylov", 10, flops=1.0)
+    assert list(planning.batches([long, long, long], 18.0)) == [[long, long], [long]]
+    assert list(planning.batches([short, short], 18.0)) == [[short], [short]]
+    sketch = step_of("sketch", 2, flops=9.0)
+    assert list(planning.batches([sketch, long, sketch, long], 18.0)) == [[sketch, sketch], [long, long]]
+
+
+def test_a_large_vocabulary_does_not_part_the_other_pairs(monkeypatch):
+    """The bases of the next token's pair are much larger than those of the others, and there is one of a source."""
+    monkeypatch.setattr(planning, "sweep_rate", lambda *sizes: 1e9)
+    model, _ = tiny.tiny(n_layers=12, threads=1)
+    steps = ps.atlas_plan(model, [[1, 2, 3]], k=2, method="krylov", sketch=0).steps
+    sizes = {s.unit.source: planning.estimate(model, [3], Site(s.unit.source, "mlp_out"), "next_token", 1, 2).basis for s in steps}
+    monkeypatch.setattr(planning, "_BASES", 20 * max(sizes.values()))
+    steps = ps.atlas_plan(model, [[1, 2, 3]], k=2, method="krylov", sketch=0).steps
+    assert steps[0].together > 30 and steps[-1].together == 20
 
 
 def test_a_plan_in_one_line_and_as_a_table(model):

@@ -9,6 +9,7 @@ from random_models import random_model
 import powersteer as ps
 from powersteer.inputs.tokenizer import Tokenizer
 from powersteer.loading import Checkpoint
+from powersteer.loading.finite import FiniteWeights
 from powersteer.loading.spec import NORMS, Expert, Layer, Norm, Spec
 from powersteer.model import model_from_checkpoint
 
@@ -59,12 +60,14 @@ def tiny(dtype="float64", threads=1, words=True, name="tiny", **table):
                 "n_vocab": N_VOCAB, "weights": f"{name}:{sorted(table.items())}"}  # fmt: skip
     checkpoint = Checkpoint(
         spec=spec,
-        tokenizer=byte_tokenizer() if words else None,
+        weights=FiniteWeights(lambda: None, due=False, done=True),
         identity=identity,
         config={"model_type": "llama", "deep": [1]},
         path=None,
         files=(),
-        eos_ids=(EOS,),
+        read_tokenizer=lambda: (byte_tokenizer() if words else None, () if words else ("made without a tokenizer",)),
+        read_end_ids=lambda: (EOS,),
+        quick=True,
     )
     return model_from_checkpoint(checkpoint, dtype, threads), twin
 

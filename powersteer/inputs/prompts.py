@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,20 +27,26 @@ Prompts = Prompt | Sequence[Prompt]
 _FORMS = "a prompt is a text, a list of messages {'role': ..., 'content': ...}, or token ids (integers)"
 
 
+class HasTokenizer(Protocol):
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedPrompt:
     """A prompt as the model reads it."""
 
     given: Prompt
     ids: Ids  # (T,)
-    tokenizer: Tokenizer | None
+    reader: HasTokenizer  # the model; its tokenizer is not built unless the text of token ids is asked for
 
     @property
     def text(self) -> str:
         """The text, or the tokens decoded one by one; "" for token ids without a tokenizer."""
         if isinstance(self.given, str):
             return self.given
-        return "" if self.tokenizer is None else "".join(self.tokenizer.to_str_tokens(self.ids))
+        tokenizer = self.reader.tokenizer
+        return "" if tokenizer is None else "".join(tokenizer.to_str_tokens(self.ids))
 
     @property
     def title(self) -> str:

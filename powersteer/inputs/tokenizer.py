@@ -35,6 +35,8 @@ class Tokenizer:
         Special tokens by name, such as `{"bos_token": "<s>"}`.
     templates : dict of str
         Jinja sources of chat templates by name.
+    bos_id : int or None
+        Id of the token that begins every sequence; None if the model uses none.
 
     Examples
     --------
@@ -58,7 +60,7 @@ class Tokenizer:
         self.named = dict(named or {})
         self.templates = dict(templates or {})
         self._backend = backend
-        self._bos = self._added_first()
+        self.bos_id = self._added_first()
 
     @classmethod
     def from_folder(cls, folder: Path, n_vocab: int, model_type: str = "") -> Tokenizer:
@@ -72,10 +74,6 @@ class Tokenizer:
             Size of the model's vocabulary.
         model_type
             The model_type of config.json, which says whether a folder without tokenizer_config.json is of GPT-2.
-
-        Returns
-        -------
-        Tokenizer
 
         Raises
         ------
@@ -95,11 +93,6 @@ class Tokenizer:
         """
         backend, named, templates = read_tokenizer(folder, model_type)
         return cls(backend, n_vocab, named, templates)
-
-    @property
-    def bos_id(self) -> int | None:
-        """Id of the token that begins every sequence; None if the model uses none."""
-        return self._bos
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -135,8 +128,8 @@ class Tokenizer:
         >>> ps.load("demo").tokenizer.encode("6*8").tolist()
         [1, 13, 17, 15]
         """
-        ids = self._ids(text, True)
-        if self._bos is not None and ids[:2] == [self._bos, self._bos] and self._ids(text, False)[:1] == [self._bos]:
+        ids, bos = self._ids(text, True), [self.bos_id]
+        if ids[:2] == 2 * bos and self._ids(text, False)[:1] == bos:
             ids = ids[1:]  # the text brings its own
         return self._checked(ids)
 
@@ -168,7 +161,7 @@ class Tokenizer:
         [1, 5, 4, 13, 17, 15]
         """
         ids = self._ids(self.render(messages, **template), False)
-        return self._checked(ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids])
+        return self._checked(ids if self.bos_id is None or ids[:1] == [self.bos_id] else [self.bos_id, *ids])
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> str:
         """Text of a conversation, written by the model's chat template.
@@ -180,10 +173,6 @@ class Tokenizer:
         **template
             `add_generation_prompt` (default True), `tools`, `documents` and any variable of the chat template;
             `chat_template` is the name of one of several templates, or a Jinja source.
-
-        Returns
-        -------
-        str
 
         Raises
         ------
@@ -210,10 +199,6 @@ class Tokenizer:
             Token ids, (T,).
         skip_special
             Whether special tokens, such as "</s>", are left out.
-
-        Returns
-        -------
-        str
 
         Raises
         ------
@@ -258,8 +243,7 @@ class Tokenizer:
 
     def _ids(self, text: str, add_special: bool) -> list[int]:
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special).ids
-            return ids
+            return list(self._backend.encode(text, add_special_tokens=add_special).ids)
         except BaseException as error:
             if not from_library(error):
                 raise
@@ -286,10 +270,9 @@ class Tokenizer:
     def _template(self, name: str | None, tools: Any) -> str:
         if name is not None:
             return self.templates.get(name, name)
-        if tools is not None and "tool_use" in self.templates:
-            return self.templates["tool_use"]
-        if "default" in self.templates:
-            return self.templates["default"]
+        for known in ("default",) if tools is None else ("tool_use", "default"):
+            if known in self.templates:
+                return self.templates[known]
         if self.templates:
             raise InvalidInput(
                 f"this model has several chat templates; give chat_template= one of {list(self.templates)}"

@@ -12,9 +12,14 @@ import tokenizers
 from .._util.json_files import read_json
 from ..errors import BadCheckpoint, NotFound
 
-__all__ = ["from_library", "read_tokenizer"]
+__all__ = ["from_library", "has_tokenizer", "read_tokenizer"]
 
 T = TypeVar("T")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a checkpoint folder has a file that a tokenizer can be made of."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
 def read_tokenizer(folder: Path, model_type: str) -> tuple[tokenizers.Tokenizer, dict[str, str], dict[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
+from .blocks import BLOCK_TYPES, Blocks, Matrix, dense
 from .config import rope_settings
 from .experts import one_by_one, read_experts
 from .family import Family, Hyperparameters, Linear, NormAt, value_of
@@ -42,27 +43,29 @@ class TensorReader:
 
     tensors: Mapping[str, TensorRef]
     where: str
-    finite: bool  # check every weight; vectors always are
+    finite: bool  # check every weight as it is taken; vectors always are
     used: dict[str, str] = field(default_factory=dict)  # name → name without prefix
     copies: set[str] = field(default_factory=set)  # tensors that repeat another
     prefix: str = ""
 
-    def matrix(self, name: str, shape: tuple[int, ...], prefix: str | None = None) -> Array:
+    def matrix(self, name: str, shape: tuple[int, ...], prefix: str | None = None) -> Matrix:
         """A weight as stored. Raises BadCheckpoint if it is missing, misshapen or, if that is checked, not finite."""
         tensor = self._take(name, shape, self.prefix if prefix is None else prefix)
-        array = tensor.view()
+        matrix = tensor.view()
         if self.finite:
-            check_finite(tensor, array)
-        return array
+            check_finite(tensor, matrix)
+        return matrix
 
     def vector(self, name: str, shape: tuple[int, ...], prefix: str | None = None) -> Array:
         """A small tensor, widened to float32 or float64."""
         tensor = self._take(name, shape, self.prefix if prefix is None else prefix)
-        array = tensor.view()
-        check_finite(tensor, array)
-        if tensor.dtype == "BF16":
-            return (array.astype(np.uint32) << 16).view(np.float32)
-        return array.astype(np.float64 if tensor.dtype == "F64" else np.float32)
+        check_finite(tensor, tensor.view())
+        return tensor.numbers()
+
+    def search(self) -> None:
+        """Raise BadCheckpoint if a tensor that was read holds a NaN or an infinity."""
+        for name in self.used:
+            check_finite(self.tensors[name], self.tensors[name].view())
 
     def _take(self, name: str, shape: tuple[int, ...], prefix: str) -> TensorRef:
         tensor = self.tensors.get(prefix + name)
@@ -133,16 +136,21 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
 
 
 def fingerprint(reader: TensorReader, model_type: str) -> str:
-    """A hash of the weights that were used: names, dtypes, shapes and 256 bytes from the middle of each.
+    """A hash of the weights that were used: names, dtypes, shapes and 256 bytes from the middle of each, of blocks when
+    decoded to float32.
 
     It does not read the whole file, and does not depend on how the checkpoint is split into files.
     """
     digest = sha256(model_type.encode())
     for name, short in sorted(reader.used.items(), key=lambda item: item[1]):
-        tensor, array = reader.tensors[name], reader.tensors[name].view()
-        middle = array.size // 2
-        sample = array.flat[middle : middle + 256 // array.itemsize]
-        digest.update(f"{short}\0{tensor.dtype}\0{tensor.shape}\0".encode() + sample.tobytes())
+        tensor, matrix = reader.tensors[name], reader.tensors[name].view()
+        dtype, middle = "F32" if tensor.dtype in BLOCK_TYPES else tensor.dtype, matrix.size // 2
+        if isinstance(matrix, Blocks):  # the rows that hold the middle
+            width = matrix.shape[1]
+            first = middle // width
+            matrix, middle = matrix[first : (middle + 63) // width + 1].decode(), middle - first * width
+        sample = matrix.flat[middle : middle + 256 // matrix.itemsize]
+        digest.update(f"{short}\0{dtype}\0{tensor.shape}\0".encode() + sample.tobytes())
     return digest.hexdigest()
 
 
@@ -156,7 +164,7 @@ def _find_prefix(family: Family, reader: TensorReader) -> str:
     return family.prefixes[0]
 
 
-def _lm_head(family: Family, f: Hyperparameters, reader: TensorReader, embed: Array) -> tuple[Array, Array | None]:
+def _lm_head(family: Family, f: Hyperparameters, reader: TensorReader, embed: Matrix) -> tuple[Matrix, Array | None]:
     """Matrix and bias of the LM head; the matrix of a tied one is the embedding."""
     path = next((path for path in family.head if path + ".weight" in reader.tensors), family.head[0])
     bias = reader.vector(path + ".bias", (f.n_vocab,), prefix="") if family.head_bias else None
@@ -176,8 +184,12 @@ def _lm_head(family: Family, f: Hyperparameters, reader: TensorReader, embed: Ar
     return embed, bias
 
 
-def _same(a: Array, b: Array) -> bool:
-    """Whether two matrices have the same bits, compared in pieces."""
+def _same(a: Matrix, b: Matrix) -> bool:
+    """Whether two matrices are stored as the same bits, compared in pieces."""
+    if isinstance(a, Blocks) and isinstance(b, Blocks):
+        return a.kind == b.kind and _same(a.data, b.data) and np.array_equal(a.factors, b.factors)  # type: ignore[arg-type]
+    if isinstance(a, Blocks) or isinstance(b, Blocks):
+        return False
     if a.dtype != b.dtype:
         return False
     if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
@@ -225,7 +237,7 @@ def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     return layer_type
 
 
-def _linear(linear: Linear, path: str, f: Hyperparameters, reader: TensorReader) -> dict[str, Array]:
+def _linear(linear: Linear, path: str, f: Hyperparameters, reader: TensorReader) -> dict[str, Matrix]:
     """The slots of one projection, views of its weight, and their biases."""
     q, kv = f.n_heads * f.head_dim, f.n_kv_heads * f.head_dim
     n_out = {"q": q, "k": kv, "v": kv, "o": f.d_model, "gate": f.d_ff, "up": f.d_ff, "down": f.d_model}
@@ -234,8 +246,8 @@ def _linear(linear: Linear, path: str, f: Hyperparameters, reader: TensorReader)
     shape = (n_in, sum(sizes)) if linear.transposed else (sum(sizes), n_in)
     weight = reader.matrix(path + ".weight", shape)
     if linear.transposed:
-        weight = weight.T
-    slots = dict(zip(linear.slots, _split(linear, weight, sizes, f.head_dim), strict=True))
+        weight = dense(weight).T
+    slots: dict[str, Matrix] = dict(zip(linear.slots, _split(linear, weight, sizes, f.head_dim), strict=True))
     if value_of(linear.bias, f):
         bias = reader.vector(path + ".bias", (sum(sizes),))
         parts = _split(linear, bias, sizes, f.head_dim)
@@ -243,9 +255,9 @@ def _linear(linear: Linear, path: str, f: Hyperparameters, reader: TensorReader)
     return slots
 
 
-def _split(linear: Linear, array: Array, sizes: list[int], head_dim: int) -> list[Array]:
+def _split(linear: Linear, array: Matrix, sizes: list[int], head_dim: int) -> list[Any]:
     if linear.layout == "heads":  # (heads * slots * HS, ...): each slot's rows are a group a head
-        groups = array.reshape(-1, len(sizes), head_dim, *array.shape[1:])
+        groups = dense(array).reshape(-1, len(sizes), head_dim, *array.shape[1:])
         return [groups[:, j] for j in range(len(sizes))]
     starts = np.cumsum([0, *sizes])
     return [array[start : start + size] for start, size in zip(starts, sizes, strict=False)]

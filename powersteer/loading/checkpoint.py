@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,20 @@ import numpy as np
 from .._util.json_files import read_json
 from ..errors import InvalidInput, NotFound, UnsupportedModel
 from ..inputs.tokenizer import Tokenizer, wrap_tokenizer
+from ..inputs.tokenizer_files import has_tokenizer
 from .build import TensorReader, build_spec, fingerprint
 from .config import family_of, read_hyperparameters
-from .gguf import open_gguf
+from .finite import FiniteWeights, search_when_used
+from .gguf import GGUF, open_gguf
 from .gguf_model import gguf_spec
-from .gguf_tokenizer import end_ids, gguf_tokenizer, uncertain_cut
+from .gguf_tokenizer import end_ids, gguf_tokenizer, names_tokenizer, uncertain_cut
 from .hub import known_name, resolve
 from .safetensors import no_weights, open_weights
+from .scaled import QUANTIZATION, join_scales, read_quantization
 from .spec import Array, Spec
-from .tensor_ref import TensorRef
+from .tensor_ref import TensorRef, sparse_reads
 
 __all__ = ["Checkpoint", "load_checkpoint", "spec_from_transformers"]
-
-CHECK_LIMIT = 2 << 30  # bytes up to which all weights are searched for NaN when loading
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,39 @@ class Checkpoint:
     """A model for the core, its tokenizer, and its origin."""
 
     spec: Spec
-    tokenizer: Tokenizer | None
+    weights: FiniteWeights
     identity: dict[str, Any]  # name, model_type, sizes, and a hash of the weights (see build.fingerprint)
     config: dict[str, Any]  # config.json
     path: Path | None  # its folder
     files: tuple[Path, ...]  # its weights
-    eos_ids: tuple[int, ...]  # tokens that end a generation
-    notes: tuple[str, ...] = ()  # why there is no tokenizer, or why its token ids are uncertain
+    read_tokenizer: Callable[[], tuple[Tokenizer | None, tuple[str, ...]]]  # (tokenizer, notes)
+    read_end_ids: Callable[[], tuple[int, ...]]  # of the checkpoint's configs
+    quick: bool = False  # the tokenizer, or that there is none, is known at once
+    mapped: bool = True  # from its files; else the weights are in this process's own memory
+
+    @cached_property
+    def _words(self) -> tuple[Tokenizer | None, tuple[str, ...]]:
+        return self.read_tokenizer()
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Built when it is first asked for, which can take seconds."""
+        return self._words[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why there is no tokenizer, or why its token ids are uncertain."""
+        return self._words[1]
+
+    @property
+    def known_notes(self) -> tuple[str, ...]:
+        """The notes, none as long as a tokenizer would have to be built for them."""
+        return self.notes if self.quick or "_words" in vars(self) else ()
+
+    @cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end a generation: the tokenizer's if no config names them."""
+        return self.read_end_ids() or (self.tokenizer.eos_ids if self.tokenizer else ())
 
 
 def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mmap: bool = True) -> Checkpoint:
@@ -50,8 +79,8 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
     path
         A folder with config.json and safetensors weights, a hub id, or a .gguf file.
     check
-        Whether all weights are searched for NaN and infinity, which reads them once; None: up to 2 GiB of weights. A NaN
-        that is not searched for is a NumericalError when it reaches an activation. Norms and biases are always searched.
+        Whether all weights are searched for NaN and infinity, which reads them once. None: up to 2 GiB of weights are, when
+        the model is first computed with (see FiniteWeights). Norms and biases are always searched.
     mmap
         Whether weights are memory-mapped; False: read.
 
@@ -65,51 +94,68 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
     NotFound, BadCheckpoint, UnsupportedModel
         The message names the file and the key or tensor.
     """
-    if os.fspath(path).lower().endswith(".gguf"):
-        return _load_gguf(Path(path).expanduser(), check, mmap)
+    with nullcontext() if check else sparse_reads():
+        if os.fspath(path).lower().endswith(".gguf"):
+            return _load_gguf(Path(path).expanduser(), check, mmap)
+        return _load_folder(path, check, mmap)
+
+
+def _load_folder(path: str | os.PathLike[str], check: bool | None, mmap: bool) -> Checkpoint:
     folder = resolve(path)
     if not (folder / "config.json").exists() and any(folder.glob("*.gguf")):
         raise no_weights(folder)
-    config = read_json(folder / "config.json")
-    family = family_of(config, str(folder / "config.json"))
-    hparams = read_hyperparameters(config, family, str(folder / "config.json"))
+    config, where = read_json(folder / "config.json"), str(folder / "config.json")
+    family = family_of(config, where)
+    how = read_quantization(config, where)
+    hparams = read_hyperparameters({key: value for key, value in config.items() if key != QUANTIZATION}, family, where)
     tensors, files = open_weights(folder, mmap)
-    reader = TensorReader(tensors, str(folder), _checked(check, tensors))
-    spec = build_spec(config, family, hparams, reader, str(folder / "config.json"))
-    tokenizer, notes = _tokenizer(lambda: Tokenizer.from_folder(folder, spec.n_vocab, family.model_type))
+    if how is not None:
+        tensors = join_scales(tensors, how)
+    due = search_when_used(check, tensors)
+    reader = TensorReader(tensors, str(folder), bool(check))
+    spec = build_spec(config, family, hparams, reader, where)
     name = str(path) if not Path(path).expanduser().exists() else known_name(folder)
+    ends = _end_ids(folder, config)
     return Checkpoint(
         spec=spec,
-        tokenizer=tokenizer,
+        weights=FiniteWeights(reader.search, due, done=bool(check)),
         identity=_identity(name, family.model_type, spec, reader),
         config=config,
         path=folder,
         files=files,
-        eos_ids=_end_ids(folder, config, tokenizer),
-        notes=notes,
+        read_tokenizer=lambda: _tokenizer(lambda: Tokenizer.from_folder(folder, spec.n_vocab, family.model_type)),
+        read_end_ids=lambda: ends,
+        quick=not has_tokenizer(folder),
+        mapped=mmap,
     )
 
 
 def _load_gguf(path: Path, check: bool | None, mmap: bool) -> Checkpoint:
-    """Load a GGUF file. Quantised tensors are decoded to float32 in memory."""
     file = open_gguf(path, mmap)
-    spec, reader, architecture = gguf_spec(file, _checked(check, file.tensors))
-    tokenizer, notes = _tokenizer(lambda: gguf_tokenizer(file.fields, spec.n_vocab, str(path)))
-    if tokenizer is not None and uncertain_cut(file.fields):
-        notes = (
-            f"{path} has no tokenizer.ggml.pre, so texts are split by llama.cpp's default rule, which may not be the "
-            "model's own; convert the model again with a current llama.cpp",
-        )
+    due = search_when_used(check, file.tensors)
+    spec, reader, architecture = gguf_spec(file, bool(check))
     return Checkpoint(
         spec=spec,
-        tokenizer=tokenizer,
+        weights=FiniteWeights(reader.search, due, done=bool(check)),
         identity=_identity(path.stem, architecture, spec, reader),
         config={key: value for key, value in file.fields.items() if isinstance(value, (str, int, float))},
         path=path.parent,
         files=(path,),
-        eos_ids=end_ids(file.fields, spec.n_vocab) or (tokenizer.eos_ids if tokenizer else ()),
-        notes=notes,
+        read_tokenizer=lambda: _gguf_words(file, spec.n_vocab),
+        read_end_ids=lambda: end_ids(file.fields, spec.n_vocab),
+        quick=not names_tokenizer(file.fields),
+        mapped=mmap,
     )
+
+
+def _gguf_words(file: GGUF, n_vocab: int) -> tuple[Tokenizer | None, tuple[str, ...]]:
+    tokenizer, notes = _tokenizer(lambda: gguf_tokenizer(file.fields, n_vocab, str(file.path)))
+    if tokenizer is not None and uncertain_cut(file.fields):
+        notes = (
+            f"{file.path} has no tokenizer.ggml.pre, so texts are split by llama.cpp's default rule, which may not be the "
+            "model's own; convert the model again with a current llama.cpp",
+        )
+    return tokenizer, notes
 
 
 def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | None = None) -> Checkpoint:
@@ -143,7 +189,8 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     hparams = read_hyperparameters(config, family, where)
     named = hf_model.named_parameters(remove_duplicate=False)
     tensors = {name: _from_torch(name, parameter, type(hf_model).__name__) for name, parameter in named}
-    reader = TensorReader(tensors, type(hf_model).__name__, _checked(check, tensors))
+    due = search_when_used(check, tensors)
+    reader = TensorReader(tensors, type(hf_model).__name__, bool(check))
     spec = build_spec(config, family, hparams, reader, where)
     name = str(config.get("_name_or_path") or getattr(hf_model, "name_or_path", "") or type(hf_model).__name__)
     notes = () if tokenizer is not None else ("no tokenizer was given: from_transformers(hf_model, tokenizer)",)
@@ -152,13 +199,15 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     end = _as_ids(getattr(generation, "eos_token_id", None)) or _as_ids(config.get("eos_token_id"))
     return Checkpoint(
         spec=spec,
-        tokenizer=wrapped,
+        weights=FiniteWeights(reader.search, due, done=bool(check)),
         identity=_identity(Path(name).name if Path(name).exists() else name, family.model_type, spec, reader),
         config=config,
         path=None,
         files=(),
-        eos_ids=end or (wrapped.eos_ids if wrapped else ()),
-        notes=notes,
+        read_tokenizer=lambda: (wrapped, notes),
+        read_end_ids=lambda: end,
+        quick=True,
+        mapped=False,
     )
 
 
@@ -168,12 +217,6 @@ def _tokenizer(read: Callable[[], Tokenizer]) -> tuple[Tokenizer | None, tuple[s
         return read(), ()
     except NotFound as error:
         return None, (str(error),)
-
-
-def _checked(check: bool | None, tensors: Mapping[str, TensorRef]) -> bool:
-    if check is not None and not isinstance(check, bool):
-        raise InvalidInput(f"check is {check!r}; it must be True, False, or None for up to {CHECK_LIMIT >> 30} GiB")
-    return sum(tensor.nbytes for tensor in tensors.values()) <= CHECK_LIMIT if check is None else check
 
 
 def _identity(name: str, model_type: str, spec: Spec, reader: TensorReader) -> dict[str, Any]:
@@ -187,12 +230,11 @@ def _identity(name: str, model_type: str, spec: Spec, reader: TensorReader) -> d
     }
 
 
-def _end_ids(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """Ids of the end tokens, from the first that has them: generation_config.json, config.json, the tokenizer."""
+def _end_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Ids of the end tokens, from the first that has them: generation_config.json, config.json."""
     path = folder / "generation_config.json"
     generation = read_json(path) if path.is_file() else {}
-    ids = _as_ids(generation.get("eos_token_id")) or _as_ids(config.get("eos_token_id"))
-    return ids or (tokenizer.eos_ids if tokenizer else ())
+    return _as_ids(generation.get("eos_token_id")) or _as_ids(config.get("eos_token_id"))
 
 
 def _as_ids(value: Any) -> tuple[int, ...]:

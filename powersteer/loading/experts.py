@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..errors import BadCheckpoint
+from .blocks import Blocks, Matrix
 from .family import Experts, Hyperparameters
-from .spec import Array, Expert
+from .spec import Expert
 from .tensor_ref import TensorRef
 
 __all__ = ["one_by_one", "read_experts"]
@@ -49,11 +50,16 @@ def one_by_one(tensors: Mapping[str, TensorRef], at: Experts, layers: list[str],
 
 
 def _slice_of(tensor: TensorRef, name: str, e: int, rows: slice, shape: tuple[int, ...]) -> TensorRef:
-    height = len(range(*rows.indices(shape[1])))
-    return TensorRef(name, tensor.dtype, (height, shape[2]), tensor.where, lambda: tensor.view()[e, rows])
+    first, end, _ = rows.indices(shape[1])
+
+    def view() -> Matrix:
+        stack = tensor.view()
+        return stack[e * shape[1] + first : e * shape[1] + end] if isinstance(stack, Blocks) else stack[e, first:end]
+
+    return TensorRef(name, tensor.dtype, (end - first, shape[2]), tensor.where, view)
 
 
-def read_experts(matrix: Callable[..., Array], at: Experts, layer: str, f: Hyperparameters) -> tuple[Array, tuple[Expert, ...]]:
+def read_experts(matrix: Callable[..., Matrix], at: Experts, layer: str, f: Hyperparameters) -> tuple[Matrix, tuple[Expert, ...]]:
     """Router and experts of one layer. matrix(name, shape) finds a tensor."""
     wide, tall = (f.d_expert, f.d_model), (f.d_model, f.d_expert)
     router = matrix(f"{layer}{at.router}.weight", (f.n_experts, f.d_model))

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
-from .spec import Array
+from .blocks import Array
 from .tensor_ref import file_bytes
 
-__all__ = ["ALIGNMENT", "STRING", "TYPE_F32", "UINT32", "Header", "TensorInfo", "read_header"]
+__all__ = ["ALIGNMENT", "STRING", "TYPE_F32", "UINT32", "Header", "TensorInfo", "Texts", "read_header"]
 
 ALIGNMENT = 32  # of a tensor's first byte, unless the file says otherwise
 TYPE_F32 = 0  # number of the tensor type
@@ -31,6 +32,7 @@ _MAX_KEY = 1 << 16
 # Types of values: number → struct code; 8 is a string, 9 an array
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
 UINT32, _FLOAT32, _BOOL, STRING, _ARRAY = 4, 6, 7, 8, 9
+_LENGTH = struct.Struct("<Q")  # of a text
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,41 @@ class TensorInfo:
     begin: int  # bytes from the start of the file
 
 
+class Texts(Sequence[str]):
+    """An array of texts, decoded when one is read: a vocabulary has hundreds of thousands."""
+
+    def __init__(self, raw: mmap.mmap | bytes, start: int, n: int, bad: Callable[[str], BadCheckpoint]) -> None:
+        """raw, start: where the first of n texts begins, the length before it; they lie within."""
+        self._raw, self._start, self._n, self._bad = raw, start, n, bad
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._texts[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Raises BadCheckpoint for bytes that are not UTF-8."""
+        texts, at, raw, length_at = [], self._start, self._raw, _LENGTH.unpack_from
+        for _ in range(self._n):
+            end = at + 8 + length_at(raw, at)[0]
+            try:
+                texts.append(raw[at + 8 : end].decode())
+            except UnicodeDecodeError:
+                raise self._bad(f"the text at byte {at + 8} is not UTF-8") from None
+            at = end
+        return texts
+
+
 @dataclass(frozen=True)
 class Header:
     path: Path
     data: mmap.mmap | bytes
-    fields: dict[str, Any]  # arrays of numbers are arrays, arrays of texts are lists
+    fields: dict[str, Any]  # arrays of numbers are arrays, arrays of texts are Texts
     tensors: tuple[TensorInfo, ...]
 
     def damaged(self, what: str) -> BadCheckpoint:
@@ -131,15 +163,27 @@ class _Walk:
             return float(str(np.float32(value)))  # 1e-05, as the model's config has it, not 9.99999975e-06
         return bool(value) if kind == _BOOL else value
 
-    def array(self, key: str) -> Array | list[str]:
+    def array(self, key: str) -> Array | Texts:
         kind, n = self.number("<I"), self.number("<Q")
-        if kind == STRING:  # each takes 8 bytes or more of the file, so a false n ends soon
-            return [self.text() for _ in range(n)]
+        if kind == STRING:
+            return self.texts(n)
         if kind not in _SCALARS:
             raise self.bad(f"{key!r} is an array of the value type {kind}")
         dtype = np.dtype(_SCALARS[kind])
         start = self.take(n * dtype.itemsize)
         return np.frombuffer(self.data, dtype, n, start)
+
+    def texts(self, n: int) -> Texts:
+        """Step over n texts. Each takes 8 bytes or more of the file, so a false n ends soon."""
+        start = at = self.at
+        last, length_at = len(self.data) - 8, _LENGTH.unpack_from
+        for _ in range(n):
+            if at > last:
+                at += 8
+                break
+            at += 8 + length_at(self.data, at)[0]
+        self.take(at - start)
+        return Texts(self.data, start, n, self.bad)
 
     def header(self) -> Header:
         if self.data[self.take(4) : 4] != b"GGUF":

@@ -20,6 +20,7 @@ from .config import read_hyperparameters
 from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, PHI3, QWEN2, QWEN3
 from .family import Family, Hyperparameters, Key, Linear, NormAt, RopeKeys
 from .gguf import GGUF
+from .gguf_header import Texts
 from .spec import Array, Spec
 from .tensor_ref import TensorRef
 
@@ -242,7 +243,7 @@ def _check_heads(family: Family, hparams: Hyperparameters, turning: Any, where: 
 
 def _check_vocabulary(file: GGUF, hparams: Hyperparameters) -> None:
     tokens = file.fields.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != hparams.n_vocab:
+    if isinstance(tokens, Texts) and len(tokens) != hparams.n_vocab:
         raise BadCheckpoint(
             f"{file.path} lists {len(tokens)} tokens (tokenizer.ggml.tokens) for a model of {hparams.n_vocab}; "
             "it was put together from two models, get another copy"

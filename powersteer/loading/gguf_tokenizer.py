@@ -16,9 +16,12 @@ from tokenizers import decoders, models, normalizers, processors
 from ..errors import BadCheckpoint, NotFound
 from ..inputs.tokenizer import Tokenizer
 from ..inputs.tokenizer_files import from_library
+from .gguf_header import Texts
 from .gguf_pre import PRE, Pre, pre_tokenizer
 
-__all__ = ["end_ids", "gguf_tokenizer", "uncertain_cut"]
+__all__ = ["end_ids", "gguf_tokenizer", "names_tokenizer", "uncertain_cut"]
+
+_KINDS = ("gpt2", "gemma4", "llama")
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "▁"  # how SentencePiece writes a space
@@ -60,7 +63,7 @@ def gguf_tokenizer(fields: Mapping[str, Any], n_vocab: int, where: str) -> Token
     metadata that contradicts itself."""
     meta = _Meta(fields, where)
     kind = meta.get("model", str, None)
-    if kind not in ("gpt2", "gemma4", "llama"):
+    if kind not in _KINDS:
         raise meta.missing("model", kind, "gpt2 and llama are read")
     try:
         backend = _llama(meta) if kind == "llama" else _gpt2(meta)
@@ -75,6 +78,12 @@ def gguf_tokenizer(fields: Mapping[str, Any], n_vocab: int, where: str) -> Token
         raise meta.bad(f"makes no tokenizer ({error})") from None
 
 
+def names_tokenizer(fields: Mapping[str, Any]) -> bool:
+    """Whether the file names a kind of tokenizer that is read."""
+    kind = fields.get("tokenizer.ggml.model")
+    return isinstance(kind, str) and kind in _KINDS
+
+
 def uncertain_cut(fields: Mapping[str, Any]) -> bool:
     """Whether the file does not name its rule for splitting texts, so that llama.cpp's default is used."""
     byte_level = fields.get("tokenizer.ggml.model") == "gpt2"
@@ -86,7 +95,7 @@ def end_ids(fields: Mapping[str, Any], n_vocab: int) -> tuple[int, ...]:
     tokens that end a text, a turn or a message. The keys of many chat models name the base model's end token only.
     """
     tokens = fields.get("tokenizer.ggml.tokens")
-    ids = {token: i for i, token in enumerate(tokens)} if isinstance(tokens, list) else {}
+    ids = {token: i for i, token in enumerate(tokens)} if isinstance(tokens, Texts) else {}
     named = [_key_id(fields, name) for name in ("eos", "eot", "eom")]
     filling = [_fill(fields, ids, name) for name in ("fim_pad", "fim_rep", "fim_sep")]
     by_text = [ids[text] for text in _ENDS if text in ids]
@@ -132,7 +141,7 @@ class _Meta:
         return default if value is None else value
 
     def texts(self, key: str) -> list[str]:
-        texts = self.get(key, list, None)
+        texts = self.get(key, Texts, None)
         if texts is None:
             raise self.bad(f"lacks its {key}")
         return list(texts)

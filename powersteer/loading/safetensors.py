@@ -16,7 +16,7 @@ import numpy as np
 
 from .._util.json_files import parse_json_object, read_json
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
-from .tensor_ref import ITEMSIZE, TensorRef, array_at, file_bytes
+from .tensor_ref import ITEMSIZE, TensorRef, array_at, file_bytes, read_sparsely
 
 __all__ = ["INDEX", "SINGLE", "no_weights", "open_weights"]
 
@@ -44,7 +44,8 @@ def _open_file(path: Path, mapped: bool) -> list[TensorRef]:
     where = str(path)
     if not path.is_file():
         raise NotFound(f"there is no file {where}; the download is incomplete")
-    data = np.frombuffer(file_bytes(path, mapped), np.uint8)
+    source = file_bytes(path, mapped)
+    data = np.frombuffer(source, np.uint8)
     size = len(data)
     if size < 8:
         raise BadCheckpoint(f"{where} has {size} bytes, too few for a safetensors file; download it again")
@@ -58,6 +59,7 @@ def _open_file(path: Path, mapped: bool) -> list[TensorRef]:
     body = data[8 + length :]
     entries = [_entry(name, entry, where) for name, entry in header.items()]
     _check_tiling(entries, len(body), where)
+    read_sparsely(source)
     return [TensorRef(e.name, e.dtype, e.shape, where, array_at(body[e.begin : e.end], e.dtype, e.shape)) for e in entries]
 
 

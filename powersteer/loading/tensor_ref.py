@@ -1,9 +1,11 @@
-"""References to tensors: name, dtype and shape, and the array on request, mapped from a file or shared with its owner."""
+"""References to tensors: name, dtype and shape, and the matrix on request, mapped from a file or shared with its owner."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
-from .spec import Array
+from .blocks import BLOCK_TYPES, Array, Blocks, Matrix, dense
 
-__all__ = ["ITEMSIZE", "TensorRef", "array_at", "check_finite", "file_bytes"]
+__all__ = ["ITEMSIZE", "TensorRef", "array_at", "check_finite", "file_bytes", "read_sparsely", "sparse_reads"]
 
-# Bytes per element of each safetensors dtype. The missing ones (4- and 6-bit floats) occur only in quantised checkpoints.
+# Bytes per element of each safetensors dtype, but for floats of 4 and 6 bits
 ITEMSIZE = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
@@ -28,32 +30,52 @@ _NUMPY: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
-# Bits of the largest finite magnitude of each dtype, as an integer
-_FINITE = {"F32": 0x7F7FFFFF, "F64": 0x7FEFFFFFFFFFFFFF, "F16": 0x7BFF, "BF16": 0x7F7F}
+# Bits of the largest finite magnitude of each dtype, as an integer; uint16: of bfloat16
+_FINITE = {"float32": 0x7F7FFFFF, "float64": 0x7FEFFFFFFFFFFFFF, "float16": 0x7BFF, "uint16": 0x7F7F}
+_PIECE = 1 << 18  # bytes that are searched at a time: what a core caches
 
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A named tensor that is not read yet. `view()` returns its array, which shares memory with the file or its owner."""
+    """A named tensor that is not read yet. `view()` returns its matrix, which shares memory with the file or its owner.
+
+    A matrix of blocks has two axes; a tensor of more has the rows of its first axes below each other.
+    """
 
     name: str
-    dtype: str  # as safetensors spells it
+    dtype: str  # as safetensors spells it, or a type of blocks
     shape: tuple[int, ...]
     where: str  # the file, for messages
-    _view: Callable[[], Array]
+    _view: Callable[[], Matrix]
 
-    def view(self) -> Array:
-        """The array, sharing memory. Raises UnsupportedModel for a dtype that is not a float of 16 bits or more."""
-        if self.dtype not in _NUMPY:
+    def view(self) -> Matrix:
+        """The matrix, sharing memory. Raises UnsupportedModel for a dtype that is neither a float of 16 bits or more nor
+        a type of blocks."""
+        matrix = self._view() if self.dtype in _NUMPY or self.dtype in BLOCK_TYPES else None
+        if matrix is None or (isinstance(matrix, np.ndarray) and matrix.dtype == np.uint8):
             raise UnsupportedModel(
                 f"tensor {self.name!r} in {self.where} has dtype {self.dtype}; weights must be F32, F64, F16 or BF16. "
                 "Load an unquantised checkpoint of this model"
             )
-        return self._view()
+        return matrix
+
+    def numbers(self) -> Array:
+        """The numbers as float64 if they are stored as such, else as float32."""
+        array = dense(self.view())
+        if self.dtype == "BF16":
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return array.astype(np.float64 if self.dtype == "F64" else np.float32)
+
+    def raw(self) -> Array:
+        """The bytes of a tensor of a dtype of one byte, in its shape."""
+        matrix = self._view()
+        assert not isinstance(matrix, Blocks) and matrix.dtype == np.uint8
+        return matrix
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * ITEMSIZE[self.dtype]
+        numbers, size = BLOCK_TYPES[self.dtype][:2] if self.dtype in BLOCK_TYPES else (1, ITEMSIZE[self.dtype])
+        return prod(self.shape) // numbers * size
 
 
 def file_bytes(path: Path, mapped: bool = True) -> mmap.mmap | bytes:
@@ -62,34 +84,69 @@ def file_bytes(path: Path, mapped: bool = True) -> mmap.mmap | bytes:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped and file.seek(0, 2) else file.read()
 
 
+_SPARSE: ContextVar[list[mmap.mmap] | None] = ContextVar("_SPARSE", default=None)
+
+
+@contextmanager
+def sparse_reads() -> Iterator[None]:
+    """Around loading, which needs a few bytes of each tensor: of files given to `read_sparsely` the system reads the pages
+    that hold them, and not a hundred around each."""
+    token = _SPARSE.set([])
+    try:
+        yield
+    finally:
+        for data in _SPARSE.get() or ():
+            data.madvise(mmap.MADV_NORMAL)
+        _SPARSE.reset(token)
+
+
+def read_sparsely(data: mmap.mmap | bytes) -> None:
+    """Until the end of `sparse_reads`, if this is within."""
+    maps = _SPARSE.get()
+    if maps is not None and isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        data.madvise(mmap.MADV_RANDOM)
+        maps.append(data)
+
+
 def array_at(raw: Array, dtype: str, shape: tuple[int, ...]) -> Callable[[], Array]:
     """The `view` of a TensorRef whose elements are the bytes `raw`; they are copied if they are not aligned."""
 
     def view() -> Array:
         aligned = raw.copy() if raw.ctypes.data % ITEMSIZE[dtype] else raw
-        array: Array = aligned.view(_NUMPY[dtype]).reshape(shape)
+        array: Array = aligned.view(_NUMPY.get(dtype, np.uint8)).reshape(shape)
         return array
 
     return view
 
 
-def check_finite(tensor: TensorRef, array: Array) -> None:
-    """Raise BadCheckpoint if the array, as `tensor.view()` gives it, holds a NaN or an infinity.
+def check_finite(tensor: TensorRef, matrix: Matrix) -> None:
+    """Raise BadCheckpoint if the matrix, as `tensor.view()` gives it, holds a NaN or an infinity.
 
-    Reads the bits as integers, a megabyte at a time, so that the check needs little memory.
+    Reads the bits as integers, a quarter of a megabyte at a time, so that the check needs little memory.
     """
-    limit = _FINITE[tensor.dtype]
+    if isinstance(matrix, Blocks):
+        step = max(1, _PIECE // (4 * max(1, matrix.shape[1])))
+        finite = all(_is_finite(matrix[i : i + step].decode()) for i in range(0, len(matrix), step))
+    else:
+        finite = _is_finite(matrix)
+    if not finite:
+        raise BadCheckpoint(
+            f"tensor {tensor.name!r} in {tensor.where} holds NaN or infinity; "
+            "the file is damaged or the training diverged, so get another copy or an earlier checkpoint"
+        )
+
+
+def _is_finite(array: Array) -> bool:
+    limit = _FINITE[str(array.dtype)]
     bits = np.dtype(f"u{array.dtype.itemsize}")
     magnitude = bits.type((1 << (8 * bits.itemsize - 1)) - 1)
-    scratch = np.empty((1 << 20) // bits.itemsize, bits)
+    scratch = np.empty(_PIECE // bits.itemsize, bits)
     for rows in _pieces(array, scratch.size):
         part = scratch[: rows.size].reshape(rows.shape)
         np.bitwise_and(rows.view(bits), magnitude, out=part)
         if part.size and int(part.max()) > limit:
-            raise BadCheckpoint(
-                f"tensor {tensor.name!r} in {tensor.where} holds NaN or infinity; "
-                "the file is damaged or the training diverged, so get another copy or an earlier checkpoint"
-            )
+            return False
+    return True
 
 
 def _pieces(array: Array, size: int) -> Iterable[Array]:

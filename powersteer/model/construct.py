@@ -16,6 +16,7 @@ from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
 from .loaded import Loaded
 from .model import Model
+from .residency import resident_layers
 
 if TYPE_CHECKING:
     from ..loading import Checkpoint
@@ -44,8 +45,9 @@ def load(
     threads
         Size of the model's thread pool; None: one thread for each physical core that this process may use.
     check
-        Whether to search all weights for NaN and infinity, which reads the files once; None: search up to 2 GiB.
-        Norms and biases are always searched. A NaN that is not found raises NumericalError when it reaches an activation.
+        Whether to search all weights for NaN and infinity, which reads the files once. None: search up to 2 GiB, when the
+        model first computes. Norms and biases are always searched. A NaN that was not searched for raises NumericalError
+        when it reaches an activation, and the message names its tensor.
     mmap
         True: map the weights instead of reading them. If another process truncates the file, this process dies with
         SIGBUS. False: read them into memory.
@@ -53,6 +55,8 @@ def load(
     Returns
     -------
     Model
+        Only the headers of its files are read yet. Quantised weights are computed with as they are stored, and activations
+        are not rounded. The tokenizer is built when it is first used, which raises BadCheckpoint if its file is damaged.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def load(
     UnsupportedModel
         If the model needs something that powersteer does not compute; the message names the config key.
     MissingDependency
-        If a quantised .gguf file needs the gguf library.
+        If a .gguf file has blocks of a type that only the gguf library decodes (IQ and TQ but IQ4_NL and IQ4_XS).
     InvalidInput
         For an argument outside its domain.
 
@@ -131,8 +135,10 @@ def model_from_checkpoint(checkpoint: Checkpoint, dtype: DTypeLike | None = None
     if threads is None:
         threads = default_threads()
     threads = check_count(threads, "threads", MAX_THREADS)
-    core = CORES[real]
-    return Model(Loaded(core, core.Model(*checkpoint.spec.to_core(real), threads), real, checkpoint))
+    module, spec = CORES[real], checkpoint.spec
+    resident = resident_layers(spec) if checkpoint.mapped else spec.n_layers + 1
+    core = module.Model(*spec.to_core(real, resident), threads)
+    return Model(Loaded(module, core, real, checkpoint, resident))
 
 
 def _real_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:

@@ -13,6 +13,7 @@ from ..inputs.sites import Site
 from ..linalg.svd import krylov_basis
 from ..loading.spec import MATRICES, Array, Layer, Spec
 from .loaded import LoadedModel
+from .residency import streamed_bytes
 
 __all__ = ["Estimate", "estimate", "forward_bytes"]
 
@@ -35,6 +36,9 @@ class Estimate:
         Bytes of the bases of the SVD.
     flops
         Floating-point operations of J or its transpose on one vector.
+    streamed
+        Bytes of weights that each forward pass, or each product with J or its transpose, reads from the file again because the
+        model is larger than the memory that was free when it was loaded; 0 if it fits.
 
     Examples
     --------
@@ -50,6 +54,7 @@ class Estimate:
     sweep: int
     basis: int
     flops: float
+    streamed: int = 0
 
     @property
     def peak(self) -> int:
@@ -60,7 +65,9 @@ class Estimate:
         gb = {name: getattr(self, name) / 1e9 for name in ("weights", "peak", "forward", "tape", "sweep", "basis")}
         parts = ", ".join(f"{name} {gb[name]:.3g}" for name in ("forward", "tape", "sweep", "basis") if gb[name])
         text = f"weights {gb['weights']:.3g} GB (mapped as stored) + at most {gb['peak']:.3g} GB ({parts})"
-        return text + (f"; {self.flops / 1e9:.3g} GFLOP an application" if self.flops else "")
+        if self.flops:
+            text += f"; {self.flops / 1e9:.3g} GFLOP an application"
+        return text + (f"; each pass reads {self.streamed / 1e9:.3g} GB from the file" if self.streamed else "")
 
 
 def forward_bytes(model: LoadedModel, lengths: Sequence[int], n_logits: int) -> int:
@@ -92,6 +99,7 @@ def estimate(
         sweep=counted["sweep"],
         basis=krylov_basis((m, d), k, 1, model.dtype) * 2 * (m + d) * model.dtype.itemsize,
         flops=2.0 * matrices + attention,
+        streamed=streamed_bytes(spec, model._loaded.resident, first, spec.n_layers if to_head else first + len(swept) - 1),
     )
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from .loaded import LoadedModel
 if TYPE_CHECKING:
     from .._core._core32 import Decoder
 
-__all__ = ["Generation", "Row", "Sampling", "Stops", "Stream", "decode_rows", "row_seeds", "total_lengths"]
+__all__ = ["Generation", "Row", "Stops", "Stream", "check_sampling", "decode_rows", "row_seeds", "total_lengths"]
 
 Piece = TypeVar("Piece")  # of text: str, or (row, str)
 Result = TypeVar("Result")  # Generation, or a list of them
@@ -82,34 +82,26 @@ class Generation:
         return paragraphs([("prompt", prompt), ("generated", text), *steering])
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """Sampling options, checked: greedy at temperature 0; else among the top_k likeliest tokens (0: all), of these the
-    fewest whose probability reaches top_p."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-
-    def __post_init__(self) -> None:
-        temperature, top_p = as_number(self.temperature), as_number(self.top_p)
-        if temperature is None or not 0 <= temperature < math.inf:
-            raise InvalidInput(f"temperature is {shown(self.temperature)}; it must be a finite number >= 0, 0 for greedy")
-        check_count(self.top_k, "top_k", least=0)
-        if top_p is None or not 0 < top_p <= 1:
-            raise InvalidInput(f"top_p is {shown(self.top_p)}; it must be a number in (0, 1], 1 for every token")
+def check_sampling(temperature: float, top_k: int, top_p: float) -> tuple[float, int, float]:
+    """The options: greedy at temperature 0; else among the top_k likeliest tokens (0: all), of these the fewest whose
+    probability reaches top_p."""
+    heat, share = as_number(temperature), as_number(top_p)
+    if heat is None or not 0 <= heat < math.inf:
+        raise InvalidInput(f"temperature is {shown(temperature)}; it must be a finite number >= 0, 0 for greedy")
+    top_k = check_count(top_k, "top_k", least=0)
+    if share is None or not 0 < share <= 1:
+        raise InvalidInput(f"top_p is {shown(top_p)}; it must be a number in (0, 1], 1 for every token")
+    return heat, top_k, share
 
 
 def row_seeds(seed: int | Sequence[int] | NDArray[np.integer[Any]], n: int) -> NDArray[np.uint64]:
     """(n,) seeds of the rows of a batch: seed, seed + 1, ... (mod 2^64), or a list of n seeds."""
-    if np.ndim(seed) == 1:
-        seed = list(seed)  # type: ignore[arg-type]
-        if len(seed) != n:
-            raise InvalidInput(f"{len(seed)} seeds for {n} prompts; give one seed, or one a prompt")
-        seeds = [check_seed(s) for s in seed]
-    else:
-        seeds = [(check_seed(seed) + i) % 2**64 for i in range(n)]
-    return np.array(seeds, dtype=np.uint64)
+    if np.ndim(seed) != 1:
+        return np.array([(check_seed(seed) + i) % 2**64 for i in range(n)], dtype=np.uint64)
+    seeds = list(seed)  # type: ignore[arg-type]
+    if len(seeds) != n:
+        raise InvalidInput(f"{len(seeds)} seeds for {n} prompts; give one seed, or one a prompt")
+    return np.array([check_seed(s) for s in seeds], dtype=np.uint64)
 
 
 def total_lengths(model: LoadedModel, tokens: Sequence[Ids], max_new_tokens: int) -> list[int]:
@@ -124,8 +116,7 @@ def total_lengths(model: LoadedModel, tokens: Sequence[Ids], max_new_tokens: int
     return [len(t) + int(max_new_tokens) for t in tokens]
 
 
-@dataclass(frozen=True)
-class Stops:
+class Stops(NamedTuple):
     """Token ids and texts that end a generation."""
 
     tokens: frozenset[int] = frozenset()
@@ -155,11 +146,8 @@ class Stops:
 
     def held(self, text: str) -> int:
         """Number of characters at the end of `text` that may be the beginning of a stop string."""
-        longest = max(map(len, self.strings), default=1) - 1
-        for n in range(min(longest, len(text)), 0, -1):
-            if any(s.startswith(text[-n:]) for s in self.strings):
-                return n
-        return 0
+        lengths = ((s, n) for s in self.strings for n in range(1, min(len(s), len(text) + 1)))
+        return max((n for s, n in lengths if text.endswith(s[:n])), default=0)
 
 
 class TextReader:
@@ -185,54 +173,44 @@ class TextReader:
         return self.decode(self.ids[self.begin :])[len(before) :]
 
 
+@dataclass(eq=False)
 class Row:
     """One sequence during generation. Without a tokenizer it has tokens and no text."""
 
-    def __init__(
-        self,
-        prompt: NDArray[np.int32],
-        max_new_tokens: int,
-        stops: Stops,
-        tokenizer: Tokenizer | None,
-        seed: int,
-        steering: tuple[str, ...],
-    ) -> None:
-        self.prompt, self.max_new_tokens, self.stops = prompt, max_new_tokens, stops
-        self.tokenizer, self.seed, self.steering = tokenizer, seed, steering
-        self.reader = None if tokenizer is None else TextReader(tokenizer, prompt[-_CONTEXT:].tolist())
-        self.tokens: list[int] = []
-        self.generated = ""
-        self.held = ""
-        self.finish_reason = ""  # until it is finished
-        self.stop: str | int | None = None
+    prompt: NDArray[np.int32]
+    max_new_tokens: int
+    stops: Stops
+    tokenizer: Tokenizer | None
+    seed: int
+    steering: tuple[str, ...]
+    tokens: list[int] = field(default_factory=list)
+    generated: str = ""
+    held: str = ""
+    finish_reason: str = ""  # until it is finished
+    stop: str | int | None = None
+
+    def __post_init__(self) -> None:
+        self.reader = None if self.tokenizer is None else TextReader(self.tokenizer, self.prompt[-_CONTEXT:].tolist())
 
     def push(self, token: int) -> str:
         """Add a token. Returns the text that became certain, often none; sets finish_reason at the end."""
         self.tokens.append(token)
-        if token in self.stops.tokens:
-            piece = self._finish("stop", token)
-        else:
-            piece = self._release("" if self.reader is None else self.reader.push(token))
-            if not self.finish_reason and len(self.tokens) == self.max_new_tokens:
-                piece += self._finish("length", None)
+        ended, text = token in self.stops.tokens, self.held
+        if self.reader is not None and not ended:
+            text += self.reader.push(token)
+        at = len(text) - self.stops.held(text)  # what may become a stop string is held back
+        if ended:
+            self.finish_reason, self.stop = "stop", token
+        elif found := self.stops.find(text):
+            self.finish_reason, (at, self.stop) = "stop", found
+        elif len(self.tokens) == self.max_new_tokens:
+            self.finish_reason = "length"
+        if ended or self.finish_reason == "length":
+            text += "" if self.reader is None else self.reader.rest()
+            at = len(text)
+        piece, self.held = text[:at], text[at:]
         self.generated += piece
         return piece
-
-    def _release(self, text: str) -> str:
-        """Hold back text that may become a stop string, return the rest."""
-        self.held += text
-        found = self.stops.find(self.held)
-        if found is not None:
-            at, self.stop = found
-            self.finish_reason = "stop"
-        else:
-            at = len(self.held) - self.stops.held(self.held)
-        piece, self.held = self.held[:at], self.held[at:]
-        return piece
-
-    def _finish(self, reason: str, stop: int | None) -> str:
-        self.finish_reason, self.stop = reason, stop
-        return self.held + ("" if self.reader is None else self.reader.rest())
 
     def generation(self) -> Generation:
         text = None if self.reader is None else self.generated
@@ -243,19 +221,19 @@ class Row:
 
 def decode_rows(decoder: Decoder, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
     """Run the decoder until every row is finished; yields (row, piece of text)."""
-    alive = list(range(len(rows)))
+    alive = dict(enumerate(rows))
     while alive:
         chosen = decoder.step().tolist()
-        for i in alive:
-            piece = rows[i].push(chosen[i])
-            if rows[i].finish_reason:
+        for i, row in list(alive.items()):
+            piece = row.push(chosen[i])
+            if row.finish_reason:
                 decoder.stop(i)
+                del alive[i]
             if piece:
                 yield i, piece
-        alive = [i for i in alive if not rows[i].finish_reason]
 
 
-class Stream(Generic[Piece, Result]):
+class Stream(Iterator[Piece], Generic[Piece, Result]):
     """Pieces of text during generation, made by `Model.generate(..., stream=True)`.
 
     An iterator over texts, or for a list of prompts over (row, text). Joined they are the text of `result`. To stop
@@ -271,11 +249,7 @@ class Stream(Generic[Piece, Result]):
     """
 
     def __init__(self, pieces: Iterator[Piece], rows: Sequence[Row], is_batch: bool) -> None:
-        self._pieces: Iterator[Piece] = pieces
-        self._rows, self._is_batch = rows, is_batch
-
-    def __iter__(self) -> Stream[Piece, Result]:
-        return self
+        self._pieces, self._rows, self._is_batch = pieces, rows, is_batch
 
     def __next__(self) -> Piece:
         return next(self._pieces)

@@ -10,19 +10,21 @@ a whole block of vectors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial, partialmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._util.deprecated import deprecated_arguments, warn_deprecated
+from .._util.deprecated import deprecated_arguments, deprecated_attribute
 from ..errors import InvalidInput
+from ..inputs.prompts import EncodedPrompt
 from ..inputs.sites import Site
-from ..linalg.lockstep import Column, run_together
+from ..linalg.lockstep import run_together
 from ..linalg.operator import LinearMap
-from ..linalg.svd import Progress, SVDResult, solve, warned
+from ..linalg.svd import Progress, SVDResult, svd
 from ..vectors.steering_vector import SteeringVector, rounding
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ class Linearization:
         Sites; target may be "logits" or "next_token".
     reduce
         "stack" or "mean".
-    prompts
-        Texts, "" where a prompt was token ids without a tokenizer.
+    encoded
+        The prompts as the model read them.
     prompt_tokens, source_positions, target_positions
         (n,) int32 array for each prompt.
     steering
@@ -65,12 +67,18 @@ class Linearization:
     source: Site
     target: Site | str
     reduce: str
-    prompts: tuple[str, ...]
+    encoded: tuple[EncodedPrompt, ...] = field(repr=False)
     prompt_tokens: tuple[NDArray[np.int32], ...]
     source_positions: tuple[NDArray[np.int32], ...]
     target_positions: tuple[NDArray[np.int32], ...]
     steering: tuple[str, ...]
     model: Mapping[str, Any]
+
+    @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """Texts, "" where a prompt was token ids without a tokenizer. The tokenizer decodes token ids, and is built for that
+        if it was not used before."""
+        return tuple(prompt.text for prompt in self.encoded)
 
     def provenance(self, source_norm: float) -> dict[str, Any]:
         """Fields of the steering vectors of this Jacobian.
@@ -89,10 +97,6 @@ class Linearization:
             **{name: getattr(self, name) for name in same},
         }  # fmt: skip
 
-    def _label(self, result: SVDResult, source_norm: float, base: Array) -> SVDResult:
-        """The result of a solver, with the provenance of its vectors. base: F(0)."""
-        return labelled(result, self.provenance(source_norm), noise_level(source_norm, base))
-
 
 def noise_level(source_norm: float, base: Array) -> float:
     """The singular value of rounding: a vector as long as the source activation then moves the target activation F(0) by
@@ -100,24 +104,25 @@ def noise_level(source_norm: float, base: Array) -> float:
     return rounding(float(np.linalg.norm(base)), base.dtype) / source_norm if source_norm else 0.0
 
 
-def labelled(result: SVDResult, provenance: Mapping[str, Any], noise: float = 0.0) -> SVDResult:
-    """The result of a solver with provenance: fields of its steering vectors. Its `vectors` raise InvalidInput if no
-    singular value exceeds `noise`."""
+def labelled(result: SVDResult, provenance: Callable[[], Mapping[str, Any]], noise: float = 0.0) -> SVDResult:
+    """The result of a solver with provenance: makes the fields of its steering vectors when they are first read. Its
+    `vectors` raise InvalidInput if no singular value exceeds `noise`."""
 
     def vectors(r: SVDResult) -> list[SteeringVector]:
+        about = r.provenance or {}
         if not r.S[0] > noise:
             raise InvalidInput(
-                f"no direction at {Site(provenance['layer'], provenance['site'])} moves the target: the largest singular "
+                f"no direction at {Site(about['layer'], about['site'])} moves the target: the largest singular "
                 f"value, {r.S[0]:.3g}, is zero to rounding ({noise:.3g}), and its vectors would be noise; are the target "
                 "positions before the source positions, or out of reach of their attention?"
             )
-        shared = SteeringVector(r.Vh[0], method=r.method, seed=r.seed, **provenance)
+        shared = SteeringVector(r.Vh[0], method=r.method, seed=r.seed, **about)
         return [
             replace(shared, direction=v, rank=i, sigma=sigma, residual=residual)
             for i, (v, sigma, residual) in enumerate(zip(r.Vh, r.S, r.residuals, strict=True))
         ]
 
-    return replace(result, provenance=dict(provenance), make_vectors=vectors)
+    return replace(result, make_provenance=lambda: dict(provenance()), make_vectors=vectors)
 
 
 class Jacobian(LinearMap):
@@ -126,6 +131,15 @@ class Jacobian(LinearMap):
     A `scipy.sparse.linalg.LinearOperator` of shape (m, d_model): `J @ v`, `J @ V`, `J.T @ u`, `u @ J`, `2 * J`,
     `scipy.sparse.linalg.svds(J)`. `J.linearization` holds sites, prompts and positions. Immutable, and safe to use from
     several threads at once.
+
+    Attributes
+    ----------
+    source, target, prompt_tokens, target_positions, source_positions
+        As in `Linearization`.
+    source_norm
+        Mean 2-norm of the source activation over the source positions of all prompts, steering included.
+    nbytes
+        Memory of the linearisation, in bytes.
 
     Examples
     --------
@@ -140,11 +154,17 @@ class Jacobian(LinearMap):
     (array([6, 7], dtype=int32),)
     """
 
-    _OLD = {"positions": "target_positions", "subject": "linearization"}
+    if not TYPE_CHECKING:  # a checker reports old names
+        positions = deprecated_attribute("Jacobian", "positions", "target_positions")
+        subject = deprecated_attribute("Jacobian", "subject", "linearization")
 
     def __init__(self, core: CoreJacobian, dtype: np.dtype[Any], threads: int, linearization: Linearization) -> None:
         super().__init__(core.shape, dtype)
         self._core, self._threads, self.linearization = core, threads, linearization
+        about = linearization
+        self.source, self.target, self.prompt_tokens = about.source, about.target, about.prompt_tokens
+        self.source_positions, self.target_positions = about.source_positions, about.target_positions
+        self.source_norm, self.nbytes = core.source_norm, core.nbytes
 
     def apply(self, V: Array) -> Array:
         return self._core.apply(V)
@@ -155,58 +175,14 @@ class Jacobian(LinearMap):
     apply.__doc__, apply_t.__doc__ = LinearMap.apply.__doc__, LinearMap.apply_t.__doc__
 
     @property
-    def source(self) -> Site:
-        """Site at which the vector is added."""
-        return self.linearization.source
-
-    @property
-    def target(self) -> Site | str:
-        """Site whose activation is differentiated, or "logits" or "next_token"."""
-        return self.linearization.target
-
-    @property
-    def prompt_tokens(self) -> tuple[NDArray[np.int32], ...]:
-        """(T,) token ids of each prompt."""
-        return self.linearization.prompt_tokens
-
-    @property
-    def target_positions(self) -> tuple[NDArray[np.int32], ...]:
-        """(n,) rows of the target in each prompt."""
-        return self.linearization.target_positions
-
-    @property
-    def source_positions(self) -> tuple[NDArray[np.int32], ...]:
-        """(n,) positions of each prompt at which the vector is added."""
-        return self.linearization.source_positions
-
-    @property
-    def source_norm(self) -> float:
-        """Mean 2-norm of the source activation over the source positions of all prompts, steering included."""
-        return self._core.source_norm
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the linearisation, in bytes."""
-        return self._core.nbytes
-
-    @property
     def base(self) -> Array:
         """F(0), (m,): activations, logits, or for "next_token" the probabilities. F(v) ≈ base + J @ v, except for
         "next_token", whose rows are weighted."""
         base: Array = self._core.base
         if self.linearization.reduce == "stack":
             return base
-        rows = base.reshape(sum(map(len, self.target_positions)), -1)
         ends = np.cumsum([len(p) for p in self.target_positions])
-        return np.concatenate([part.mean(0) for part in np.split(rows, ends[:-1])])
-
-    if not TYPE_CHECKING:  # a checker still reports unknown attributes
-
-        def __getattr__(self, name: str) -> Any:
-            if name in self._OLD:
-                warn_deprecated(f"Jacobian.{name} is now called {self._OLD[name]}")
-                return getattr(self, self._OLD[name])
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        return np.concatenate([part.mean(0) for part in np.split(base.reshape(ends[-1], -1), ends[:-1])])
 
     def block(self) -> int:
         """Number of vectors that a step of the SVD multiplies at a time: the fewest that fill a matrix product for every
@@ -244,10 +220,6 @@ class Jacobian(LinearMap):
         method, tol, max_applications, seed, iterations, oversample, block, progress
             As for `powersteer.svd`.
 
-        Returns
-        -------
-        SVDResult
-
         Raises
         ------
         InvalidInput
@@ -265,25 +237,30 @@ class Jacobian(LinearMap):
         >>> svd.vectors[0].layer, svd.vectors[0].site, svd.vectors[0].rank
         (1, 'mlp_out', 0)
         """
-        result = solve(
+        result = svd(
             self, k, method=method, tol=tol, max_applications=max_applications, seed=seed, iterations=iterations,
             oversample=oversample, block=block, progress=progress,
         )  # fmt: skip
-        return self.linearization._label(warned(result, max_applications), self.source_norm, self.base)
+        provenance = partial(self.linearization.provenance, self.source_norm)
+        return labelled(result, provenance, noise_level(self.source_norm, self.base))
 
     def __repr__(self) -> str:
-        target = self.target if isinstance(self.target, str) else str(self.target)
         steered = f", steered by {len(self.linearization.steering)}" if self.linearization.steering else ""
         n = len(self.prompt_tokens)
-        return (
-            f"Jacobian({self.source} -> {target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"
-        )
+        return f"Jacobian({self.source} -> {self.target}, shape {self.shape}, {n} prompt{'s' * (n > 1)}, {self.dtype}{steered})"
 
 
 class Jacobians:
     """Jacobians from one source to several targets, sharing one linearisation, made by `Model.jacobians`.
 
     `svd(k)` gives one result for each target: all solvers advance together and share every sweep of the layers.
+
+    Attributes
+    ----------
+    source_norm, nbytes
+        As of `Jacobian`.
+    bases
+        F(0) of every target, (m,).
 
     Examples
     --------
@@ -295,28 +272,24 @@ class Jacobians:
     [(2,), (2,)]
     """
 
-    def __init__(self, core: Any, dtype: np.dtype[Any], linearizations: Sequence[Linearization]) -> None:
-        self._core, self.dtype, self.linearizations = core, dtype, tuple(linearizations)
-        self.shapes: tuple[tuple[int, int], ...] = tuple(core.shape) if len(linearizations) > 1 else (core.shape,)
+    def __init__(
+        self, core: Any, dtype: np.dtype[Any], threads: int, linearizations: Sequence[Linearization], pairs: Sequence[tuple[int, int]]
+    ) -> None:
+        """pairs: indices of the source and target of each in the core."""
+        self._core, self.dtype, self._threads, self.linearizations = core, dtype, threads, tuple(linearizations)
+        self._pairs = tuple(pairs)
+        norms, shapes, bases = (
+            value if isinstance(value, list) else [value] for value in (core.source_norm, core.shape, core.base)
+        )
+        self.source_norms: tuple[float, ...] = tuple(norms[source] for source, _ in pairs)
+        self.source_norm = self.source_norms[0]
+        self.shapes: tuple[tuple[int, int], ...] = tuple(shapes[target] for _, target in pairs)
+        self.bases: list[Array] = [bases[target] for _, target in pairs]
+        self.nbytes: int = core.nbytes
 
     def __len__(self) -> int:
         """Number of targets."""
         return len(self.linearizations)
-
-    @property
-    def source_norm(self) -> float:
-        """Mean 2-norm of the source activation over the source positions of all prompts, steering included."""
-        return float(self._core.source_norm)
-
-    @property
-    def bases(self) -> list[Array]:
-        """F(0) of every target, (m,)."""
-        return list(self._core.base) if len(self) > 1 else [self._core.base]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the linearisation, in bytes."""
-        return int(self._core.nbytes)
 
     def apply_all(self, V: Array) -> list[Array]:
         """J of every target on the same vectors, in one sweep.
@@ -338,7 +311,8 @@ class Jacobians:
         >>> [U.shape for U in J.apply_all(np.ones((1, 160)))]
         [(1, 320), (1, 255)]
         """
-        return list(self._core.apply_all(np.ascontiguousarray(V, dtype=self.dtype)))
+        of_targets = self._core.apply_all(0, np.ascontiguousarray(V, dtype=self.dtype))
+        return [of_targets[target] for _, target in self._pairs]
 
     def dense(self) -> list[Array]:
         """Matrices (m, d) of all targets, by one sweep with d vectors.
@@ -353,7 +327,13 @@ class Jacobians:
 
     @deprecated_arguments(2)
     def svd(
-        self, k: int = 12, *, tol: float = 1e-3, seed: int = 0, max_applications: int | None = None
+        self,
+        k: int = 12,
+        *,
+        tol: float = 1e-3,
+        seed: int = 0,
+        max_applications: int | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> list[SVDResult]:
         """The k leading singular triplets for every target, by Krylov iteration with one vector at a time for each.
 
@@ -363,6 +343,8 @@ class Jacobians:
             Number of triplets; all of them for a target that has fewer.
         tol, seed, max_applications
             As for `powersteer.svd`.
+        progress
+            Called with the number of vectors that each sweep has multiplied.
 
         Returns
         -------
@@ -380,27 +362,23 @@ class Jacobians:
         >>> [result.converged for result in J.svd(k=2)]
         [True, True]
         """
-
-        def one_target(J: Column) -> SVDResult:
-            return solve(J, min(k, *J.shape), tol=tol, max_applications=max_applications, seed=seed, block=1)
-
-        results = run_together(self.shapes, self.dtype, one_target, self._apply, self._apply_t)
-        labels = zip(self.linearizations, results, self.bases, strict=True)
-        return [s._label(r, self.source_norm, base) for s, r, base in labels]
-
-    def _apply(self, requested: Sequence[tuple[int, Array]]) -> list[Array]:
-        out = [np.empty((len(V), self.shapes[i][0]), self.dtype) for i, V in requested]
-        self._core.apply_each(
-            [(i, v, u) for (i, V), U in zip(requested, out, strict=True) for v, u in zip(V, U, strict=True)]
+        results = run_together(
+            self.shapes, self.dtype, k, tol, seed, max_applications, self._apply, self._apply_t, self._threads, progress
         )
+        labels = zip(results, self.linearizations, self.source_norms, self.bases, strict=True)
+        return [labelled(r, partial(s.provenance, norm), noise_level(norm, base)) for r, s, norm, base in labels]
+
+    def _products(self, side: int, requested: Sequence[tuple[int, Array]]) -> list[Array]:
+        """J (side 0) or its transpose (side 1) of each requested pair on its rows."""
+        out = [np.empty((len(x), self.shapes[i][side]), self.dtype) for i, x in requested]
+        rows = [(*self._pairs[i], x, y) for (i, X), Y in zip(requested, out, strict=True) for x, y in zip(X, Y, strict=True)]
+        if side:
+            self._core.apply_t_each([(f, t, v, u) for f, t, u, v in rows])
+        else:
+            self._core.apply_each(rows)
         return out
 
-    def _apply_t(self, requested: Sequence[tuple[int, Array]]) -> list[Array]:
-        out = [np.empty((len(U), self.shapes[i][1]), self.dtype) for i, U in requested]
-        self._core.apply_t_each(
-            [(i, v, u) for (i, U), V in zip(requested, out, strict=True) for v, u in zip(V, U, strict=True)]
-        )
-        return out
+    _apply, _apply_t = partialmethod(_products, 0), partialmethod(_products, 1)
 
     def __repr__(self) -> str:
         s = self.linearizations[0]

@@ -32,9 +32,7 @@ def target_of(model: LoadedModel, source: Site, target: int | SiteLike, name: st
         raise InvalidInput(f"there is no target {target!r}: {hint}A target is a layer, a site, or {' or '.join(HEADS)}")
     end = resolve_site(target, name, **model._site_rules)
     if not precedes(source, end, model.spec.parallel):
-        raise InvalidInput(
-            f"the source {source} does not come before the target {end} in the model's computation; swap them?"
-        )
+        raise InvalidInput(f"the source {source} does not come before the target {end} in the model's computation; swap them?")
     return end
 
 
@@ -49,40 +47,42 @@ def rows_of(target: Site | str, positions: Positions, length: int, head_at_last:
 def linearise(
     model: LoadedModel,
     prompts: Prompts,
-    source: int | SiteLike,
-    targets: Sequence[tuple[int | SiteLike, str | None]],
+    groups: Sequence[tuple[int | SiteLike, Sequence[tuple[int | SiteLike, str | None]]]],
     *,
     source_site: str | None,
     target_positions: Positions,
     source_positions: Positions,
     reduce: str,
     heads_at_last: bool = False,
-) -> tuple[Any, list[Linearization]]:
-    """(the core's Jacobian, a description of each target), from one forward pass. targets: (target, target_site).
-    heads_at_last: "logits" and "next_token" are taken at the last position, whatever target_positions is."""
+) -> tuple[Any, list[Linearization], list[tuple[int, int]]]:
+    """(the core's Jacobian, a description of each pair, its indices of source and target there), from one forward pass.
+
+    groups: sources, and the (target, target_site) of each. heads_at_last: "logits" and "next_token" are taken at the last
+    position, whatever target_positions is.
+    """
     encoded, tokens, _ = model._read(prompts)
-    start = resolve_site(source, source_site, **model._site_rules)
+    starts = [resolve_site(source, source_site, **model._site_rules) for source, _ in groups]
     if reduce not in ("stack", "mean"):
         raise InvalidInput(f"reduce is {reduce!r}; it must be 'stack' or 'mean'")
     lengths = [len(t) for t in tokens]
     rows_in = tuple(prompt_positions(source_positions, n) for n in lengths)
-    texts = tuple(p.text for p in encoded)
-    made = []
-    for target, target_site in targets:
-        end = target_of(model, start, target, target_site)
-        if reduce == "mean" and end == "next_token":
-            raise InvalidInput(
-                "reduce='mean' does not go with target='next_token': rows of different distributions have no mean"
-            )
-        rows_out = tuple(rows_of(end, target_positions, n, heads_at_last) for n in lengths)
-        made.append(
-            Linearization(start, end, reduce, texts, tuple(tokens), rows_in, rows_out, model.steering, model.identity)
-        )
-    ends = [s.target if isinstance(s.target, str) else (s.target.layer, s.target.index) for s in made]
-    rows = [list(s.target_positions) for s in made]
-    one = len(ends) == 1
-    core = model._loaded.module.Jacobian(
-        model._loaded.core, tokens, core_steering(model._steering, lengths, lengths), (start.layer, start.index),
-        ends[0] if one else ends, list(rows_in), rows[0] if one else rows, reduce == "mean",
-    )  # fmt: skip
-    return core, made
+    read = tuple(encoded), tuple(tokens), rows_in
+    rows_out: dict[Site | str, tuple[NDArray[np.int32], ...]] = {}  # of each target, in the core's order
+    made, pairs = [], []
+    for source, (start, (_, targets)) in enumerate(zip(starts, groups, strict=True)):
+        for target, target_site in targets:
+            end = target_of(model, start, target, target_site)
+            if reduce == "mean" and end == "next_token":
+                raise InvalidInput(
+                    "reduce='mean' does not go with target='next_token': rows of different distributions have no mean"
+                )
+            rows = rows_out.setdefault(end, tuple(rows_of(end, target_positions, n, heads_at_last) for n in lengths))
+            made.append(Linearization(start, end, reduce, *read, rows, model.steering, model.identity))
+            pairs.append((source, list(rows_out).index(end)))
+    with model._loaded.computing():
+        core = model._loaded.module.Jacobian(
+            model._loaded.core, tokens, core_steering(model._steering, lengths, lengths), [(s.layer, s.index) for s in starts],
+            [end if isinstance(end, str) else (end.layer, end.index) for end in rows_out], [list(rows_in)] * len(starts),
+            [list(rows) for rows in rows_out.values()], reduce == "mean",
+        )  # fmt: skip
+    return core, made, pairs

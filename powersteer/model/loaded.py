@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -36,6 +37,11 @@ class Loaded:
     core: Any  # its Model
     real: np.dtype[Any]
     checkpoint: Checkpoint
+    resident: int  # the first layers that stay in memory (see residency)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around every computation with the weights."""
+        return self.checkpoint.weights.computing()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,7 +63,7 @@ class LoadedModel:
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer; None if the checkpoint has none that can be read: `notes` says why."""
+        """The tokenizer, built when it is first used; None if the checkpoint has none that can be read: `notes` says why."""
         return self._loaded.checkpoint.tokenizer
 
     @property
@@ -139,7 +145,8 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         steered = f", steered by {len(self._steering)}" if self._steering else ""
-        steered += "" if self.tokenizer else ", no tokenizer (see notes)"
+        checkpoint = self._loaded.checkpoint
+        steered += ", no tokenizer (see notes)" if checkpoint.known_notes and not checkpoint.tokenizer else ""
         return (
             f"Model({self.name!r}, {self.n_layers} layers, d_model {self.d_model}, n_vocab {self.n_vocab}, "
             f"{self.dtype}, {self.threads} threads{steered})"
@@ -149,8 +156,9 @@ class LoadedModel:
         rows: list[tuple[str, object]] = [
             ("family", self.identity["model_type"]), ("layers", self.n_layers), ("d_model", self.d_model),
             ("n_vocab", self.n_vocab), ("context", self._context), ("weights", f"{self.spec.nbytes / 1e6:.3g} MB"),
+            ("stored as", self.spec.stored_text),
             ("computes in", self.dtype), ("threads", self.threads),
-            *(("steered by", line) for line in self.steering), *(("note", note) for note in self.notes),
+            *(("steered by", line) for line in self.steering), *(("note", note) for note in self._loaded.checkpoint.known_notes),
         ]  # fmt: skip
         return table(("model", self.name), rows)
 
@@ -228,9 +236,8 @@ class LoadedModel:
         return self.tokenizer
 
     def _encode(self, prompt: Prompt, **template: Any) -> Ids:
-        if is_text(prompt):
-            self._need_tokenizer("read a prompt of text")
-        return encode(prompt, self.tokenizer, self.n_vocab, **template)
+        tokenizer = self._need_tokenizer("read a prompt of text") if is_text(prompt) else None
+        return encode(prompt, tokenizer, self.n_vocab, **template)
 
     def _read(self, prompt: Prompts) -> tuple[list[EncodedPrompt], list[Ids], bool]:
         """(prompts, their tokens, is_batch), none longer than the context."""
@@ -242,11 +249,11 @@ class LoadedModel:
                 raise InvalidInput(
                     f"{which} has {len(t)} tokens; the context of {self.name!r} has {self._context}; shorten it"
                 )
-        encoded = [EncodedPrompt(p, t, self.tokenizer) for p, t in zip(prompts, tokens, strict=True)]
+        encoded = [EncodedPrompt(p, t, self) for p, t in zip(prompts, tokens, strict=True)]
         return encoded, tokens, is_batch
 
     def _text(self, prompt: Prompt, tokens: Ids) -> str:
-        return EncodedPrompt(prompt, tokens, self.tokenizer).text
+        return EncodedPrompt(prompt, tokens, self).text
 
     @property
     def _context(self) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._util.checks import as_list
 from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
 from ..inputs.positions import Positions
@@ -18,10 +19,11 @@ from ..vectors.interventions import Intervention, Steering, core_steering, make_
 from ..vectors.steering_vector import SteeringVector
 from .activations import ActivationCache
 from .cost import Estimate, estimate, forward_bytes
-from .generation import Generation, Row, Sampling, Stops, Stream, decode_rows, row_seeds, total_lengths
+from .generation import Generation, Row, Stops, Stream, check_sampling, decode_rows, row_seeds, total_lengths
 from .jacobian import Jacobian, Jacobians
 from .linearise import LAST_TWO, linearise, rows_of, target_of
 from .loaded import LoadedModel
+from .residency import streamed_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Model"]
 
 Array = NDArray[Any]
+Sites = SiteLike | Iterable[SiteLike] | None
 
 
 class _GenerateOptions(TypedDict, total=False):
@@ -78,14 +81,10 @@ class Model(LoadedModel):
         return logits if is_batch else logits[0]
 
     @overload
-    def run_with_cache(  # type: ignore[overload-overlap]
-        self, prompt: Prompt, sites: SiteLike | Iterable[SiteLike] | None = None
-    ) -> tuple[Array, ActivationCache]: ...
+    def run_with_cache(self, prompt: Prompt, sites: Sites = None) -> tuple[Array, ActivationCache]: ...  # type: ignore[overload-overlap]
     @overload
-    def run_with_cache(
-        self, prompt: Sequence[Prompt], sites: SiteLike | Iterable[SiteLike] | None = None
-    ) -> tuple[list[Array], list[ActivationCache]]: ...
-    def run_with_cache(self, prompt: Prompts, sites: SiteLike | Iterable[SiteLike] | None = None) -> Any:
+    def run_with_cache(self, prompt: Sequence[Prompt], sites: Sites = None) -> tuple[list[Array], list[ActivationCache]]: ...
+    def run_with_cache(self, prompt: Prompts, sites: Sites = None) -> Any:
         """Logits and activations of a prompt. Activations include the steering.
 
         Parameters
@@ -165,16 +164,17 @@ class Model(LoadedModel):
         view's. prompt_lengths: length of the prompt in each sequence; None: all of it."""
         totals = [len(t) for t in tokens]
         core_steer = self._core_steering(steer, totals if prompt_lengths is None else prompt_lengths, totals)
-        result = self._loaded.core.forward(tokens, core_steer, [(s.layer, s.index) for s in sites], rows)
-        return cast(tuple[list[Array], list[list[Array]]], result)
+        with self._loaded.computing():
+            result = self._loaded.core.forward(tokens, core_steer, [(s.layer, s.index) for s in sites], rows)
+        return result  # type: ignore[no-any-return]
 
-    def _sites(self, sites: SiteLike | Iterable[SiteLike] | None) -> list[Site]:
+    def _sites(self, sites: Sites) -> list[Site]:
         if sites is None:
-            names = [name for name in SITES if not (name == "resid_mid" and self.spec.parallel)]
+            names = [name for name in SITES if name != "resid_mid" or not self.spec.parallel]
             return [Site(layer, name) for layer in range(self.n_layers) for name in names]
         is_pair = isinstance(sites, (tuple, list)) and len(sites) == 2 and not isinstance(sites[0], (str, tuple, list))
-        wanted = sites if np.iterable(sites) and not is_pair and not isinstance(sites, str) else [sites]
-        return list(dict.fromkeys(parse_site(s, **self._site_rules) for s in cast(Iterable[SiteLike], wanted)))
+        wanted: list[Any] = [sites] if is_pair else as_list(sites)
+        return list(dict.fromkeys(parse_site(site, **self._site_rules) for site in wanted))
 
     # ---- steering
 
@@ -189,10 +189,6 @@ class Model(LoadedModel):
             Where they are added: None or "all" (prompt and generated tokens), "prompt", "generated", a slice, an integer
             or integers. Positions are absolute; negative ones count from the end of the prompt; a slice without an end
             includes generated tokens.
-
-        Returns
-        -------
-        Model
 
         Raises
         ------
@@ -303,7 +299,7 @@ class Model(LoadedModel):
         ' is'
         """
         _, tokens, is_batch = self._read(prompt)
-        sampling = Sampling(temperature, top_k, top_p)
+        temperature, top_k, top_p = check_sampling(temperature, top_k, top_p)
         totals = total_lengths(self, tokens, max_new_tokens)
         seeds = row_seeds(seed, len(tokens))
         by_row = self._row_steering(steer, len(tokens), is_batch)
@@ -317,9 +313,9 @@ class Model(LoadedModel):
         ]
         decoder = self._loaded.module.Decoder(
             self._loaded.core, tokens, np.array(totals, dtype=np.int32), core_steer,
-            float(sampling.temperature), min(sampling.top_k, self.n_vocab), float(sampling.top_p), seeds,
+            temperature, min(top_k, self.n_vocab), top_p, seeds,
         )  # fmt: skip
-        pieces = decode_rows(decoder, rows)
+        pieces = self._loaded.checkpoint.weights.iterating(decode_rows(decoder, rows))
         result: Stream[Any, Any] = Stream(pieces if is_batch else (piece for _, piece in pieces), rows, is_batch)
         if stream:
             return result
@@ -391,8 +387,8 @@ class Model(LoadedModel):
         >>> J.svd(k=3).S.shape
         (3,)
         """
-        core, made = linearise(
-            self, prompts, source, [(target, target_site)], source_site=source_site, target_positions=target_positions,
+        core, made, _ = linearise(
+            self, prompts, [(source, [(target, target_site)])], source_site=source_site, target_positions=target_positions,
             source_positions=source_positions, reduce=reduce,
         )  # fmt: skip
         return Jacobian(core, self.dtype, self.threads, made[0])
@@ -421,10 +417,6 @@ class Model(LoadedModel):
         target_site, target_positions
             Of the targets that are layers. "logits" and "next_token" are taken at the last position.
 
-        Returns
-        -------
-        Jacobians
-
         Raises
         ------
         InvalidInput
@@ -440,11 +432,11 @@ class Model(LoadedModel):
         targets = list(targets)
         if not targets:
             raise InvalidInput("jacobians: targets is empty; name at least one layer, 'next_token' or 'logits'")
-        core, made = linearise(
-            self, prompts, source, [(t, None if t in HEADS else target_site) for t in targets], source_site=source_site,
+        core, made, pairs = linearise(
+            self, prompts, [(source, [(t, None if t in HEADS else target_site) for t in targets])], source_site=source_site,
             target_positions=target_positions, source_positions=source_positions, reduce=reduce, heads_at_last=True,
         )  # fmt: skip
-        return Jacobians(core, self.dtype, made)
+        return Jacobians(core, self.dtype, self.threads, made, pairs)
 
     @deprecated_arguments(4, positions="target_positions")
     def estimate(
@@ -471,10 +463,6 @@ class Model(LoadedModel):
         k
             Number of singular triplets.
 
-        Returns
-        -------
-        Estimate
-
         Raises
         ------
         InvalidInput
@@ -490,7 +478,8 @@ class Model(LoadedModel):
         _, tokens, _ = self._read(prompts)
         lengths = [len(t) for t in tokens]
         if source is None or target is None:
-            return Estimate(self.spec.nbytes, forward_bytes(self, lengths, sum(lengths)), 0, 0, 0, 0.0)
+            streamed = streamed_bytes(self.spec, self._loaded.resident, 0, self.n_layers)
+            return Estimate(self.spec.nbytes, forward_bytes(self, lengths, sum(lengths)), 0, 0, 0, 0.0, streamed)
         start = resolve_site(source, source_site, **self._site_rules)
         end = target_of(self, start, target, target_site)
         return estimate(self, lengths, start, end, sum(len(rows_of(end, target_positions, n)) for n in lengths), k)
