@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +13,28 @@ from .._util.checks import as_list
 from .._util.deprecated import deprecated_arguments, warn_deprecated
 from .._util.html import heat_map
 from .._util.progress import Report
+from .._version import __version__
 from ..errors import InvalidInput, MissingDependency, NotFound
 from ..evaluate.effects import Effects
 from ..evaluate.scores import Score
 from ..evaluate.search import SearchResult, search
 from ..inputs.prompts import Prompts
-from ..model.model import Model
+from ..model import Model, load
+from ..report.check import FORMAT
+from ..report.page import write_report
 from ..vectors.steering_vector import SteeringVector
 from . import effects_cache as kept
-from .page_data import page_cell, page_data, page_view
 from .results import Results
-from .settings import NEXT_TOKEN, Target, chosen_ranks
-from .store import Pair, Store, open_folder
+from .settings import FIELDS, NEXT_TOKEN, Target, chosen_ranks
+from .store import Pair, Sketch, Store, open_folder
 
 if TYPE_CHECKING:
     import pandas
     import xarray
 
 __all__ = ["Atlas"]
+
+_OF_SKETCH = {"method": "sketch", "clusters": [], "cluster_open": False, "converged": False, "applications": 0}
 
 
 class Atlas(Results):
@@ -36,6 +43,25 @@ class Atlas(Results):
     Arrays have the axes (source layer, target layer, rank), with NaN for pairs that were not requested or are not computed
     yet. An atlas is a snapshot: while its folder is being filled, `load` it again for more. It is of one group of prompts,
     by default the first; `prompt` and `prompt_groups` give the others.
+
+    Attributes
+    ----------
+    settings : Settings
+        Everything that the numbers depend on.
+    path : Path or None
+        The folder; None: the atlas is in memory.
+    model_name, n_layers : str, int
+        Of the model.
+    sources, targets : tuple
+        Source layers; target layers, then "next_token" if it was requested.
+    k : int
+        Singular triplets of every pair.
+    pairs : list of (source, target)
+        Every requested pair.
+    prompts, titles : list of str
+        Texts of the prompts, and their short names: the text, or the last user's turn of a chat.
+    prompt_group_name : str
+        "prompt 3", or "5 prompts stacked".
 
     Examples
     --------
@@ -122,9 +148,7 @@ class Atlas(Results):
     def model(self) -> Model:
         """The model, loaded if necessary. Raises NotFound and InvalidInput if it is not where it was, or has changed."""
         if self._model is None:
-            from ..model import load
-
-            path = getattr(self._store, "origin", {}).get("path")
+            path = self._store.origin.get("path")
             if path is None or not Path(path).exists():
                 raise NotFound(f"the model of this atlas is not at {path!r} any more: give it by Atlas.load(folder, model=...)")
             if self.settings.steering:
@@ -195,11 +219,8 @@ class Atlas(Results):
                "tokens": as_list(tokens), "score": score, "stop": stop, "n_random": n_random, "seed": seed,
                "temperature": temperature, "samples": samples}  # fmt: skip
         ranks = chosen_ranks(k, self.k)
-
-        def vectors_of(source: int) -> list[SteeringVector]:
-            return self._vectors(ranks, [(source, t) for t in self.settings.targets_of(source)])
-
-        return kept.compute(self.model, self._store, self._group, vectors_of, resume, progress, how)
+        vectors = {s: self._vectors(ranks, [pair for pair in self.pairs if pair[0] == s]) for s in self.sources}
+        return kept.compute(self.model, self._store, self._group, vectors, resume, progress, how)
 
     @property
     def kept_effects(self) -> Effects | None:
@@ -319,15 +340,35 @@ class Atlas(Results):
         >>> page["title"], page["pairs"]
         ('Atlas of demo', [[1, 3], [1, 'next_token']])
         """
-        groups = self.prompt_groups()
-        parts = [group.kept_effects for group in groups]
-        views = [group._page_view(part) for group, part in zip(groups, parts, strict=True)]
-        return page_data(self.settings, self.path, getattr(self._store, "origin", {}).get("path"), views, parts)
-
-    def _page_view(self, effects: Effects | None) -> dict[str, Any]:
-        results = [*self, *(s for pair, s in self._sketches.items() if pair not in self._stored)]
-        cells = [page_cell(result, self._gain(result)) for result in results]
-        return page_view(self.prompt_group_name, self.settings.groups[self._group], cells, effects)
+        s, groups = self.settings, {group: group.kept_effects for group in self.prompt_groups()}
+        parts = [part for part in groups.values() if part]
+        base = {e.prompt: e for part in parts for e in part.base}
+        used: dict[str, Any] = parts[0].settings if parts else {"scales": [], "signs": []}
+        model = self._store.origin.get("path") or s.model["name"]
+        steered = f"  # the atlas is of model.steered(...): {'; '.join(s.steering)}" if s.steering else ""
+        atlas = "ps.atlas(model, prompts)" if self.path is None else f"ps.Atlas.load({str(self.path)!r})"
+        return {
+            "format": FORMAT,
+            "title": f"Atlas of {s.model['name']}",
+            "model": s.model,
+            "version": __version__,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "settings": {FIELDS.get(key, key): value for key, value in s.to_json().items() if key not in ("model", "prompts")}
+            | {key: used[key] for key in ("max_new_tokens", "temperature", "samples") if key in used},
+            "reproduce": {"load": f"model = ps.load({model!r}){steered}", "atlas": f"atlas = {atlas}"},
+            "prompts": [
+                {"name": p.name, "text": p.text, "n_tokens": len(p.tokens),
+                 "base_text": e.text if e else "", "base_score": e.score if e else None,
+                 "base_samples": e.samples if e else (), "base_sample_scores": e.sample_scores if e else ()}
+                for i, p in enumerate(s.prompts) for e in [base.get(i)]
+            ],
+            "sources": list(s.sources),
+            "targets": list(s.targets),
+            "pairs": list(map(list, self.pairs)),
+            "views": [_page_view(group, part) for group, part in groups.items()],
+            "scales": used["scales"],
+            "signs": used["signs"],
+        }  # fmt: skip
 
     def report(self, path: str | Path) -> None:
         """Write the atlas as one interactive HTML file, which needs no server and no network.
@@ -346,8 +387,6 @@ class Atlas(Results):
         --------
         >>> ps.atlas(model, "Task: 3 * 4 =", k=2, sources=[1], targets=[3]).report("atlas.html")
         """
-        from ..report import write_report
-
         write_report(self.page_data(), path)
 
     def __repr__(self) -> str:
@@ -361,20 +400,25 @@ class Atlas(Results):
         caption = f"{self!r}: largest singular value by source (rows) and target (columns); {', '.join(map(repr, self.titles)):.200}"
         return heat_map(values, self.sources, layers or [NEXT_TOKEN], caption)
 
-    # ---- names of the previous release
+    if not TYPE_CHECKING:  # names of the previous release; a checker reports them as unknown
+        _OLD = {"cell": "pair", "views": "prompt_groups", "view_name": "prompt_group_name"}
 
-    def cell(self, source: int, target: Target) -> Pair:
-        """Deprecated name of `pair`."""
-        warn_deprecated("Atlas.cell is now called Atlas.pair")
-        return self.pair(source, target)
+        def __getattr__(self, name: str) -> Any:
+            if name in self._OLD:
+                warn_deprecated(f"Atlas.{name} is now called Atlas.{self._OLD[name]}")
+                return getattr(self, self._OLD[name])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
-    def views(self) -> list[Atlas]:
-        """Deprecated name of `prompt_groups`."""
-        warn_deprecated("Atlas.views is now called Atlas.prompt_groups")
-        return self.prompt_groups()
 
-    @property
-    def view_name(self) -> str:
-        """Deprecated name of `prompt_group_name`."""
-        warn_deprecated("Atlas.view_name is now called Atlas.prompt_group_name")
-        return self.prompt_group_name
+def _page_view(group: Results, effects: Effects | None) -> dict[str, Any]:
+    """A group of prompts, which is called a view there."""
+    moved = {kind: [asdict(e) for e in getattr(effects, kind, ())] for kind in ("effects", "random")}
+    results = [*group, *(s for pair, s in group._sketches.items() if pair not in group._stored)]
+    cells = [_page_cell(result, group._gain(result)) for result in results]
+    return {"name": group.prompt_group_name, "prompts": list(group.settings.groups[group._group]), "cells": cells, **moved}
+
+
+def _page_cell(result: Pair | Sketch, gain: list[float]) -> dict[str, Any]:
+    filled = {"error": None} if isinstance(result, Pair) else {"residuals": [math.nan] * len(result.sigma), **_OF_SKETCH}
+    cell = {**filled, **asdict(result), "gain": gain}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in cell.items() if key != "prompt_group"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from .._util.checks import check_count
@@ -16,13 +17,12 @@ from ..evaluate.effects import Effect, Effects, checked_pushes, checked_samples,
 from ..model.model import Model
 from ..vectors.steering_vector import SteeringVector
 from .settings import Settings
-from .store import Store
+from .store import Store, json_name
 
 __all__ = ["compute", "stored"]
 
 _SINCE = {"temperature": 0.0, "samples": 0}  # arguments that files of earlier versions do not have
 _KEYS = {"n_random": "random"}  # argument -> its key in files, where they differ
-VectorsOf = Callable[[int], list[SteeringVector]]  # of a source
 Label = tuple[Any, int]  # target, rank: unique among the vectors of a source
 _EXTENDS = ("scales", "signs")  # more of these are computed and added to the stored ones
 
@@ -31,7 +31,7 @@ def compute(
     model: Model,
     store: Store,
     group: int,
-    vectors_of: VectorsOf,
+    vectors_of: dict[int, list[SteeringVector]],
     resume: bool,
     progress: bool | Report,
     how: dict[str, Any],
@@ -43,47 +43,33 @@ def compute(
     prompts = [list(settings.prompts[i].tokens) for i in settings.groups[group]]
     common = {_KEYS.get(k, k): v for k, v in _plain(how).items() if k not in _EXTENDS} | {"atlas": settings.hash}
     todo = []
-    for source in settings.sources:
-        if vectors := vectors_of(source):
+    for source, vectors in vectors_of.items():
+        if vectors:
             _, signs, scales = checked_pushes(vectors, how["signs"], how["scales"])
             kept = _read(store, group, source) if resume else None
             if kept is not None:
                 _same({**kept.settings, **kept.settings["asked"]}, {"scales": scales, "signs": signs, **common})
-            todo.append((source, vectors, kept, _missing(kept, vectors, signs, scales)))
+            todo.append((source, vectors, kept, _missing(kept, vectors, signs, scales, how["n_random"])))
     if not todo:
         raise InvalidInput("this atlas has no computed pair yet, so it has no vectors")
-    how = {key: value for key, value in how.items() if key not in _EXTENDS}
-    new = check_count(how["max_new_tokens"], "effects: max_new_tokens", least=0)
-    check_count(how["n_random"], "effects: n_random", least=0)
+    new, _ = (check_count(how[name], f"effects: {name}", least=0) for name in ("max_new_tokens", "n_random"))
     _, samples = checked_samples(how["temperature"], how["samples"], new)
     rows = sum(
-        effect_rows(len(prompts), len(c.vectors), len(c.signs), len(c.scales), 0 if c.with_random else how["n_random"], new, samples)
+        effect_rows(len(prompts), len(c["vectors"]), len(c["signs"]), len(c["scales"]), c["n_random"], new, samples)
         for *_, calls in todo for c in calls
     )  # fmt: skip
     parts: list[Effects] = []
     with progress_bar(progress, rows, "effects") as report:
-        for source, vectors, kept, calls in todo:
-            found = kept
+        for source, vectors, found, calls in todo:
             for call in calls:
-                made = effects(
-                    model, prompts, call.vectors, signs=call.signs, scales=call.scales, progress=_relay(report),
-                    **{**how, "n_random": 0 if call.with_random else how["n_random"]},
-                )  # fmt: skip
-                found = _with(found, _named(made, common, call.vectors), settings)
-            if found is not kept and found is not None:
-                store.put_effects(group, source, found.to_json())
-            parts.append(_of(found, vectors, signs, scales))
+                made = effects(model, prompts, **{**how, **call}, progress=_relay(report))
+                requested = {**common, "vectors": [list(_label(v)) for v in call["vectors"]]}
+                found = _with(found, replace(made, settings={**made.settings, "asked": requested}), settings)
+            assert found is not None  # stored, or computed in at least one call
+            if calls:
+                store.put_text(json_name("effects", group, source), found.to_json())
+            parts.append(_of(found, map(_label, vectors), signs, scales))
     return _joined(parts, settings, group)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of `powersteer.effects`: vectors that lack the same signs and scales."""
-
-    vectors: list[SteeringVector]
-    signs: list[int]
-    scales: list[float]
-    with_random: bool  # whether the random vectors of these signs and scales are stored already
 
 
 def _label(v: SteeringVector) -> Label:
@@ -91,9 +77,9 @@ def _label(v: SteeringVector) -> Label:
 
 
 def _missing(
-    kept: Effects | None, vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float]
-) -> list[Call]:
-    """The calls that compute what is missing, each a full table of vectors x signs x scales."""
+    kept: Effects | None, vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float], n_random: int
+) -> list[dict[str, Any]]:
+    """Arguments of the calls of `effects` that compute what is missing, each a full table of vectors x signs x scales."""
     there = {(e.target, e.rank, e.sign, e.scale) for e in kept or ()}
     drawn = {(e.sign, e.scale) for e in kept.random} if kept else set()
     scales_of: dict[Any, dict[int, list[float]]] = {}
@@ -106,7 +92,8 @@ def _missing(
     for (lacking, with_random), by_sign in scales_of.items():
         for some in dict.fromkeys(map(tuple, by_sign.values())):
             alike = [sign for sign, of_sign in by_sign.items() if tuple(of_sign) == some]
-            calls.append(Call([vectors[i] for i in lacking], alike, list(some), with_random))
+            calls.append({"vectors": [vectors[i] for i in lacking], "signs": alike, "scales": list(some),
+                          "n_random": 0 if with_random else n_random})  # fmt: skip
     return calls
 
 
@@ -122,45 +109,36 @@ def _relay(report: Callable[[int], object]) -> Report:
     return relay
 
 
-def _named(made: Effects, common: dict[str, Any], vectors: Sequence[SteeringVector]) -> Effects:
-    """Effects with the arguments of the call in their settings: in JSON, with the label of every vector."""
-    return replace(made, settings={**made.settings, "asked": {**common, "vectors": [list(_label(v)) for v in vectors]}})
-
-
 def _with(kept: Effects | None, made: Effects, settings: Settings) -> Effects:
     """Both as one table, in the order of a single call: vectors by target and rank, then signs and scales."""
     if kept is None:
         return made
     labels = {tuple(label) for part in (kept, made) for label in part.settings["asked"]["vectors"]}
     order = sorted(labels, key=lambda label: (settings.targets.index(label[0]), label[1]))
-    index = {label: i for i, label in enumerate(order)}
     scales = sorted({*kept.settings["scales"], *made.settings["scales"]})
     signs = sorted({*kept.settings["signs"], *made.settings["signs"]}, reverse=True)
+    every = replace(
+        kept, effects=(*kept.effects, *made.effects), random=(*kept.random, *made.random),
+        settings={**kept.settings, "asked": made.settings["asked"]},
+    )  # fmt: skip
+    both = _of(every, order, signs, scales)
 
-    def merged(name: str) -> tuple[Effect, ...]:
-        every = [*getattr(kept, name), *getattr(made, name)]
-        moved = [e if e.vector < 0 else replace(e, vector=index[e.target, e.rank]) for e in every]
-        return tuple(sorted(moved, key=lambda e: (e.prompt, e.vector, e.rank, -e.sign, e.scale)))
+    def in_order(records: Iterable[Effect]) -> tuple[Effect, ...]:
+        return tuple(sorted(records, key=lambda e: (e.prompt, e.vector, e.rank, -e.sign, e.scale)))
 
-    requested = {**made.settings["asked"], "vectors": [list(label) for label in order]}
-    together = {**kept.settings, "scales": scales, "signs": signs, "asked": requested}
-    return replace(kept, effects=merged("effects"), random=merged("random"), settings=together)
+    return replace(both, effects=in_order(both.effects), random=in_order(both.random))
 
 
-def _of(
-    found: Effects | None, vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float]
-) -> Effects:
-    """The requested part of the stored effects."""
-    assert found is not None  # stored, or computed in at least one call
-    labels = [list(_label(v)) for v in vectors]
-    index = {tuple(label): i for i, label in enumerate(labels)}
+def _of(found: Effects, labels: Iterable[Label], signs: Sequence[int], scales: Sequence[float]) -> Effects:
+    """Of the vectors with some labels, numbered in the order of the labels, at some signs and scales."""
+    index = {label: i for i, label in enumerate(labels)}
     here = [e for e in found.effects if (e.target, e.rank) in index and e.sign in signs and e.scale in scales]
     return replace(
         found,
         effects=tuple(replace(e, vector=index[e.target, e.rank]) for e in here),
         random=tuple(e for e in found.random if e.sign in signs and e.scale in scales),
         settings={**found.settings, "signs": list(signs), "scales": list(scales),
-                  "asked": {**found.settings["asked"], "vectors": labels}},
+                  "asked": {**found.settings["asked"], "vectors": [list(label) for label in index]}},
     )  # fmt: skip
 
 
@@ -173,13 +151,14 @@ def stored(store: Store, group: int) -> Effects | None:
 
 def _read(store: Store, group: int, source: int) -> Effects | None:
     try:
-        text = store.effects(group, source)
-        found = None if text is None else Effects.from_json(text)
-        if found is not None:
-            requested = found.settings.get("asked")
-            if isinstance(requested, dict):
-                found.settings["asked"] = {**_SINCE, **requested}
-            _check(found, store.settings, group, source)
+        text = store.text(json_name("effects", group, source))
+        if text is None:
+            return None
+        found = Effects.from_json(text)
+        requested = found.settings.get("asked")
+        if isinstance(requested, dict):
+            found.settings["asked"] = {**_SINCE, **requested}
+        _check(found, store.settings, group, source)
         return found
     except InvalidInput as error:
         where = f"the stored effects of source {source}, prompt group {group}"
@@ -235,18 +214,12 @@ def _same(there: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 def _joined(parts: Sequence[Effects], settings: Settings, group: int) -> Effects:
     """One table of all sources, with prompts numbered as in the atlas and vectors numbered over all sources."""
-    prompts, first = settings.groups[group], 0
-    every: dict[str, list[Any]] = {"effects": [], "random": []}
-    for part in parts:
-        for name, records in every.items():
-            records += [
-                replace(e, prompt=prompts[e.prompt], vector=e.vector if e.vector < 0 else e.vector + first)
-                for e in getattr(part, name)
-            ]
-        first += len(part.settings["asked"]["vectors"])
+    prompts = settings.groups[group]
+    first = accumulate((len(part.settings["asked"]["vectors"]) for part in parts), initial=0)
+    numbered = list(zip(parts, first, strict=False))
     return Effects(
-        effects=tuple(every["effects"]),
-        random=tuple(every["random"]),
+        effects=tuple(replace(e, prompt=prompts[e.prompt], vector=n + e.vector) for part, n in numbered for e in part.effects),
+        random=tuple(replace(e, prompt=prompts[e.prompt]) for part in parts for e in part.random),
         base=tuple(replace(e, prompt=prompts[e.prompt]) for e in parts[0].base),
         prompts=tuple(p.text for p in settings.prompts),
         settings={

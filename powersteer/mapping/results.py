@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..errors import InvalidInput
 from ..inputs.positions import prompt_positions
 from ..inputs.sites import Site, near_head, precedes
 from ..vectors.steering_vector import SteeringVector
-from .settings import NEXT_TOKEN, PromptRecord, Settings, Target
+from .settings import NEXT_TOKEN, Target
 from .store import Pair, Sketch, Store
 
 __all__ = ["NextTokenColumn", "Results"]
@@ -44,70 +43,19 @@ class NextTokenColumn:
 
 
 class Results:
-    """The results of one group of prompts, read from a store."""
+    """The results of one group of prompts, read from a store. Its attributes are documented by `Atlas`."""
 
     def __init__(self, store: Store, prompt_group: int) -> None:
         self._store, self._group = store, prompt_group
-
-    # ---- settings
-
-    @property
-    def settings(self) -> Settings:
-        """Everything that the numbers depend on."""
-        return self._store.settings
-
-    @property
-    def path(self) -> Path | None:
-        """The folder; None: the atlas is in memory."""
-        path: Path | None = getattr(self._store, "path", None)
-        return path
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model."""
-        return str(self.settings.model["name"])
-
-    @property
-    def _records(self) -> list[PromptRecord]:
-        return [self.settings.prompts[i] for i in self.settings.groups[self._group]]
-
-    @property
-    def prompts(self) -> list[str]:
-        """Texts of the prompts."""
-        return [p.text for p in self._records]
-
-    @property
-    def titles(self) -> list[str]:
-        """Short names of the prompts: the text, or the last user's turn of a chat."""
-        return [p.title or p.text for p in self._records]
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """Source layers."""
-        return self.settings.sources
-
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """Target layers, then "next_token" if it was requested."""
-        return self.settings.targets
-
-    @property
-    def k(self) -> int:
-        """Singular triplets of every pair."""
-        return self.settings.k
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the model."""
-        return int(self.settings.model["n_layers"])
-
-    @property
-    def prompt_group_name(self) -> str:
-        """"prompt 3", or "5 prompts stacked"."""
-        group = self.settings.groups[self._group]
-        return f"prompt {group[0]}" if len(group) == 1 else f"{len(group)} prompts stacked"
-
-    # ---- results
+        self.settings, self.path = store.settings, store.path
+        self.model_name, self.n_layers = str(self.settings.model["name"]), int(self.settings.model["n_layers"])
+        self.sources, self.targets, self.k = self.settings.sources, self.settings.targets, self.settings.k
+        self.pairs = [(s, t) for s in self.sources for t in self.settings.targets_of(s)]
+        group = self.settings.groups[prompt_group]
+        self._records = [self.settings.prompts[i] for i in group]
+        self.prompts = [p.text for p in self._records]
+        self.titles = [p.title or p.text for p in self._records]
+        self.prompt_group_name = f"prompt {group[0]}" if len(group) == 1 else f"{len(group)} prompts stacked"
 
     @cached_property
     def _stored(self) -> dict[tuple[int, Target], Pair]:
@@ -124,11 +72,6 @@ class Results:
 
     def __len__(self) -> int:
         return len(self._stored)
-
-    @property
-    def pairs(self) -> list[tuple[int, Target]]:
-        """(source, target) of every requested pair."""
-        return [(s, t) for s in self.sources for t in self.settings.targets_of(s)]
 
     @property
     def complete(self) -> bool:

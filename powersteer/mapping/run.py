@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..model.model import Model
 from .atlas import Atlas
-from .compute import Batch, JobSpec, run_batch, run_remote
-from .plan import Plan, PlannedUnit, batches, make_plan, plan_effects
+from .compute import JobSpec, compute, run_remote
+from .plan import Plan, PlannedUnit, applications, batches, make_plan, plan_effects
 from .settings import Settings, Target, make_settings
-from .store import Memory, Store, open_folder
+from .store import Store, WorkUnit, json_name, open_folder
 
 __all__ = ["atlas", "atlas_plan"]
 
@@ -119,24 +120,24 @@ def atlas(
         max_applications=max_applications,
     )  # fmt: skip
     job = _job(model, settings, worker_threads) if executor is not None else None
-    store = _open(out, settings, model, resume)
+    store = Store(settings) if out is None else open_folder(Path(out).expanduser(), settings, {"path": model.path}, resume)
     done = Atlas(store, model)
     if not _missing(store, make_plan(model, settings, rate=1.0).steps):
         return done
     plan = make_plan(model, settings)
     if progress is True:
         print(plan, file=sys.stderr)
-    runner = _Local(model, settings) if job is None else _Remote(job, executor, plan.rate)
     total, left = _operations(plan.steps), _operations(_missing(store, plan.steps))
     with progress_bar(progress, total, "atlas", initial=total - left, bar_format=_BAR) as report:
+        run = partial(_run_here, model, settings, report) if job is None else _Remote(job, executor, plan.rate).run
         for phase in (("sketch",), ("dense", "krylov")):
             todo = _promising(store, _missing(store, plan.of_kind(*phase)))
-            for step, result in runner.run(todo):
+            for step, result, unreported in run(todo):
                 if step.kind == "sketch":
                     store.put_sketches(step.unit.prompt_group, step.unit.source, result)
                 else:
                     store.put(step.unit, *result)
-                report(_operations([step]))
+                report(unreported)
     return done
 
 
@@ -207,12 +208,6 @@ def atlas_plan(
 _EFFECTS = {"k", "scales", "signs", "max_new_tokens", "n_random", "temperature", "samples"}
 
 
-def _open(out: str | Path | None, settings: Settings, model: Model, resume: bool) -> Store:
-    if out is None:
-        return Memory(settings)
-    return open_folder(Path(out).expanduser(), settings, {"path": model.path}, resume)
-
-
 def _operations(steps: Sequence[PlannedUnit]) -> int:
     return sum(int(step.flops) for step in steps)
 
@@ -224,12 +219,10 @@ def _job(model: Model, settings: Settings, threads: int) -> JobSpec:
 
 
 def _missing(store: Store, steps: Sequence[PlannedUnit]) -> list[PlannedUnit]:
-    def stored(step: PlannedUnit) -> bool:
-        if step.kind == "sketch":
-            return store.sketched(step.unit.prompt_group, step.unit.source)
-        return store.has(step.unit)
+    def stored(unit: WorkUnit, kind: str) -> bool:
+        return store.text(json_name("sketches", unit.prompt_group, unit.source)) is not None if kind == "sketch" else store.has(unit)
 
-    return [step for step in steps if not stored(step)]
+    return [step for step in steps if not stored(step.unit, step.kind)]
 
 
 def _promising(store: Store, steps: list[PlannedUnit]) -> list[PlannedUnit]:
@@ -238,21 +231,30 @@ def _promising(store: Store, steps: list[PlannedUnit]) -> list[PlannedUnit]:
         (s.prompt_group, s.source, s.target): s.sigma[0] * s.site_norm / s.base_norm if s.base_norm else 0.0
         for s in store.sketches()
     }
-    worth = [max((gain.get((s.unit.prompt_group, s.unit.source, t), 0.0) for t in s.unit.targets), default=0.0) for s in steps]
-    return [steps[i] for i in sorted(range(len(steps)), key=lambda i: -worth[i])]
+
+    def worth(step: PlannedUnit) -> float:
+        return max((gain.get((step.unit.prompt_group, step.unit.source, t), 0.0) for t in step.unit.targets), default=0.0)
+
+    return sorted(steps, key=worth, reverse=True)
 
 
-@dataclass
-class _Local:
-    """Units in this process."""
+_Results = Iterator[tuple[PlannedUnit, Any, int]]  # of each unit, and how many of its operations are not reported yet
 
-    model: Model
-    settings: Settings
 
-    def run(self, steps: Sequence[PlannedUnit]) -> Iterator[tuple[PlannedUnit, Any]]:
-        for step in steps:
-            (result,) = run_batch(self.model, self.settings, Batch(step.kind, (step.unit,)))
-            yield step, result
+def _run_here(model: Model, settings: Settings, report: Callable[[int], object], steps: Sequence[PlannedUnit]) -> _Results:
+    for batch in batches(steps):
+        left = [_operations([step]) for step in batch]
+        products = sum(len(step.unit.targets) for step in batch) * applications(settings.k, model.d_model)
+
+        def progress(vectors: int, left: list[int] = left, share: float = sum(left) / products) -> None:
+            amount = rest = min(int(vectors * share), sum(left))
+            for i, most in enumerate(left):
+                left[i] -= min(most, rest)
+                rest -= min(most, rest)
+            report(amount)
+
+        results = compute(model, settings, batch[0].kind, [step.unit for step in batch], progress)
+        yield from zip(batch, results, left, strict=True)
 
 
 class _Remote:
@@ -263,29 +265,27 @@ class _Remote:
         self.make = executor if not isinstance(executor, Executor) and callable(executor) else None
         self.executor: Any = self.make() if self.make else executor
 
-    def run(self, steps: Sequence[PlannedUnit]) -> Iterator[tuple[PlannedUnit, Any]]:
+    def run(self, steps: Sequence[PlannedUnit]) -> _Results:
         waiting: dict[Future[list[Any]], tuple[list[PlannedUnit], int]] = {}
+        todo = [(batch, 1) for batch in batches(steps, self.flops)]
         try:
-            for batch in batches(steps, self.flops):
-                waiting[self._submit(batch)] = (batch, 1)
-            while waiting:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                lost: list[tuple[list[PlannedUnit], int]] = []
-                for future in finished:
+            while todo or waiting:
+                for batch, attempt in todo:
+                    waiting[self._submit(batch)] = (batch, attempt)
+                todo = []
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     batch, attempt = waiting.pop(future)
                     if isinstance(future.exception(), BrokenExecutor) and self.make and attempt < _ATTEMPTS:
-                        lost.append((batch, attempt + 1))
+                        todo.append((batch, attempt + 1))
                     else:
-                        yield from zip(batch, future.result(), strict=True)
-                if lost:  # the executor is broken, and with it every batch that was waiting
-                    lost += [(batch, attempt) for batch, attempt in waiting.values()]
-                    self.executor = self.make() if self.make else None
-                    waiting = {self._submit(batch): (batch, attempt) for batch, attempt in lost}
+                        yield from zip(batch, future.result(), [_operations([step]) for step in batch], strict=True)
+                if todo and self.make:  # the executor is broken, and with it every batch that was waiting
+                    todo += waiting.values()
+                    waiting, self.executor = {}, self.make()
         finally:
             for future in waiting:
                 future.cancel()
 
     def _submit(self, batch: list[PlannedUnit]) -> Future[list[Any]]:
-        work = Batch(batch[0].kind, tuple(step.unit for step in batch))
-        future: Future[list[Any]] = self.executor.submit(run_remote, self.job, work)
+        future: Future[list[Any]] = self.executor.submit(run_remote, self.job, batch[0].kind, [step.unit for step in batch])
         return future

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from .._util.checks import as_list, check_count
@@ -149,7 +150,7 @@ class Settings:
         for p in self.prompts:
             prompt_positions(self.target_positions, len(p.tokens))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -204,29 +205,27 @@ def make_settings(
     sites: str | Sequence[str],
     target_positions: Positions,
     tol: float,
-    prompt_groups: str,
     next_token: bool,
-    method: str,
-    sketch: int,
-    seed: int,
-    max_applications: int | None,
+    **others: Any,
 ) -> Settings:
-    """Check the arguments of `atlas`. Raises InvalidInput for sites, layers and positions that the model does not have."""
-    for value, allowed, name in ((prompt_groups, PROMPT_GROUPS, "prompt_groups"), (method, METHODS, "method")):
-        if value not in allowed:
-            raise InvalidInput(f"atlas: {name} is {shown(value)}; it must be one of {', '.join(allowed)}")
+    """Check the arguments of `atlas`. others: those that are in the settings as they are: prompt_groups, method, sketch, seed,
+    max_applications. Raises InvalidInput for sites, layers and positions that the model does not have."""
+    for name, allowed in (("prompt_groups", PROMPT_GROUPS), ("method", METHODS)):
+        if others[name] not in allowed:
+            raise InvalidInput(f"atlas: {name} is {shown(others[name])}; it must be one of {', '.join(allowed)}")
     source_site, target_site = _sites(sites)
-    counts = {"k": (k, 1), "sketch": (sketch, 0), "seed": (seed, 0)}
-    if max_applications is not None:
-        counts["max_applications"] = (max_applications, 2)
-    for name, (number, least) in counts.items():
-        check_count(number, f"atlas: {name}", least=least)
-    if method == "sketch" and not sketch:
+    check_count(k, "atlas: k")
+    for name, least in (("sketch", 0), ("seed", 0), ("max_applications", 2)):
+        if name != "max_applications" or others[name] is not None:
+            check_count(others[name], f"atlas: {name}", least=least)
+    if others["method"] == "sketch" and not others["sketch"]:
         raise InvalidInput("atlas: method='sketch' with sketch=0 computes nothing; sketch is the number of random vectors")
     if not (isinstance(tol, (int, float)) and 0 < tol < 1):
         raise InvalidInput(f"atlas: tol is {shown(tol)}; it must be a number between 0 and 1")
     if k > model.d_model:
         raise InvalidInput(f"atlas: k is {k}, but a Jacobian of {model.name!r} has at most {model.d_model} triplets")
+    layers = None if targets is None else [t for t in targets if t != NEXT_TOKEN]
+    last = (NEXT_TOKEN,) if next_token or (targets is not None and NEXT_TOKEN in targets) else ()
     settings = Settings(
         model=model.identity,
         steering=model.steering,
@@ -235,17 +234,13 @@ def make_settings(
         parallel=model.spec.parallel,
         prompts=_prompts(model, prompts, target_positions),
         target_positions=canonical(target_positions),
-        prompt_groups=prompt_groups,
         source_site=source_site,
         target_site=target_site,
         sources=_layers(model, sources, "sources", source_site),
-        targets=(*_layers(model, _layer_targets(targets), "targets", target_site), *_next_token_of(targets, next_token)),
+        targets=(*_layers(model, layers, "targets", target_site), *last),
         k=k,
         tol=float(tol),
-        seed=seed,
-        method=method,
-        sketch=sketch,
-        max_applications=max_applications,
+        **others,
     )
     if not any(settings.targets_of(s) for s in settings.sources):
         raise InvalidInput("atlas: none of the sources comes before any of the targets")
@@ -260,7 +255,7 @@ def _sites(sites: str | Sequence[str]) -> tuple[str, str]:
     return source, target
 
 
-def _layers(model: Model, layers: Sequence[int] | None, name: str, site: str) -> tuple[int, ...]:
+def _layers(model: Model, layers: Sequence[Any] | None, name: str, site: str) -> tuple[int, ...]:
     rules: dict[str, Any] = {"n_layers": model.n_layers, "parallel": model.spec.parallel, "post_norms": model.spec.post_norms}
     if layers is None:
         layers = range(model.n_layers)
@@ -272,14 +267,6 @@ def _layers(model: Model, layers: Sequence[int] | None, name: str, site: str) ->
     except TypeError:
         raise InvalidInput(f"atlas: {name} is {layers!r}; it must be a list of layers") from None
     return tuple(chosen)
-
-
-def _layer_targets(targets: Sequence[Target] | None) -> Sequence[int] | None:
-    return None if targets is None else [t for t in targets if t != NEXT_TOKEN]  # type: ignore[misc]
-
-
-def _next_token_of(targets: Sequence[Target] | None, next_token: bool) -> tuple[str, ...]:
-    return (NEXT_TOKEN,) if next_token or (targets is not None and NEXT_TOKEN in targets) else ()
 
 
 def _prompts(model: Model, prompts: Prompts, positions: Positions) -> tuple[PromptRecord, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ from ..inputs.sites import Site
 from ..model.cost import estimate
 from ..model.model import Model
 
-__all__ = ["EffectCost", "effect_cost", "sweep_rate"]
+__all__ = ["EffectCost", "disk_rate", "effect_cost", "sweep_rate"]
 
+_READ = 1 << 27  # bytes of a file that are read to measure the disk
 _SWEEP = 2e10  # largest number of operations of a measured sweep: about a tenth of a second
 _PREFILL = 5e10  # largest number of operations for the prompts of a measured continuation
 _SECONDS = 0.3  # of a measured continuation
@@ -41,6 +44,20 @@ def sweep_rate(model: Model, n_tokens: int, columns: int) -> float:
         V = np.ones((columns, model.d_model), J.dtype)
         _RATES[key] = columns * flops / _fastest(lambda: J @ V.T)
     return _RATES[key]
+
+
+def disk_rate(files: Sequence[Path]) -> float:
+    """Bytes per second that the end of the largest file is read at, once the system has forgotten what it holds of it."""
+    with open(max(files, key=lambda file: file.stat().st_size), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        n = min(_READ, size)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), size - n, n, os.POSIX_FADV_DONTNEED)
+        file.seek(size - n)
+        started = time.perf_counter()
+        while file.read(1 << 20):
+            continue
+        return n / max(time.perf_counter() - started, 1e-6)
 
 
 def _fastest(work: Callable[[], object], least: float = 0.05) -> float:
@@ -113,5 +130,4 @@ def _decoding(model: Model, prompts: Sequence[NDArray[Any]], new: int) -> tuple[
 
 def _until_end(model: Model, tokens: NDArray[Any]) -> int:
     """Number of tokens up to the first end token."""
-    ends = [i + 1 for i, t in enumerate(tokens.tolist()) if t in model.end_tokens]
-    return ends[0] if ends else len(tokens)
+    return next((i for i, token in enumerate(tokens.tolist(), 1) if token in model.end_tokens), len(tokens))

@@ -13,7 +13,6 @@ the settings: a second process working on the same folder writes the same bytes.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from .._version import __version__
 from ..errors import InvalidInput, NotFound
 from .settings import Settings, Target
 
-__all__ = ["Folder", "Memory", "Pair", "Sketch", "Store", "WorkUnit", "open_folder"]
+__all__ = ["Folder", "Pair", "Sketch", "Store", "WorkUnit", "json_name", "open_folder"]
 
 Array = NDArray[Any]
 FORMAT = "powersteer-atlas-1"
@@ -46,8 +45,9 @@ class WorkUnit:
     targets: tuple[Target, ...]
 
     @property
-    def name(self) -> str:
-        return f"{self.prompt_group}-{self.source:03d}-" + "+".join(map(str, self.targets[:1] + self.targets[1:][-1:]))
+    def file(self) -> str:
+        ends = "+".join(map(str, self.targets[:1] + self.targets[1:][-1:]))
+        return f"cells/{self.prompt_group}-{self.source:03d}-{ends}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -138,123 +138,52 @@ class Sketch:
         return 0 < len(self.sigma) == len(self.error) <= k
 
 
-def _to_json(item: Pair | Sketch) -> dict[str, Any]:
-    return {_GROUP if name == "prompt_group" else name: value for name, value in asdict(item).items()}
+def json_name(kind: str, group: int, source: int) -> str:
+    """Name of the sketches or effects of a source."""
+    return f"{kind}/{group}-{source:03d}.json"
 
 
-class Store(ABC):
-    """Pairs by unit of work; sketches and effects by (group of prompts, source)."""
+class Store:
+    """Storage in this process: pairs by unit of work, and texts by name: JSON of sketches and effects (see `json_name`)."""
+
+    path: Path | None = None
+    origin: dict[str, Any] = {}
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-
-    @abstractmethod
-    def has(self, unit: WorkUnit) -> bool: ...
-    @abstractmethod
-    def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None: ...
-    @abstractmethod
-    def sketched(self, group: int, source: int) -> bool: ...
-    @abstractmethod
-    def put_sketches(self, group: int, source: int, sketches: Sequence[Sketch]) -> None: ...
-    @abstractmethod
-    def pairs(self) -> list[Pair]: ...
-    @abstractmethod
-    def sketches(self) -> list[Sketch]: ...
-    @abstractmethod
-    def vectors(self, pair: Pair) -> Array:
-        """(k, d), the right singular vectors."""
-
-    @abstractmethod
-    def put_effects(self, group: int, source: int, text: str) -> None: ...
-    @abstractmethod
-    def effects(self, group: int, source: int) -> str | None: ...
-
-
-class Memory(Store):
-    """Storage in this process."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._units: set[WorkUnit] = set()
         self._pairs: dict[tuple[int, int, Target], tuple[Pair, Array]] = {}
-        self._sketches: dict[tuple[int, int], Sequence[Sketch]] = {}
-        self._effects: dict[tuple[int, int], str] = {}
+        self._texts: dict[str, str] = {}
 
     def has(self, unit: WorkUnit) -> bool:
-        return unit in self._units
+        return all((unit.prompt_group, unit.source, target) in self._pairs for target in unit.targets)
 
     def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
-        self._units.add(unit)
         self._pairs |= {(p.prompt_group, p.source, p.target): (p, V) for p, V in zip(pairs, vectors, strict=True)}
-
-    def sketched(self, group: int, source: int) -> bool:
-        return (group, source) in self._sketches
-
-    def put_sketches(self, group: int, source: int, sketches: Sequence[Sketch]) -> None:
-        self._sketches[group, source] = sketches
 
     def pairs(self) -> list[Pair]:
         return [pair for pair, _ in self._pairs.values()]
 
-    def sketches(self) -> list[Sketch]:
-        return [sketch for some in self._sketches.values() for sketch in some]
-
     def vectors(self, pair: Pair) -> Array:
+        """(k, d), the right singular vectors."""
         return self._pairs[pair.prompt_group, pair.source, pair.target][1]
 
-    def put_effects(self, group: int, source: int, text: str) -> None:
-        self._effects[group, source] = text
+    def put_text(self, name: str, text: str) -> None:
+        self._texts[name] = text
 
-    def effects(self, group: int, source: int) -> str | None:
-        return self._effects.get((group, source))
-
-
-class Folder(Store):
-    """Storage in a folder, in the files listed at the top of this module. Returned by `open_folder`."""
-
-    def __init__(self, path: Path, settings: Settings, origin: dict[str, Any]) -> None:
-        super().__init__(settings)
-        self.path, self.origin = path, origin
-
-    def _pair_file(self, unit: WorkUnit) -> Path:
-        return self.path / "cells" / f"{unit.name}.safetensors"
-
-    def _sketch_file(self, group: int, source: int) -> Path:
-        return self.path / "sketches" / f"{group}-{source:03d}.json"
-
-    def has(self, unit: WorkUnit) -> bool:
-        return self._pair_file(unit).exists()
-
-    def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
-        data = {"settings": self.settings.hash, "cells": [_to_json(p) for p in pairs]}
-        tensors = {f"V.{p.target}": np.ascontiguousarray(V) for p, V in zip(pairs, vectors, strict=True)}
-        file = self._pair_file(unit)
-        file.parent.mkdir(exist_ok=True)
-        write_bytes(file, safetensors.numpy.save(tensors, metadata={FORMAT: json.dumps(data)}))
-
-    def sketched(self, group: int, source: int) -> bool:
-        return self._sketch_file(group, source).exists()
+    def text(self, name: str) -> str | None:
+        return self._texts.get(name)
 
     def put_sketches(self, group: int, source: int, sketches: Sequence[Sketch]) -> None:
-        file = self._sketch_file(group, source)
-        file.parent.mkdir(exist_ok=True)
-        data = {"settings": self.settings.hash, "sketches": [_to_json(s) for s in sketches]}
-        write_text(file, json.dumps(data))
-
-    def pairs(self) -> list[Pair]:
-        return [pair for file in sorted(self.path.glob("cells/*.safetensors")) for pair in self._read_pairs(file)]
+        self.put_text(json_name("sketches", group, source), self._to_json("sketches", sketches))
 
     def sketches(self) -> list[Sketch]:
-        files = sorted(self.path.glob("sketches/*.json"))
-        return [s for f in files for s in self._records(f, read_text(f), "sketches", Sketch)]
+        names = [json_name("sketches", g, source) for g in range(len(self.settings.groups)) for source in self.settings.sources]
+        texts = {(self.path or Path()) / name: text for name in names if (text := self.text(name)) is not None}
+        return [s for file, text in texts.items() for s in self._records(file, text, "sketches", Sketch)]
 
-    def _read_pairs(self, file: Path) -> list[Pair]:
-        try:
-            with safetensors.safe_open(file, framework="numpy") as f:
-                text = (f.metadata() or {}).get(FORMAT, "")
-        except safetensors.SafetensorError as error:
-            raise self._damaged(file, error) from None
-        return self._records(file, text, "cells", Pair)
+    def _to_json(self, key: str, items: Sequence[Pair | Sketch]) -> str:
+        records = [{_GROUP if name == "prompt_group" else name: value for name, value in asdict(r).items()} for r in items]
+        return json.dumps({"settings": self.settings.hash, key: records})
 
     def _records(self, file: Path, text: str, key: str, kind: type[Any]) -> list[Any]:
         try:
@@ -272,34 +201,62 @@ class Folder(Store):
                 raise self._damaged(file, f"group {r.prompt_group}, {r.source} -> {r.target} does not agree with the settings")
         return records
 
+    @staticmethod
+    def _damaged(file: Path, reason: object) -> InvalidInput:
+        return InvalidInput(f"{str(file)!r} is damaged ({reason}); delete it, and resume to compute it again")
+
+
+class Folder(Store):
+    """Storage in a folder, in the files listed at the top of this module. Returned by `open_folder`."""
+
+    path: Path
+
+    def __init__(self, path: Path, settings: Settings, origin: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.path, self.origin = path, origin
+
+    def has(self, unit: WorkUnit) -> bool:
+        return (self.path / unit.file).exists()
+
+    def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
+        tensors = {f"V.{p.target}": np.ascontiguousarray(V) for p, V in zip(pairs, vectors, strict=True)}
+        self._write(unit.file, safetensors.numpy.save(tensors, metadata={FORMAT: self._to_json("cells", pairs)}))
+
+    def put_text(self, name: str, text: str) -> None:
+        self._write(name, text.encode())
+
+    def text(self, name: str) -> str | None:
+        file = self.path / name
+        return read_text(file) if file.exists() else None
+
+    def _write(self, name: str, data: bytes) -> None:
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        write_bytes(file, data)
+
+    def pairs(self) -> list[Pair]:
+        return [pair for file in sorted(self.path.glob("cells/*.safetensors")) for pair in self._read_pairs(file)]
+
+    def _read_pairs(self, file: Path) -> list[Pair]:
+        try:
+            with safetensors.safe_open(file, framework="numpy") as f:
+                text = (f.metadata() or {}).get(FORMAT, "")
+        except safetensors.SafetensorError as error:
+            raise self._damaged(file, error) from None
+        return self._records(file, text, "cells", Pair)
+
     def vectors(self, pair: Pair) -> Array:
         for file in self.path.glob(f"cells/{pair.prompt_group}-{pair.source:03d}-*.safetensors"):
             try:
                 with safetensors.safe_open(file, framework="numpy") as f:
-                    if f"V.{pair.target}" in f.keys():  # noqa: SIM118  # not a dict
-                        V: Array = f.get_tensor(f"V.{pair.target}")
-                        if V.shape != (len(pair.sigma), self.settings.model["d_model"]) or V.dtype != self.settings.dtype:
-                            raise self._damaged(file, f"V.{pair.target} is {V.dtype} of shape {V.shape}")
-                        return V
+                    V: Array | None = f.get_tensor(f"V.{pair.target}") if f"V.{pair.target}" in f.keys() else None  # noqa: SIM118
             except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
                 raise self._damaged(file, error) from None
+            if V is not None:
+                if V.shape != (len(pair.sigma), self.settings.model["d_model"]) or V.dtype != self.settings.dtype:
+                    raise self._damaged(file, f"V.{pair.target} is {V.dtype} of shape {V.shape}")
+                return V
         raise NotFound(f"{str(self.path)!r}: the vectors of {pair.source} -> {pair.target} are missing")
-
-    def _effects_file(self, group: int, source: int) -> Path:
-        return self.path / "effects" / f"{group}-{source:03d}.json"
-
-    def put_effects(self, group: int, source: int, text: str) -> None:
-        file = self._effects_file(group, source)
-        file.parent.mkdir(exist_ok=True)
-        write_text(file, text)
-
-    def effects(self, group: int, source: int) -> str | None:
-        file = self._effects_file(group, source)
-        return read_text(file) if file.exists() else None
-
-    @staticmethod
-    def _damaged(file: Path, reason: object) -> InvalidInput:
-        return InvalidInput(f"{str(file)!r} is damaged ({reason}); delete it, and resume to compute it again")
 
 
 def open_folder(
