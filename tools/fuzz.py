@@ -172,6 +172,22 @@ def make_gguf(folder: Path) -> None:
     gguf_models.write(folder / "m.gguf", hf, top=meta)
 
 
+def make_blocks(folder: Path) -> None:
+    """A GGUF file of several types of blocks."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from test_gguf import IN_PLACE, quantised
+
+    shutil.move(quantised(folder, "llama", IN_PLACE)[0], folder / "m.gguf")
+    (folder / "decoded.gguf").unlink()
+
+
+def make_fp8(folder: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from test_scaled import fp8_folder, model_of
+
+    fp8_folder(folder, model_of(hidden_size=64, intermediate_size=96), [32, 64])
+
+
 TARGETS = {
     "checkpoint": Target(
         make_checkpoint, lambda f: run_model(ps.load(f)),
@@ -180,6 +196,8 @@ TARGETS = {
     "vectors": Target(make_vectors, lambda f: ps.load_vectors(f / "v.safetensors"), {".safetensors": 1}),
     "control": Target(make_control, lambda f: ps.load_vectors(f / "v.gguf"), {".gguf": 1}),
     "gguf": Target(make_gguf, lambda f: run_model(ps.load(f / "m.gguf")), {".gguf": 1}),
+    "blocks": Target(make_blocks, lambda f: run_model(ps.load(f / "m.gguf")), {".gguf": 1}),
+    "fp8": Target(make_fp8, lambda f: run_model(ps.load(f)), {"config.json": 1, "model.safetensors": 2}),
     "atlas": Target(make_atlas, read_atlas, {".json": 2, ".safetensors": 2}),
 }  # fmt: skip
 
