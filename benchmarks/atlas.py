@@ -1,6 +1,7 @@
-"""The cost of an atlas beside the published algorithm's, on the same pairs of the same random model.
+"""The cost of an atlas beside the published algorithm's, on the same pairs of the same model.
 
-    python benchmarks/atlas.py [--layers 12] [--tokens 64] [--pairs 3] [--decay 0.4]
+    python benchmarks/atlas.py [--layers 12] [--tokens 64] [--pairs 3] [--decay 0.4]    a random model of 125M shapes
+    python benchmarks/atlas.py --real smollm2 --next-token                              a model of tests/real_files.py
 
 Published: block power iteration with 12 vectors and 5 iterations for every pair; J v by double backward through the whole
 model, one column at a time, in PyTorch. It is run on a few pairs; the time of all is that of a pair times their number.
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ import transformers
 import powersteer as ps
 
 K, ITERATIONS, ROWS = 12, 5, 2
+CHAT = [{"role": "user", "content": "How can I learn to play the guitar well enough for a party in two months?"}]
 
 
 def make_model(layers: int, decay: float, **shapes: int) -> Any:
@@ -85,6 +89,17 @@ class Published:
         return values[order].clamp(min=0).sqrt().numpy(), (basis @ turn[:, order]).T.numpy(), time.perf_counter() - started
 
 
+def sgemm(rows: int) -> float:
+    """GFLOPS of PyTorch's product of so many rows with a 1536 x 576 matrix."""
+    x, w = torch.randn(rows, 576), torch.randn(1536, 576)
+    best = np.inf
+    for _ in range(50):
+        started = time.perf_counter()
+        torch.nn.functional.linear(x, w)
+        best = min(best, time.perf_counter() - started)
+    return float(2e-9 * rows * 1536 * 576 / best)
+
+
 def residual(J: ps.jacobian.Jacobian, V: np.ndarray) -> float:  # type: ignore[name-defined]
     """The certificate of vectors that someone else found."""
     JV = J @ V.T.astype(J.dtype)
@@ -100,24 +115,44 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=3, help="on which the published algorithm is run")
     parser.add_argument("--decay", type=float, default=0.4)
     parser.add_argument("--sketch", type=int, default=16)
+    parser.add_argument("--real", choices=["smollm2", "gemma3"], help="map this model, and not a random one")
+    parser.add_argument("--next-token", action="store_true", help="map the next-token column as well")
     options = parser.parse_args(argv)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    hf = make_model(options.layers, options.decay)
-    tokens = np.random.default_rng(0).integers(3, 32000, options.tokens).astype(np.int32)
-    model = ps.from_transformers(hf)
+    if options.real:
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+        from real_models import Real
+
+        real = Real(options.real)
+        hf, model = real.hf, real.model
+        hf.config._attn_implementation = "eager"
+        hf.requires_grad_(False)
+        tokens = model.tokens(CHAT if options.real == "smollm2" else CHAT[0]["content"])
+    else:
+        hf = make_model(options.layers, options.decay)
+        tokens = np.random.default_rng(0).integers(3, 32000, options.tokens).astype(np.int32)
+        model = ps.from_transformers(hf)
     say: Callable[..., None] = lambda *words: print(*words, flush=True)  # noqa: E731
-    say(f"{options.layers} layers, {options.tokens} tokens, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    say(f"{model.n_layers} layers, {len(tokens)} tokens, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    say(f"torch sgemm of 600 rows: {sgemm(600):.0f} GFLOPS, of 50: {sgemm(50):.0f}")
 
     started = time.perf_counter()
-    atlas = ps.atlas(model, tokens, k=K, next_token=False, sketch=options.sketch, progress=True)
+    sketch = ps.atlas(model, tokens, k=K, next_token=options.next_token, sketch=options.sketch or 16, method="sketch")
+    say(f"sketch: {time.perf_counter() - started:.1f} s for {len(sketch.pairs)} pairs")
+    plan = ps.atlas_plan(model, tokens, k=K, next_token=options.next_token, sketch=options.sketch)
+    started = time.perf_counter()
+    atlas = ps.atlas(model, tokens, k=K, next_token=options.next_token, sketch=options.sketch, progress=True)
     ours = time.perf_counter() - started
+    say(f"planned {plan.seconds:.0f} s; {sum(s.flops for s in plan.steps) / ours / 1e9:.0f} GFLOPS of the planned operations; "
+        + ", ".join(f"{kind} {sum(c.method == kind for c in atlas)} pairs" for kind in ("krylov", "dense")))
     applications = np.array([c.applications for c in atlas])
     worst, ratio = np.nanmax(atlas.residuals), np.nanmedian(atlas.S[..., -1] / atlas.S[..., 0])
     say(f"powersteer: {len(atlas)} pairs in {ours:.1f} s; {applications.mean():.1f} applications a pair "
         f"(largest {applications.max()}); worst residual {worst:.1e}, all converged: {all(c.converged for c in atlas)}; "
         f"median sigma_{K} / sigma_1 {ratio:.2f}")  # fmt: skip
 
-    pairs = [atlas.pairs[i] for i in np.linspace(0, len(atlas.pairs) - 1, options.pairs).astype(int)]
+    layers = [pair for pair in atlas.pairs if not isinstance(pair[1], str)]
+    pairs = [layers[i] for i in np.linspace(0, len(layers) - 1, options.pairs).astype(int)]
     seconds, residuals = [], []
     for source, target in pairs:
         _, V, took = Published(hf, torch.tensor(tokens)[None].long(), source, target).run(model.d_model)

@@ -62,8 +62,8 @@ def once(work: Work, least: float = 0.25) -> Round:
     return Round(wall / n, max(0.0, others) / wall / processors)
 
 
-def measure(contestants: dict[str, Work], rounds: int) -> dict[str, float | None]:
-    """Best seconds a call of each, of quiet rounds; None where there were too few of them."""
+def measure(contestants: dict[str, Work], rounds: int, least: float = 0.25) -> dict[str, float | None]:
+    """Best seconds a call of each, of quiet rounds of at least `least` seconds; None where there were too few of them."""
     for work in contestants.values():
         work()  # compiled, allocated, in the caches
     quiet: dict[str, list[float]] = {name: [] for name in contestants}
@@ -71,7 +71,7 @@ def measure(contestants: dict[str, Work], rounds: int) -> dict[str, float | None
         if i >= rounds and all(len(some) >= QUIET_ROUNDS for some in quiet.values()):
             break
         for name, work in contestants.items():
-            r = once(work)
+            r = once(work, least)
             if r.others <= BUSY:
                 quiet[name].append(r.seconds)
     return {name: min(seconds) if len(seconds) >= QUIET_ROUNDS else None for name, seconds in quiet.items()}
