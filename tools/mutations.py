@@ -176,7 +176,7 @@ MUTATIONS = [
         ("ended-columns-stay", "        w->live[left++] = x;\n", "        w->live[left++] = w->live[i];\n"),
         ("apply-all-from-the-first-source", "j->sources[from].layer;", "j->sources[0].layer;")),
     *_py("model/residency.py", "residency",
-        ("layers-that-fit-are-read-again", "sum(sizes[first : last + 1]) <= kept", "False"),
+        ("layers-that-fit-are-read-again", "sum(sizes[first : last + 1]) <= sum(sizes[:resident])", "False"),
         ("lm-head-never-read", "    yield spec.lm_head.nbytes\n", "    yield 0\n")),
     *_py("model/construct.py", "residency",
         ("weights-in-memory-are-read-again", "resident_layers(spec) if checkpoint.mapped else spec.n_layers + 1", "resident_layers(spec)")),

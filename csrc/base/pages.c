@@ -7,7 +7,7 @@
 /* Hints may be refused, for example by an old kernel, and nothing is lost then: the result is not read. */
 static void advise(const void *p, size_t n, int advice) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)p / page * page;
-    if (n) (void)madvise((void *)begin, (uintptr_t)p + n - begin, advice); /* NOLINT: the address is only named */
+    if (n) (void)madvise((void *)begin, (uintptr_t)p + n - begin, advice);
 }
 
 void pages_ahead(const void *p, size_t n) { advise(p, n, MADV_WILLNEED); }

@@ -1,6 +1,6 @@
 /* The scalar of the core. The core is compiled twice from the same sources: float (_core32) and, with
- * -DPS_DOUBLE, double (_core64). Code outside this
- * file should hold for both; where it cannot, it tests PS_DOUBLE or REAL_SIZE. */
+ * -DPS_DOUBLE, double (_core64). Code outside this file should hold for both; where it cannot, it tests PS_DOUBLE or
+ * REAL_SIZE. */
 #ifndef PS_REAL_H
 #define PS_REAL_H
 #include <float.h>

@@ -116,8 +116,8 @@ static void linear_t_task(void *ctx, size_t task, int worker) {
 static double operations(const product *p) { return (double)p->M * (double)p->W->n_out * (double)p->W->n_in; }
 
 /* Shares an (M, N) result out to the threads. A part of m x n reads m rows of activations and n columns of the weight. Summed
- * over the grid each column of the weight is read `rows` times and each row of activations `cols` times, so the cost is
- * rows N + cols M. gemm_packed.h packs the weight for every part, transposing or decoding it. */
+ * over the grid each column of the weight is read `rows` times and each row of activations `cols` times, and the
+ * weight is packed, that is, transposed or decoded, for every part: the cost is PACKING rows N + cols M. */
 static void run_grid(product *p, size_t N, thread_pool_task task) {
     size_t threads = (size_t)thread_pool_threads(p->rt->pool), best = 0, panels = (N + COLUMNS - 1) / COLUMNS;
     if (operations(p) < THREAD_POOL_WORTH) threads = 1;

@@ -34,8 +34,9 @@ def resident_layers(spec: Spec) -> int:
 
 def streamed_bytes(spec: Spec, resident: int, first: int, last: int) -> int:
     """Bytes that each pass through the layers first .. last reads from the file: 0 if these layers fit by themselves."""
+    if resident > spec.n_layers:  # a plan asks for every pair
+        return 0
     sizes = list(layer_bytes(spec))
-    kept = sum(sizes[:resident])
-    if resident > spec.n_layers or sum(sizes[first : last + 1]) <= kept:
+    if sum(sizes[first : last + 1]) <= sum(sizes[:resident]):
         return 0
     return sum(sizes[max(first, resident) : last + 1])
