@@ -28,6 +28,7 @@ from powersteer.loading.blocks import Blocks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from float32_weights import widened
+from random_blocks import random_blocks
 
 N_OUT, N_IN = 4096, 4096  # of the matrix whose products are measured
 STEPS = 1 << 16  # tokens that a measured decoder may make
@@ -36,30 +37,6 @@ PROMPT, DECODED = 128, 64  # tokens
 COLUMNS, TOKENS, BELOW_TOP = 12, 64, 2  # of JᵀJ: from layer 2 to the second from the top
 
 # ---- types
-
-# Where the halves lie that scale a block
-SCALES = {
-    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,),
-    "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,),
-}  # fmt: skip
-
-
-def random_blocks(kind: str, n_out: int, n_in: int) -> Blocks:
-    """Random blocks that mean small numbers."""
-    rng = np.random.default_rng(0)
-    numbers, size, _ = core.BLOCK_TYPES[kind]
-    data = rng.integers(0, 256, (n_out, n_in // numbers, size), dtype=np.uint8)
-    if kind == "F8_E4M3":
-        data = np.where(data & 0x7F == 0x7F, np.uint8(0), data)  # NaN
-        factors = np.full((n_out, n_in // 128), 1e-4, np.float32)
-        return Blocks(kind, data.reshape(n_out, -1), factors, 128)
-    if kind == "MXFP4_APART":
-        return Blocks(kind, data.reshape(n_out, -1), np.full((n_out, n_in // 32), 118, np.uint8), 32)
-    if kind == "MXFP4":
-        data[..., 0] = 118  # the exponent of 2^-9
-    for at in SCALES.get(kind, ()):
-        data[..., at : at + 2] = np.frombuffer(np.float16(2e-4).tobytes(), np.uint8)
-    return Blocks(kind, data.reshape(n_out, -1))
 
 
 def products(matrix: Any, embed: np.ndarray, threads: int) -> dict[str, Work]:
@@ -105,7 +82,8 @@ def decoding(some: Any, pool: ThreadPoolExecutor, threads: int) -> Work:
 def types(rounds: int, threads: int) -> None:
     embed = np.random.default_rng(1).standard_normal((N_OUT, N_IN)).astype(np.float32)
     names = ("float32", *core.BLOCK_TYPES)
-    blocks = {name: random_blocks(name, N_OUT, N_IN) for name in core.BLOCK_TYPES}
+    rng = np.random.default_rng(0)
+    blocks = {name: Blocks(*random_blocks(name, N_OUT, N_IN, rng)) for name in core.BLOCK_TYPES}
     with ThreadPoolExecutor(threads) as pool:
         few = {name: some[:DECODED_ROWS].to_core() for name, some in blocks.items()}
         decode_s = measure({name: decoding(some, pool, threads) for name, some in few.items()}, rounds)
