@@ -32,6 +32,15 @@ class Status(ctypes.Structure):
     _fields_ = (("code", ctypes.c_int), ("message", ctypes.c_char * 256))
 
 
+class Weight(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p), ("type", ctypes.c_int), ("n_out", ctypes.c_size_t), ("n_in", ctypes.c_size_t),
+        ("group", ctypes.c_size_t), ("group_stride", ctypes.c_ssize_t), ("out_stride", ctypes.c_ssize_t),
+        ("in_stride", ctypes.c_ssize_t), ("factors", ctypes.c_void_p), ("factor_stride", ctypes.c_ssize_t),
+        ("factor_run", ctypes.c_size_t),
+    )  # fmt: skip
+
+
 class Rng(ctypes.Structure):
     _fields_ = (("seed", ctypes.c_uint64), ("stream", ctypes.c_uint64), ("counter", ctypes.c_uint64))
 

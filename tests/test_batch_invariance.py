@@ -1,6 +1,5 @@
 """A sequence's numbers have the same bits alone and among others: with any number of rows and threads, any layout and
-dtype of the weights, by every instruction set that this machine has. Decoding has the same bits in batches of up to four
-rows."""
+dtype of the weights, by every instruction set that this machine has."""
 
 from __future__ import annotations
 
@@ -8,10 +7,11 @@ import ctypes
 
 import numpy as np
 import pytest
-from c_core import DTYPES, Core
+from c_core import DTYPES, Core, Weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import random_model, tables
+from test_blocks import models as block_models
 from test_core import EVERYWHERE, core_model, random_prompts
 from test_gemm_packed import SCRATCH, TYPES, Call, stored
 from tiny import tiny, vector
@@ -47,9 +47,9 @@ def same(got, want):
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_few_rows_and_many(kernels, data):
-    """A row alone against many: of gemm_packed.h over both layouts of a weight, of gemv.h up to four."""
+    """A row alone against many: of gemm_packed.h over both layouts of a weight, and of gemv.h."""
     draw = data.draw
-    M, N, K = draw(st.integers(1, 60)), draw(st.integers(1, 70)), draw(st.integers(1, 80) | st.integers(240, 600))
+    M, N, K = draw(st.integers(1, 60)), draw(st.integers(1, 70)), draw(st.integers(0, 80) | st.integers(240, 1700))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     name = draw(st.sampled_from(list(TYPES)))
     W, _ = stored(rng.standard_normal((N, K)), name)
@@ -65,23 +65,38 @@ def test_few_rows_and_many(kernels, data):
         kernels.lib.gemm_packed(kind, ctypes.byref(call), kernels.pointer(scratch))
         return Y
 
-    def gemv(kind, X):
-        Y = np.full((len(X), N), np.nan, kernels.dtype)
-        kernels.lib.gemv(kind, TYPES[name], kernels.pointer(W), ctypes.c_ssize_t(K), size(N), size(K), size(len(X)),
-                         kernels.pointer(X), size(K), ctypes.c_void_p(pointer), kernels.pointer(Y), size(N))  # fmt: skip
-        return Y
+    def gemv(kind, X, o, n):
+        Y = np.full((len(X), n + 1), 7, kernels.dtype)
+        weight = Weight(W.ctypes.data, TYPES[name], N, K, N, 0, K, 1)
+        kernels.lib.gemv(kind, ctypes.byref(weight), size(o), size(n), size(len(X)), kernels.pointer(X), size(K),
+                         ctypes.c_void_p(bias[o:].ctypes.data if pointer else None), kernels.pointer(Y), size(n + 1),
+                         kernels.pointer(scratch))  # fmt: skip
+        assert np.all(Y[:, n] == 7)
+        return Y[:, :n]
 
     for kind in range(kernels.lib.cpu_best() + 1):
-        whole = packed(kind, X, W)
-        few = gemv(kind, X[:4])
+        whole, dots = packed(kind, X, W), gemv(kind, X, 0, N)
         assert same(packed(kind, X, np.asfortranarray(W)), whole)
         bound = 2 * K * np.finfo(kernels.dtype).eps * (1 + np.abs(whole).max())  # of sums in two orders
-        np.testing.assert_allclose(few, whole[:4], rtol=0, atol=bound)
-        for n in (1, 2, 3, 4):
-            first = draw(st.integers(0, M - 1))
+        np.testing.assert_allclose(dots, whole, rtol=0, atol=bound)
+        for n in (1, 2, draw(st.integers(1, M))):
+            first, o = draw(st.integers(0, max(M - n, 0))), draw(st.integers(0, N - 1))
             part = np.ascontiguousarray(X[first : first + n])
             assert same(packed(kind, part, W), whole[first : first + n])
-            assert all(same(gemv(kind, X[i : i + n]), few[i : i + n]) for i in range(len(few) - n + 1))
+            assert same(gemv(kind, part, o, N - o), dots[first : first + n, o:])
+
+
+@given(K=st.integers(0, 90), n=st.integers(1, 200), beyond=st.integers(0, 9), seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_a_row_times_the_rows_of_a_matrix(kernels, K, n, beyond, seed):
+    rng, size = np.random.default_rng(seed), ctypes.c_size_t
+    x, W = (rng.standard_normal(shape).astype(kernels.dtype) for shape in [K, (K, n + beyond)])
+    for kind in range(kernels.lib.cpu_best() + 1):
+        y = np.full(n + 1, 7, kernels.dtype)
+        kernels.lib.gemv_t(kind, size(K), size(n), kernels.pointer(x), kernels.pointer(W), size(n + beyond), kernels.pointer(y))
+        error = 2 * K * np.finfo(kernels.dtype).eps * np.abs(x) @ np.abs(W[:, :n])
+        assert y[n] == 7
+        assert np.all(np.abs(y[:n] - x.astype(float) @ W[:, :n].astype(float)) <= error)
 
 
 def turned(twin):
@@ -127,12 +142,35 @@ def test_any_model(instructions, table, lengths, data):
         decoder = CORES[dtype].Decoder(model, [prompts[i] for i in chosen], capacity, steer, 0.9, 0, 1.0, seeds)
         return [(decoder.step(), np.array(decoder.logits())) for _ in range(4)]
 
-    if table["ropes"] > 1:  # a rotation may change while decoding: then all of a step's rows are one product of many rows
-        return
     among = decoded(range(len(prompts)))
     for i in range(len(prompts)):
         for (token, row), (tokens, rows) in zip(decoded([i]), among, strict=True):
             assert token[0] == tokens[i] and same(row[0], rows[i])
+
+
+@pytest.mark.parametrize("dtype", list(CORES))
+@pytest.mark.parametrize("kind", [None, np.float16, "bfloat16", "Q4_1", "Q4_K", "Q8_0", "F8_E4M3", "MXFP4_APART"])
+def test_a_step_of_any_number_of_rows(instructions, dtype, kind):
+    """A row's logits alone and among others: each bit"""
+    core = CORES[dtype]
+    if isinstance(kind, str) and kind != "bfloat16":
+        model = block_models([kind], dtype)[0]
+    else:
+        twin = random_model(1, real=np.dtype(dtype), stored=kind, d_model=130, d_ff=900, n_heads=2, n_kv_heads=1, head_dim=65, rope_dim=4)
+        model = core_model(twin, core, 2)
+    prompts = random_prompts(np.random.default_rng(4), 23, [1 + i % 3 for i in range(100)])
+
+    def decoded(chosen):
+        capacity = np.array([len(prompts[i]) + 3 for i in chosen], np.int32)
+        decoder = core.Decoder(model, [prompts[i] for i in chosen], capacity, [], 0.9, 0, 1.0, np.array(chosen, np.uint64))
+        return [(decoder.step(), np.array(decoder.logits())) for _ in range(3)]
+
+    for i in (0, 37, 99):
+        alone = decoded([i])
+        for rows in (2, 4, 5, 7, 16, 40, 100):
+            at = rows // 3
+            for (token, row), (tokens, logits) in zip(alone, decoded([(i - at + j) % 100 for j in range(rows)]), strict=True):
+                assert token[0] == tokens[at] and same(row[0], logits[at]), (i, rows)
 
 
 @given(table=tables(), columns=st.integers(2, 9), data=st.data())

@@ -7,7 +7,7 @@ import ctypes
 
 import numpy as np
 import pytest
-from c_core import Core
+from c_core import Core, Weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_blocks import decoded, random_blocks
@@ -111,15 +111,6 @@ def test_rows_apart(instructions, data):
     assert_same_bits(decoded(blocks, n_in, core), decoded(wide, n_in + more, core)[::step, start : start + n_in])
 
 
-class Weight(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p), ("type", ctypes.c_int), ("n_out", ctypes.c_size_t), ("n_in", ctypes.c_size_t),
-        ("group", ctypes.c_size_t), ("group_stride", ctypes.c_ssize_t), ("out_stride", ctypes.c_ssize_t),
-        ("in_stride", ctypes.c_ssize_t), ("factors", ctypes.c_void_p), ("factor_stride", ctypes.c_ssize_t),
-        ("factor_run", ctypes.c_size_t),
-    )  # fmt: skip
-
-
 DECODER = ctypes.CFUNCTYPE(
     None, ctypes.POINTER(Weight), ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)
 )
@@ -216,10 +207,10 @@ def test_forward(instructions, dtype, name):
 
 
 @pytest.mark.parametrize("dtype", CORES)
-@pytest.mark.parametrize("n", [1, 2, 4, 5])
+@pytest.mark.parametrize("n", [1, 2, 5, 13])
 def test_decoding(instructions, dtype, n):
-    """One row is multiplied as it is decoded, more from a buffer, more than four by the packed gemm."""
-    lengths = [7, 1, 3, 2, 4][:n]
+    """One row is multiplied as it is decoded, more from a buffer: each bit, also of a step of any other number of rows."""
+    lengths = [7, 1, 3, 2, 4, 2, 1, 5, 1, 1, 2, 1, 3][:n]
     prompts, seeds = random_prompts(np.random.default_rng(2), 23, lengths), np.arange(n, dtype=np.uint64)
     capacity = np.array(lengths, np.int32) + np.int32(5)
     runs = []

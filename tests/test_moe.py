@@ -135,7 +135,7 @@ def test_svd_of_a_mixture(loaded, rng):
 def test_an_estimate_counts_the_experts_a_token_takes(loaded):
     """Three layers are taped: their weights that a row meets, the share of each expert that was chosen."""
     model = loaded("mixtral")
-    said = model.estimate(list(range(20)), 0, 2, source_site="resid_pre")
+    said = model.estimate(list(range(20)), 0, 2, source_site="resid_pre", target_positions=None)
     every = sum(array.size for layer in model.spec.layers for array in matrices(layer))
     one = sum(array.size for layer in model.spec.layers for array in matrices(layer)[1:4])
     attention = sum(m.size for layer in model.spec.layers for m in (layer.q, layer.k, layer.v, layer.o))

@@ -46,9 +46,14 @@ static inline real reduce_dot3(size_t n, const real *w, const real *x, const rea
 }
 
 static inline real reduce_max(size_t n, const real *x) { /* n >= 1 */
-    real m = x[0];
-    for (size_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
-    return m;
+    real top[WIDTH], most = x[0];
+    size_t i = 0;
+    for (int j = 0; j < WIDTH; j++) top[j] = x[0];
+    for (; i + WIDTH <= n; i += WIDTH)
+        for (int j = 0; j < WIDTH; j++) top[j] = x[i + j] > top[j] ? x[i + j] : top[j];
+    for (int j = 0; i < n; i++, j++) top[j] = x[i] > top[j] ? x[i] : top[j];
+    for (int j = 0; j < WIDTH; j++) most = top[j] > most ? top[j] : most;
+    return most;
 }
 
 /* 1 if every element is finite: x - x is 0, or NaN where x is NaN or infinite */

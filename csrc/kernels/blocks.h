@@ -21,11 +21,15 @@ extern const wtype_layout wtype_layouts[N_WTYPES];
 typedef void (*block_decoder)(const weight *W, size_t o, size_t i, size_t n, float *out);
 block_decoder blocks_decoder(cpu_isa isa); /* isa: one that this machine has */
 
-/* Address of the block with element (o, i), i the first of a run; of a plain type, of the element */
+/* Address of the block with element (o, i), i the first of a run; of a plain type, of the element. The second takes the numbers
+ * and the bytes of a block, which may be constants: divisions would take as long as a good part of a row. */
+static inline const void *block_at(const weight *W, size_t numbers, size_t bytes, size_t o, size_t i) {
+    ptrdiff_t first = weight_row_offset(W, o) + (ptrdiff_t)i * W->in_stride - (ptrdiff_t)(i % numbers);
+    return (const char *)W->data + first / (ptrdiff_t)numbers * (ptrdiff_t)bytes;
+}
 static inline const void *weight_at(const weight *W, size_t o, size_t i) {
     const wtype_layout *type = &wtype_layouts[W->type];
-    return (const char *)W->data
-           + (weight_row_offset(W, o) + (ptrdiff_t)i * W->in_stride - (ptrdiff_t)(i % type->numbers)) / type->numbers * type->bytes;
+    return block_at(W, type->numbers, type->bytes, o, i);
 }
 
 #endif

@@ -321,7 +321,7 @@ TYPE(MXFP4_APART) {
 /* Numbers i .. i + n of row o of a type with blocks of `numbers` numbers in `bytes` bytes; i and n are multiples of BLOCK_RUN. */
 TARGET static ALWAYS void OF(take_type)(OF(runs) *runs, const size_t numbers, const size_t bytes, const size_t factor_bytes,
                                         const weight *W, size_t o, size_t i, size_t n, OF(taker) *take, void *to) {
-    const uint8_t *b = weight_at(W, o, i), *factor = W->factors;
+    const uint8_t *b = block_at(W, numbers, bytes, o, i), *factor = W->factors;
     const size_t per = numbers < BLOCK_RUN ? 1 : numbers / BLOCK_RUN;
     size_t r0 = i / BLOCK_RUN % per, used = 0;
     if (factor_bytes) {

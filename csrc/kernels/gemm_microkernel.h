@@ -77,21 +77,24 @@ TARGET static ALWAYS void OF(pack_straight)(const gemm_call *c, OF(loader) *load
     }
 }
 
-/* Packs one whole panel of a B that is contiguous along k, in blocks that are transposed in registers. */
+/* Packs a panel of n <= NR columns of a B that is contiguous along k, in blocks that are transposed in registers, with zeros in
+ * the missing columns. */
 TARGET static ALWAYS void OF(pack_transposed)(const gemm_call *c, OF(loader) *load, real (*one)(const void *, ptrdiff_t),
-                                          size_t item, size_t k0, size_t K, size_t n0, real *P) {
+                                          size_t item, size_t k0, size_t K, size_t n0, size_t n, real *P) {
     size_t whole = K - K % OF(WIDTH);
     for (size_t v = 0; v < NV; v++) {
-        size_t column = n0 + v * OF(WIDTH);
+        size_t column = n0 + v * OF(WIDTH), exist = n > v * OF(WIDTH) ? n - v * OF(WIDTH) : 0;
         const char *base = (const char *)c->data + ((ptrdiff_t)k0 + (ptrdiff_t)column * c->n_stride) * (ptrdiff_t)item;
         for (size_t k = 0; k < whole; k += OF(WIDTH)) {
             OF(simd) rows[OF(WIDTH)];
-            for (int i = 0; i < WIDTH_; i++) load(base + i * c->n_stride * (ptrdiff_t)item, k, &rows[i]);
+            for (int i = 0; i < WIDTH_; i++)
+                if ((size_t)i < exist) load(base + i * c->n_stride * (ptrdiff_t)item, k, &rows[i]);
+                else rows[i] = (OF(simd)){0};
             OF(transpose)(rows);
             for (int i = 0; i < WIDTH_; i++) memcpy(P + (k + (size_t)i) * OF(NR) + v * OF(WIDTH), &rows[i], VECTOR);
         }
     }
-    OF(pack_any)(c, one, k0 + whole, K - whole, n0, OF(NR), P + whole * OF(NR));
+    OF(pack_any)(c, one, k0 + whole, K - whole, n0, n, P + whole * OF(NR));
 }
 
 /* Packs columns n0..n1 of rows k0..k0+K of B -> P (panels, K, NR). */
@@ -100,11 +103,12 @@ TARGET static ALWAYS void OF(pack_type)(const gemm_call *c, OF(loader) *load, re
     size_t whole = (n1 - n0) / OF(NR), rest = (n1 - n0) % OF(NR);
     if (c->n_stride == 1) OF(pack_straight)(c, load, item, k0, K, n0, whole, P);
     else
-        for (size_t p = 0; p < whole; p++) {
-            if (c->k_stride == 1) OF(pack_transposed)(c, load, one, item, k0, K, n0 + p * OF(NR), P + p * K * OF(NR));
+        for (size_t p = 0; p < whole; p++) { /* NR is a constant after inlining */
+            if (c->k_stride == 1) OF(pack_transposed)(c, load, one, item, k0, K, n0 + p * OF(NR), OF(NR), P + p * K * OF(NR));
             else OF(pack_any)(c, one, k0, K, n0 + p * OF(NR), OF(NR), P + p * K * OF(NR));
         }
-    if (rest) OF(pack_any)(c, one, k0, K, n0 + whole * OF(NR), rest, P + whole * K * OF(NR));
+    if (rest && c->k_stride == 1) OF(pack_transposed)(c, load, one, item, k0, K, n0 + whole * OF(NR), rest, P + whole * K * OF(NR));
+    else if (rest) OF(pack_any)(c, one, k0, K, n0 + whole * OF(NR), rest, P + whole * K * OF(NR));
 }
 
 /* The same for blocks: decoded as float32, the columns of a panel or a row at a time. */

@@ -32,6 +32,7 @@ void weight_row(cpu_isa isa, const weight *W, size_t o, real *out) {
 #undef WIDEN
 }
 
+_Static_assert((int)GEMM_SCRATCH >= (int)GEMV_SCRATCH, "scratch for either");
 size_t linear_scratch(const weight *W) { return W->data ? GEMM_SCRATCH : 0; }
 
 /* End of o's group, at most `end`: the outputs up to there lie at one stride. */
@@ -50,25 +51,6 @@ enum { CHUNKS = 4 };   /* tasks for each thread, so that one delayed thread does
 enum { COLUMNS = GEMM_COLUMNS }; /* tasks begin at multiples of this many columns */
 enum { PACKING = 3 };  /* the cost of packing an element of the weight, in reads */
 
-static int is_gemv(const runtime *rt, const weight *W, size_t M) {
-    return rt->few_rows && M <= GEMV_MAX_ROWS && W->in_stride == 1 && W->group == W->n_out;
-}
-
-static void gemv_task(void *ctx, size_t task, int worker) {
-    const product *p = ctx;
-    const weight *W = p->W;
-    size_t n0, n1;
-    (void)worker;
-    part((W->n_out + COLUMNS - 1) / COLUMNS, p->cols, task, &n0, &n1);
-    n0 *= COLUMNS;
-    n1 = smaller(n1 * COLUMNS, W->n_out);
-    if (n1 > n0 && wtype_is_blocks(W->type))
-        gemv_blocks(p->rt->isa, W, n0, n1 - n0, p->M, p->in, p->ld_in, p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
-    else if (n1 > n0)
-        gemv(p->rt->isa, W->type, weight_at(W, n0, 0), W->out_stride, n1 - n0, W->n_in, p->M, p->in, p->ld_in,
-               p->bias ? p->bias + n0 : NULL, p->out + n0, p->ld_out);
-}
-
 /* The task's part of the (M, N) result: m rows from m0, columns n0..n1. Returns 0 if it is empty. */
 static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t *m, size_t *n0, size_t *n1) {
     part(p->M, p->rows, task / p->cols, m0, m);
@@ -77,6 +59,14 @@ static int task_part(const product *p, size_t N, size_t task, size_t *m0, size_t
     *n0 *= COLUMNS;
     *n1 = smaller(*n1 * COLUMNS, N);
     return *m && *n1 > *n0;
+}
+
+static void gemv_task(void *ctx, size_t task, int worker) {
+    const product *p = ctx;
+    size_t m0, m, n0, n1;
+    if (task_part(p, p->W->n_out, task, &m0, &m, &n0, &n1))
+        gemv(p->rt->isa, p->W, n0, n1 - n0, m, p->in + m0 * p->ld_in, p->ld_in, p->bias ? p->bias + n0 : NULL,
+             p->out + m0 * p->ld_out + n0, p->ld_out, p->scratch + (size_t)worker * p->scratch_stride);
 }
 
 static const weight *blocks_of(const weight *W) { return wtype_is_blocks(W->type) ? W : NULL; }
@@ -130,17 +120,26 @@ static void run_grid(product *p, size_t N, thread_pool_task task) {
     thread_pool_run(p->rt->pool, p->rows * p->cols, operations(p), task, p);
 }
 
+/* The same for gemv.h, by columns alone: it reads the weight once for a slice of rows. */
+static void run_columns(product *p, size_t N, thread_pool_task task) {
+    p->rows = 1;
+    p->cols = operations(p) < THREAD_POOL_WORTH ? 1 : CHUNKS * (size_t)thread_pool_threads(p->rt->pool);
+    (void)N;
+    thread_pool_run(p->rt->pool, p->cols, operations(p), task, p);
+}
+
 /* Rows of one slice of a product. Between slices it polls, about every RUNTIME_SLICE operations. */
 static size_t rows_at_a_time(const product *p) {
     double rows = 2 * RUNTIME_SLICE / ((double)p->W->n_out * (double)p->W->n_in);
     return rows < 256 ? 256 : rows < (double)p->M ? (size_t)rows : p->M;
 }
 
-static void run_by_rows(product *p, size_t N, thread_pool_task task) {
+typedef void sharer(product *p, size_t N, thread_pool_task task);
+static void run_by_rows(product *p, size_t N, sharer *share, thread_pool_task task) {
     size_t all = p->M, step = rows_at_a_time(p);
     for (size_t m = 0; m < all && !runtime_stopped(p->rt); m += step) {
         p->M = all - m < step ? all - m : step;
-        run_grid(p, N, task);
+        share(p, N, task);
         p->in += p->M * p->ld_in;
         p->out += p->M * p->ld_out;
     }
@@ -150,17 +149,13 @@ void linear(const runtime *rt, size_t M, const real *X, size_t ldx, const weight
             real *Y, size_t ldy, real *scratch, size_t scratch_stride) {
     product p = {.rt = rt, .M = M, .ld_in = ldx, .ld_out = ldy, .in = X, .bias = bias, .out = Y,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
-    if (is_gemv(rt, W, M)) {
-        p.cols = operations(&p) < THREAD_POOL_WORTH ? 1 : CHUNKS * (size_t)thread_pool_threads(rt->pool);
-        thread_pool_run(rt->pool, p.cols, operations(&p), gemv_task, &p);
-    } else {
-        run_by_rows(&p, W->n_out, linear_task);
-    }
+    if (rt->few_rows && W->in_stride == 1 && W->group == W->n_out) run_by_rows(&p, W->n_out, run_columns, gemv_task);
+    else run_by_rows(&p, W->n_out, run_grid, linear_task);
 }
 
 void linear_t(const runtime *rt, size_t M, const real *Y, size_t ldy, const weight *W, real beta,
               real *X, size_t ldx, real *scratch, size_t scratch_stride) {
     product p = {.rt = rt, .M = M, .ld_in = ldy, .ld_out = ldx, .in = Y, .out = X, .beta = beta,
                  .scratch = scratch, .scratch_stride = scratch_stride, .W = W};
-    run_by_rows(&p, W->n_in, linear_t_task);
+    run_by_rows(&p, W->n_in, run_grid, linear_t_task);
 }

@@ -1,8 +1,8 @@
 /* Products with a weight as it is stored: numbers of any strides, or blocks. Elements are widened or decoded as they are
  * read, so that the model is in memory once.
  *
- * Both sum an element in the one order of gemm_packed.h for any number of rows and threads: a row's result has the same bits
- * alone and in any batch. Only in decoding does linear call gemv.h for few rows. */
+ * An element is summed in one order for any number of rows and threads: a row's result has the same bits alone and in any
+ * batch. The order is that of gemm_packed.h; of linear in decoding, where `few_rows` of the runtime is set, that of gemv.h. */
 #ifndef PS_LINEAR_H
 #define PS_LINEAR_H
 #include "kernels/runtime.h"

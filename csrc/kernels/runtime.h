@@ -10,7 +10,7 @@ typedef struct {
     const blas *blas;
     thread_pool *pool;
     cpu_isa isa;
-    int few_rows; /* products of up to GEMV_MAX_ROWS rows are made by gemv.h, whose sums have another order */
+    int few_rows; /* linear uses gemv.h, whose sums have another order, with weights that it can read */
     /* Returns an error to stop the call, and then goes on returning it. Called on the caller's thread between operations. A
      * function that cannot return an error leaves its result unfinished; the next one that can polls again. NULL: never
      * stop. */

@@ -4,6 +4,9 @@
 #include <string.h>
 #include "base/half.h"
 #include "kernels/weight.h"
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #ifndef ALWAYS
 #if defined(__clang__)
@@ -54,7 +57,13 @@ TARGET static ALWAYS OF(simd) OF(f16_of)(OF(words) w) {
 }
 TARGET static ALWAYS void OF(simd_f16)(const void *p, size_t i, OF(simd) *out) {
     LOAD(h, OF(halves), (const uint16_t *)p + i);
+#if VECTOR / REAL_SIZE == 16
+    *out = __builtin_convertvector((OF(floats))_mm512_cvtph_ps((__m256i)h), OF(simd));
+#elif VECTOR / REAL_SIZE == 8
+    *out = __builtin_convertvector((OF(floats))_mm256_cvtph_ps((__m128i)h), OF(simd));
+#else
     *out = OF(f16_of)(__builtin_convertvector(h, OF(words)) << 16);
+#endif
 }
 
 #if REAL_SIZE == 8

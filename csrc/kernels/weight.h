@@ -34,6 +34,7 @@ static inline int wtype_is_blocks(wtype type) { return type >= W_Q4_0; }
 
 /* Offset of row o in elements */
 static inline ptrdiff_t weight_row_offset(const weight *W, size_t o) {
+    if (o < W->group) return (ptrdiff_t)o * W->out_stride; /* no division */
     return (ptrdiff_t)(o / W->group) * W->group_stride + (ptrdiff_t)(o % W->group) * W->out_stride;
 }
 
