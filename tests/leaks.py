@@ -62,6 +62,7 @@ def operations() -> dict[str, Callable[[int], object]]:
 
     return {
         "load and forward": lambda i: ps.load("demo")(PROMPT),
+        "patterns and lens": lambda i: (model.activations(PROMPT, (1, "pattern")), ps.evaluate.logit_lens(model, PROMPT)),
         "jacobian": lambda i: model.jacobian(PROMPT, i % 3, 3) @ np.ones((model.d_model, 2), np.float32),
         "svd": lambda i: J.svd(3, seed=i),
         "svds in lockstep": lambda i: many.svd(2, seed=i, tol=0.1),

@@ -86,6 +86,10 @@ TABLES = {
     "parallel": {"parallel": True, "norms": ("norm1",)},
     "post norms": {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0},
 }
+SPARSE = {
+    "experts and windows": {"n_experts": 5, "dense_layers": (1,), "window": 3},
+    "parallel experts of their own norm": {"n_experts": 3, "parallel": True, "norms": ("norm1", "norm2", "post2")},
+}
 
 
 @pytest.mark.parametrize("core", [_core32, _core64])
@@ -177,6 +181,47 @@ def test_one_sweep_that_every_target_reads(mean):
             for t, U in enumerate(J.apply_all(0, V)):
                 alone = _core64.Jacobian(core_model(twin), prompts, [], source, targets[t], sources, positions[t], mean)
                 assert_close(U, alone.apply(V), 1e-12)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("core", [_core32, _core64])
+@pytest.mark.parametrize("table", [*TABLES, *SPARSE])
+def test_one_sweep_that_every_source_reads(core, table, mean):
+    """Each cotangent, at each source, has the bits that it has in a sweep of its own, and the part of a prompt those that it has
+    without the other prompts."""
+    rng = np.random.default_rng(3)
+    real = np.float32 if core.real_size == 4 else np.float64
+    options = (TABLES | SPARSE)[table]
+    twin = random_model(n_layers=3, real=real, **options)
+    model, one_thread = core_model(twin, core), core_model(twin, core, threads=1)
+    parallel = options.get("parallel", False)
+    sources = [(layer, i) for layer in range(3) for i in range(6) if not (parallel and SITES[i] == "resid_mid")]
+    sources = [sources[i] for i in rng.permutation(len(sources))]
+    sources.append(sources[0])  # one source twice, at other positions
+    targets = [s for s in sources if s > (0, 0)][:6] + ["logits", *([] if mean else ["next_token"])]
+    prompts = random_prompts(rng, 23, (6, 3, 1))
+    starts, ends = ([some_positions(rng, prompts) for _ in group] for group in (sources, targets))
+    J = core.Jacobian(model, prompts, [], sources, targets, starts, ends, mean)
+    for t, target in enumerate(targets):
+        U = rng.normal(size=(120, J.shape[t][0])).astype(real)  # more than pass a layer at a time
+        shared, parts = (J.apply_t_all(t, U, per_prompt) for per_prompt in (False, True))
+        for f, source in enumerate(sources):
+            ordered = isinstance(target, str) or precedes(*(Site(layer, SITES[i]) for layer, i in (source, target)), parallel)
+            assert (shared[f] is None) == (parts[f] is None) == (not ordered)
+            if not ordered:
+                continue
+            alone = core.Jacobian(one_thread, prompts, [], source, target, starts[f], ends[t], mean)
+            assert np.array_equal(shared[f], alone.apply_t(U)), (source, target)
+            if rng.random() < 2 / 3:
+                continue
+            first = 0
+            for p, prompt in enumerate(prompts):
+                one = core.Jacobian(model, [prompt], [], source, target, [starts[f][p]], [ends[t][p]], mean)
+                last = first + one.shape[0]
+                assert np.array_equal(parts[f][:, p], one.apply_t(U[:, first:last])), (source, target, p)
+                first = last
+            assert first == U.shape[1]
+    assert [V.shape for V in J.apply_t_all(len(targets) - 1, U[:0], True)] == [(0, 3, 12)] * len(sources)
 
 
 @pytest.mark.parametrize("stored", ["float32", "float64", "float16", "bfloat16"])
@@ -393,6 +438,8 @@ BAD_CALLS = {
     "V": (lambda m: jacobian(m).apply(np.zeros((2, 11))), r"V must be a float64 array of shape \(n, 12\), got \(2, 11\)"),
     "V dtype": (lambda m: jacobian(m).apply(np.zeros((2, 12), np.float32)), "V must be a float64"),
     "V kind": (lambda m: jacobian(m).apply([1.0]), "got <class 'list'>"),
+    "apply_t_all U": (lambda m: jacobian(m).apply_t_all(0, np.zeros(12), False), r"U must be.*got \(12,\)"),
+    "apply_t_all target": (lambda m: jacobian(m).apply_t_all(1, np.zeros((1, 12)), False), "there is no target 1"),
     "apply_all V": (lambda m: jacobian(m).apply_all(0, np.zeros(12)), r"got \(12,\)"),
     "apply of several": (lambda m: jacobian(m, [(1, 4), (1, 5)], to=[[ids(0)]] * 2).apply(np.zeros((1, 12))), "apply_each"),
     "no columns": (lambda m: jacobian(m).apply_each(()), "columns must be a list"),

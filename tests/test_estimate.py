@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from tiny import tiny
 
+from powersteer.model.cost import pass_flops
+
 TOKENS = list(range(1, 20))
 POSITIONS = 8 * 1024  # bytes of rows' positions and of rotations, which are not counted
 
@@ -32,13 +34,19 @@ def test_tape_with_experts():
 
 
 def test_application_is_counted_in_full():
-    """The operations of a dense block: two a weight and row, and attention's four products."""
+    """The operations of a dense block: two a weight and row, and attention's four products. The target's layer has keys and values
+    of all rows, and the rest of the target rows."""
     model, _ = tiny()
-    said = model.estimate(TOKENS, 0, 1)
-    layer = model.spec.layers[1]
+    n, spec = len(TOKENS), model.spec
+    layer = spec.layers[1]
     weights = sum(w.size for w in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down) if w is not None)
-    attention = 4 * len(TOKENS) ** 2 * model.spec.n_heads * model.spec.head_dim
-    assert said.flops == 2 * weights * len(TOKENS) + attention
+    block = 2 * weights * n + 4 * n**2 * spec.n_heads * spec.head_dim
+    keys = layer.k.size + layer.v.size
+    end = 2 * keys * n + 2 * (weights - keys) * 2 + 8 * n * 2 * spec.n_heads * spec.head_dim
+    assert pass_flops(spec, [n], 1, 1) == block and model.estimate(TOKENS, 0, 1).flops == end
+    assert model.estimate(TOKENS, 0, 1, source_site="resid_pre").flops == block + end
+    assert model.estimate(TOKENS, 0, 1, target_positions=None).flops == block
+    assert model.estimate(TOKENS, 0, "logits").flops - 2 * spec.n_vocab * spec.d_model < end
 
 
 def test_text_and_forward_only():
@@ -55,6 +63,8 @@ sys.path[:0] = [{tests!r}]
 from pathlib import Path
 import numpy as np
 from tiny import tiny
+
+from powersteer.model.cost import pass_flops
 
 def peak(run):
     def resident(field):

@@ -54,6 +54,7 @@ class Everything:
         self.J = self.model.jacobian(PROMPTS, 0, 1)
         self.head = self.steered.jacobian(PROMPTS, 0, target="next_token")
         self.many = self.model.jacobians(PROMPTS, 0, [1, "next_token"])
+        self.gradients = self.steered.jacobians(PROMPTS, [0, 1], ["logits"])
         self.pairs = self._pairs()
         rng = np.random.default_rng(0)
         self.V, self.U = rng.normal(size=(self.J.shape[1], 3)), rng.normal(size=(self.J.shape[0], 3))
@@ -75,6 +76,13 @@ class Everything:
         logits, acts = self.steered.run_with_cache(PROMPTS)
         return logits, [list(one.values()) for one in acts]
 
+    def inside(self):
+        _, acts = self.steered.run_with_cache(PROMPTS, sites=[(0, "pattern"), (1, "rot_k")])
+        return [list(one.values()) for one in acts]
+
+    def lens(self):
+        return [lens.logits for lens in ps.evaluate.logit_lens(self.steered, PROMPTS)]
+
     def jacobian(self):
         J = self.steered.jacobian(PROMPTS, 0, 1, reduce="mean", target_site="resid_post")
         return J.base, J @ self.V
@@ -90,6 +98,10 @@ class Everything:
 
     def apply_all(self):
         return self.many.apply_all(self.W)
+
+    def apply_t_all(self):
+        U = np.ones((2, 2 * self.model.n_vocab), self.dtype)
+        return [out for per_prompt in (False, True) for out in self.gradients.apply_t_all(U, per_prompt=per_prompt)]
 
     def pairs_jacobian(self):
         J = self._pairs()

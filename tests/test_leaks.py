@@ -14,8 +14,8 @@ def operations():
     return leaks.operations()
 
 
-@pytest.mark.parametrize("name", ["load and forward", "jacobian", "svd", "svds in lockstep", "refused", "steered generation",
-                                  "abandoned stream", "interrupted svd", "interrupted svds in lockstep",
+@pytest.mark.parametrize("name", ["load and forward", "patterns and lens", "jacobian", "svd", "svds in lockstep", "refused",
+                                  "steered generation", "abandoned stream", "interrupted svd", "interrupted svds in lockstep",
                                   "interrupted generation"])  # fmt: skip
 def test_no_growth(operations, name):
     python, process = leaks.growth(operations[name], 40, 40)

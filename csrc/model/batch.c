@@ -1,5 +1,6 @@
 #include "model/batch.h"
 #include <limits.h>
+#include <string.h>
 #include "ops/rope.h"
 
 static ps_code check_sequence(const spec *m, size_t s, const int *tokens, size_t length, size_t start, ps_status *st) {
@@ -48,6 +49,13 @@ ps_code batch_make(batch *b, const spec *m, size_t n_seq, const int *const *toke
 }
 
 void batch_free(batch *b) { arena_free(&b->memory); }
+
+void batch_spread(const batch *b, size_t width, const real *x, real *out) {
+    for (size_t r = b->whole ? b->whole->n_rows : b->n_rows; r-- > 0;) { /* descending: none is overwritten before it is read */
+        size_t from = b->whole ? b->of[r] : r;
+        if (out + r * width != x + from * width) memcpy(out + r * width, x + from * width, width * sizeof(real));
+    }
+}
 
 ps_code subset_make(subset *q, const batch *b, const int *const *positions, const size_t *n, ps_status *st) {
     size_t total = 0;

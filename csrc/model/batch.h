@@ -6,13 +6,15 @@
 #include "base/arena.h"
 #include "ops/spec.h"
 
-typedef struct {
+typedef struct batch {
     size_t n_seq, n_rows;
     size_t *row0;       /* (n_seq + 1) first row of each sequence */
     int *id;            /* (n_seq) the caller's number of the sequence, used by the cache and by interventions */
     int *token, *pos;   /* (n_rows) */
     size_t max_keys;    /* largest position + 1 */
     real *cosine, *sine; /* (n_rope, n_rows, rope_dim/2) */
+    const struct batch *whole; /* NULL, or the batch of which these are the rows that differ (sharing.h): */
+    const size_t *of;    /* (whole->n_rows) the row of this batch that each of its rows equals, of[r] <= r */
     arena memory;
 } batch;
 
@@ -29,6 +31,9 @@ typedef struct {
 ps_code batch_make(batch *b, const spec *m, size_t n_seq, const int *const *tokens, const size_t *length,
                    const size_t *start, const int *id, ps_status *st);
 void batch_free(batch *b); /* accepts a zeroed batch */
+
+/* out (rows of b->whole, or of b without it, width) = the rows of x (n_rows, width) that they equal; out may be x. */
+void batch_spread(const batch *b, size_t width, const real *x, real *out);
 
 /* positions[s][0..n[s]) of sequence s, strictly ascending; positions NULL: every row. PS_ERR_VALUE: a position outside its
  * sequence, out of order, or none at all. */

@@ -106,7 +106,7 @@ static attention attention_of(const spec *m, size_t layer, size_t n_seq, const a
 
 /* s->attn = attn_out of x, resid_pre. Leaves norm1's output in s->normed. */
 static void attn_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
-                         block_scratch *s, const real *x) {
+                         block_scratch *s, const hooks *v, const real *x) {
     const layer_spec *y = &m->layer[layer];
     size_t n = b->n_rows, C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim;
     const real *in = x;
@@ -118,6 +118,9 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
     linear(rt, n, in, C, &y->q, y->q_bias, t->q, W, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->k, y->k_bias, t->k, WKV, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->v, y->v_bias, t->v, WKV, s->panel, s->panel_stride);
+    run_hooks(v, layer, READ_Q, b, W, t->q);
+    run_hooks(v, layer, READ_K, b, WKV, t->k);
+    run_hooks(v, layer, READ_V, b, WKV, t->v);
     if (m->qk_norm != QK_NORM_NONE) {
         norm_rows aq = head_norm_of(m, &y->q_norm, m->n_heads, t->xhat_q, t->r_q, NULL, 1, n);
         norm_rows ak = head_norm_of(m, &y->k_norm, m->n_kv_heads, t->xhat_k, t->r_k, NULL, 1, n);
@@ -129,6 +132,8 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
         rowwise_rope(rt, &rq, 0, t->q);
         rowwise_rope(rt, &rk, 0, t->k);
     }
+    run_hooks(v, layer, READ_ROT_Q, b, W, t->q);
+    run_hooks(v, layer, READ_ROT_K, b, WKV, t->k);
     if (c) cache_write(c, layer, b, t->k, t->v);
     for (size_t i = 0; i < b->n_seq; i++) {
         size_t r = b->row0[i], end = b->row0[i + 1], id = (size_t)b->id[i];
@@ -137,7 +142,13 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
                                     .n_keys = (size_t)b->pos[end - 1] + 1, .ld = WKV, .q0 = r, .q1 = end, .key0 = r};
     }
     attention a = attention_of(m, layer, b->n_seq, s->seq, t->q, b->pos, s->head_scratch, s->head_stride);
+    a.panel = s->panel;
+    a.panel_stride = s->panel_stride;
+    a.pattern = hooks_captured(v, layer, READ_PATTERN);
+    a.ldp = b->max_keys;
     attention_forward(rt, &a, s->heads, W);
+    run_hooks(v, layer, READ_PATTERN, b, m->n_heads * a.ldp, a.pattern);
+    run_hooks(v, layer, READ_Z, b, W, s->heads);
     linear(rt, n, s->heads, W, &y->o, y->o_bias, s->attn, C, s->panel, s->panel_stride);
     if (y->post1.present) {
         norm_rows p = norm_of(m, &y->post1, t->xhat_a, t->r_a, NULL, 1, n, m->resid_scale);
@@ -148,9 +159,10 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
 }
 
 /* s->mlp = down_proj. x: resid_mid, or resid_pre in a parallel block */
-static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, size_t n, tape *t, block_scratch *s, const real *x) {
+static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, const batch *b, tape *t, block_scratch *s,
+                             const hooks *v, const real *x) {
     const layer_spec *y = &m->layer[layer];
-    size_t C = m->d_model, F = m->d_ff;
+    size_t n = b->n_rows, C = m->d_model, F = m->d_ff;
     const real *in = block_shares_norm(m, layer) && y->norm1.present ? s->normed : x;
     if (y->norm2.present) {
         norm_rows a = norm_of(m, &y->norm2, t->xhat2, t->r2, NULL, 1, n, 1);
@@ -165,7 +177,10 @@ static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, siz
     }
     if (m->gated) linear(rt, n, in, C, &y->gate, y->gate_bias, t->slope, F, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->up, y->up_bias, t->lift, F, s->panel, s->panel_stride);
+    run_hooks(v, layer, READ_PRE, b, F, m->gated ? t->slope : t->lift);
+    run_hooks(v, layer, READ_PRE_LINEAR, b, F, t->lift);
     rowwise_mlp_forward(rt, m->act, n, F, m->gated ? t->slope : NULL, t->lift, s->hidden);
+    run_hooks(v, layer, READ_POST, b, F, s->hidden);
     linear(rt, n, s->hidden, F, &y->down, y->down_bias, s->mlp, C, s->panel, s->panel_stride);
 }
 
@@ -174,14 +189,14 @@ ps_code block_forward(const runtime *rt, const spec *m, size_t layer, const batc
     const layer_spec *y = &m->layer[layer];
     size_t n = b->n_rows, C = m->d_model;
     run_hooks(v, layer, SITE_RESID_PRE, b, C, x);
-    attn_forward(rt, m, layer, b, c, t, s, x);
+    attn_forward(rt, m, layer, b, c, t, s, v, x);
     run_hooks(v, layer, SITE_ATTN_OUT, b, C, s->attn);
     if (!m->parallel) {
         rowwise_add(rt, n * C, s->attn, x);
         run_hooks(v, layer, SITE_RESID_MID, b, C, x);
     }
     if (runtime_poll(rt, st)) return st->code;
-    mlp_forward_rows(rt, m, layer, n, t, s, x);
+    mlp_forward_rows(rt, m, layer, b, t, s, v, x);
     run_hooks(v, layer, SITE_DOWN_PROJ, b, C, s->mlp);
     if (y->post2.present) {
         norm_rows p = norm_of(m, &y->post2, t->xhat_m, t->r_m, NULL, 1, n, m->resid_scale);

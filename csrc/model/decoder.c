@@ -19,7 +19,7 @@ ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capa
         d->streams[s] = (rng){.seed = seeds[s]};
         d->next[s] = 0;
     }
-    return cache_make(&d->cache, m, n_seq, capacity, st);
+    return cache_make(&d->cache, m, m->n_layers, n_seq, capacity, st);
 }
 
 void decoder_free(decoder *d) {
@@ -27,15 +27,15 @@ void decoder_free(decoder *d) {
     arena_free(&d->memory);
 }
 
-/* Logits of the last row of each sequence of the batch, and the next tokens. x (n_rows, C) is overwritten. */
-static ps_code choose(decoder *d, const runtime *rt, const batch *b, real *x, ps_status *st) {
-    size_t C = d->m->d_model, V = d->m->n_vocab;
-    for (size_t i = 0; i < b->n_seq; i++) memmove(x + i * C, x + (b->row0[i + 1] - 1) * C, C * sizeof(real));
+/* Logits of the last row of each sequence of the batch, and the next tokens. x (n_rows, C) is overwritten. same: of forward.h */
+static ps_code choose(decoder *d, const runtime *rt, const batch *b, const size_t *same, real *x, ps_status *st) {
+    size_t V = d->m->n_vocab, *one;
     arena memory = {0};
     real *logits;
-    arena_slice table[] = {SLICE(logits, b->n_seq, V)};
+    arena_slice table[] = {SLICE(logits, b->n_seq, V), SLICE(one, b->n_seq)};
     if (arena_make(&memory, table, COUNT(table), st)) return st->code;
-    if (!lm_head_forward(rt, d->m, b->n_seq, x, &(lm_head_tape){0}, logits, st)
+    for (size_t i = 0; i < b->n_seq; i++) one[i] = 1;
+    if (!lm_head_last(rt, d->m, b, one, same, x, logits, st)
         && !sample_rows(rt, &d->how, b->n_seq, V, logits, b->id, d->streams, d->next, st))
         for (size_t i = 0; i < b->n_seq; i++) memcpy(d->logits + (size_t)b->id[i] * V, logits + i * V, V * sizeof(real));
     arena_free(&memory);
@@ -50,7 +50,7 @@ static int rotation_changes(const spec *m, size_t from, size_t to) {
 }
 
 /* Appends tokens[i][0..length[i]) at position start[i] to sequence id[i], i < n, and chooses the next tokens. The time of a
- * step is that of reading the weights, and so is the head's, which has one row a sequence: both use the kernel for few rows.
+ * step is mostly that of reading the weights, and so is the head's, which has one row a sequence: both use gemv.h.
  * A prompt does not: its activations have the bits of any other forward pass. */
 static ps_code feed(decoder *d, const runtime *rt, int is_step, size_t n, const int *id, const int *const *tokens,
                     const size_t *length, const size_t *start, const hooks *v, ps_status *st) {
@@ -59,16 +59,18 @@ static ps_code feed(decoder *d, const runtime *rt, int is_step, size_t n, const 
     batch b = {0};
     arena memory = {0};
     real *x;
+    size_t *same;
     for (size_t i = 0; i < n; i++) {
         size_t s = (size_t)id[i];
         if (length[i] > d->cache.capacity[s] - start[i])
             return ps_fail(st, PS_ERR_VALUE, "sequence %zu is full: it has its %zu tokens", s, d->cache.capacity[s]);
     }
     if (batch_make(&b, d->m, n, tokens, length, start, id, st)) goto done;
-    arena_slice table[] = {SLICE(x, b.n_rows, d->m->d_model)};
+    arena_slice table[] = {SLICE(x, b.n_rows, d->m->d_model), SLICE(same, b.n_rows)};
     if (arena_make(&memory, table, COUNT(table), st)) goto done;
-    forward_plan plan = {.hooks = v, .cache = &d->cache, .n_layers = d->m->n_layers, .first_taped = d->m->n_layers};
-    if (forward_stream(is_step ? &few : rt, d->m, &b, &plan, x, st) || choose(d, &few, &b, x, st)) goto done;
+    forward_plan plan = {.hooks = v, .cache = &d->cache, .n_layers = d->m->n_layers, .first_taped = d->m->n_layers, .same = same,
+                         .n_computed = &d->n_computed};
+    if (forward_stream(is_step ? &few : rt, d->m, &b, &plan, x, st) || choose(d, &few, &b, same, x, st)) goto done;
     for (size_t i = 0; i < n; i++) d->cache.length[id[i]] = start[i] + length[i];
 done:
     arena_free(&memory);
@@ -124,4 +126,21 @@ ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *s
     if (n) feed(d, rt, 1, n, f.id, f.tokens, f.length, f.start, v, st);
     arena_free(&f.memory);
     return st->code;
+}
+
+void decoder_note(decoder *d, size_t s, const int *tokens, size_t length) {
+    memcpy(d->history + d->cache.offset[s], tokens, length * sizeof *tokens);
+    d->cache.length[s] = length;
+    d->next[s] = -1;
+}
+
+ps_code decoder_resume(decoder *d, size_t s, size_t length, int next, ps_status *st) {
+    size_t held = d->cache.length[s];
+    if (!length || length > held)
+        return ps_fail(st, PS_ERR_VALUE, "sequence %zu holds %zu tokens, and cannot go on after %zu", s, held, length);
+    if (next >= 0 && ((size_t)next >= d->m->n_vocab || rotation_changes(d->m, length, held)))
+        return ps_fail(st, PS_ERR_VALUE, "sequence %zu cannot go on after %zu tokens with token %d", s, length, next);
+    d->cache.length[s] = length;
+    d->next[s] = next < 0 ? -1 : next;
+    return PS_OK;
 }

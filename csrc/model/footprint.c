@@ -6,7 +6,8 @@ ps_code forward_footprint(const spec *m, const batch *shape, size_t n_logits, in
     arena_slice table[] = {SLICE(x, shape->n_rows, m->d_model), SLICE(logits, n_logits, m->n_vocab)};
     size_t blocks = 0, lm_head = 0;
     if (arena_make_or_count(NULL, table, COUNT(table), bytes, st) || block_scratch_count(m, shape, threads, &blocks, st)
-        || tape_count(m, m->n_layers, shape->n_rows, &blocks, st) || lm_head_count(m, n_logits, threads, &lm_head, st))
+        || tape_count(m, m->n_layers, shape->n_rows, &blocks, st) || sharing_count(m, shape, &blocks, st)
+        || lm_head_count(m, n_logits, threads, &lm_head, st))
         return st->code;
     *bytes += blocks > lm_head ? blocks : lm_head; /* one after the other */
     return PS_OK;

@@ -20,19 +20,28 @@ static void embed(cpu_isa isa, const spec *m, const batch *b, real *x, real *row
 
 ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const forward_plan *plan, real *x, ps_status *st) {
     block_scratch s = {0};
+    sharing g = {0};
     tape once = {0}; /* for the layers that are not taped, one after the other: a forward pass writes to a tape in any case */
+    if (!plan->tapes && !rt->few_rows && sharing_make(&g, m, b, plan->hooks, !plan->cache, st)) goto done;
     if (block_scratch_make(&s, m, b, thread_pool_threads(rt->pool), st)) goto done;
     if (plan->first_taped > 0 && tape_make(&once, m, m->n_layers, b->n_rows, st)) goto done;
-    embed(rt->isa, m, b, x, s.normed);
+    const batch *now = sharing_enter(&g, b, 0, x); /* the rows of this layer */
+    embed(rt->isa, m, now, x, s.normed);
     for (size_t l = 0; l < plan->n_layers; l++) {
-        stream_layer(m, b->n_rows, (ptrdiff_t)l - 1, l + 1 < plan->n_layers || l + 1 == m->n_layers ? (ptrdiff_t)l + 1 : NO_LAYER);
+        now = sharing_enter(&g, b, l, x);
+        stream_layer(m, now->n_rows, (ptrdiff_t)l - 1, l + 1 < plan->n_layers || l + 1 == m->n_layers ? (ptrdiff_t)l + 1 : NO_LAYER);
         tape *t = l < plan->first_taped ? &once : &plan->tapes[l - plan->first_taped];
         if (t != &once && tape_make(t, m, l, b->n_rows, st)) goto done;
-        if (block_forward(rt, m, l, b, plan->cache, t, &s, plan->hooks, x, st)) goto done;
+        cache *c = plan->cache || now == b ? plan->cache : &g.keys;
+        if (block_forward(rt, m, l, now, c, t, &s, plan->hooks, x, st)) goto done;
+        if (plan->n_computed) *plan->n_computed += now->n_rows;
     }
+    batch_spread(now, m->d_model, x, x);
+    for (size_t r = 0; plan->same && r < b->n_rows; r++) plan->same[r] = now == b ? r : now->of[r];
 done:
     tape_free(&once);
     block_scratch_free(&s);
+    sharing_free(&g);
     return st->code;
 }
 
@@ -94,4 +103,29 @@ ps_code lm_head_forward(const runtime *rt, const spec *m, size_t n, real *x, con
             return ps_fail(st, PS_ERR_NONFINITE, "the logits are not finite: NaN or infinity in the head's weights, or "
                            "activations beyond the range of this dtype");
     return PS_OK;
+}
+
+ps_code lm_head_last(const runtime *rt, const spec *m, const batch *b, const size_t *count, const size_t *same, real *x,
+                     real *logits, ps_status *st) {
+    const size_t none = SIZE_MAX;
+    size_t C = m->d_model, V = m->n_vocab, n = 0, differ = 0, *number, *of;
+    arena memory = {0};
+    for (size_t s = 0; s < b->n_seq; s++) n += count[s];
+    arena_slice table[] = {SLICE(number, b->n_rows), SLICE(of, n)};
+    if (arena_make(&memory, table, COUNT(table), st)) return st->code;
+    for (size_t r = 0; r < b->n_rows; r++) number[r] = none;
+    for (size_t s = 0, i = 0; s < b->n_seq; s++)
+        for (size_t r = b->row0[s + 1] - count[s]; r < b->row0[s + 1]; r++, i++) {
+            size_t *k = &number[same[r]];
+            if (*k == none) {
+                memmove(x + differ * C, x + r * C, C * sizeof(real));
+                *k = differ++;
+            }
+            of[i] = *k;
+        }
+    if (!lm_head_forward(rt, m, differ, x, &(lm_head_tape){0}, logits, st))
+        for (size_t i = n; i-- > 0;) /* descending, and of[i] <= i: none is overwritten before it is read */
+            if (of[i] != i) memcpy(logits + i * V, logits + of[i] * V, V * sizeof(real));
+    arena_free(&memory);
+    return st->code;
 }

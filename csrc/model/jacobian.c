@@ -47,14 +47,14 @@ ps_code record_count(const spec *m, size_t n, size_t n_ends, size_t *bytes, ps_s
 }
 
 /* The forward pass: tapes the layers and captures the activations at the sources and the targets. */
-static ps_code record(jacobian *j, const runtime *rt, const hooks *steer, ps_status *st) {
+static ps_code record(jacobian *j, const runtime *rt, ps_status *st) {
     const spec *m = j->m;
     size_t n = j->b.n_rows, C = m->d_model, n_ends = j->n_sources + j->n_targets;
     record_buffers r = {0};
     if (record_make_or_count(&r, m, n, n_ends, NULL, st)) return st->code;
     real *x = r.x, *captured = r.captured;
     capture *captures = r.captures;
-    hooks v = {steer->steer, steer->n_steer, captures, n_ends};
+    hooks v = {j->steer.steer, j->steer.n_steer, captures, n_ends};
     for (size_t i = 0; i < j->n_sources; i++) captures[i] = (capture){j->sources[i].layer, j->sources[i].site, captured + i * n * C};
     for (size_t i = 0, e = j->n_sources; i < j->n_targets; i++, e++) /* of logits: the last layer's RESID_POST */
         captures[e] = (capture){j->targets[i].layer, j->targets[i].site, captured + e * n * C};
@@ -103,6 +103,7 @@ size_t jacobian_first_taped(size_t layer, site at) { return layer + (at >= SITE_
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
                       const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st) {
     j->m = m;
+    j->steer = *steer;
     j->first_taped = m->n_layers;
     for (size_t i = 0; i < plan->n_sources; i++) {
         size_t first = jacobian_first_taped(plan->sources[i].layer, plan->sources[i].site);
@@ -130,7 +131,7 @@ ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_se
     }
     for (size_t i = 0; i < j->n_targets; i++)
         if (target_make(&j->targets[i], j, &plan->targets[i], st)) return st->code;
-    return record(j, rt, steer, st);
+    return record(j, rt, st);
 }
 
 static void target_free(target *t) {

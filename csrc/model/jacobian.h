@@ -1,6 +1,7 @@
 /* The Jacobians of targets with respect to sources, earlier sites of the same prompts: the tape that sweep.h reads.
  *
- * One vector v (C) is added to a source's activation at every one of its rows; a target is read at its own rows:
+ * One vector v (C) is added to a source's activation at every one of its rows, after the interventions there (see hooks.h); a target
+ * is read at its own rows, after them too:
  *   site:       F(v) = activation at the target rows                       width C
  *   logits:     F(v) = logits at the target rows                           width n_vocab
  *   next token: J = D (dlogits - 1 p'dlogits), D = diag(sqrt p)            width n_vocab
@@ -36,6 +37,7 @@ typedef struct {
 
 typedef struct {
     const spec *m;      /* borrowed */
+    hooks steer;        /* borrowed: the interventions, without captures */
     batch b;
     subset all;
     size_t n_sources, n_targets;
@@ -69,8 +71,8 @@ typedef struct {
     const target_plan *targets;
 } jacobian_plan;
 
-/* Every source must be before some target: the caller checks it. j must be zeroed, and freed also after an error. Nothing of
- * `plan`, `tokens` and `steer` is kept. PS_ERR_VALUE (see batch.h), PS_ERR_NONFINITE, PS_ERR_MEMORY, PS_ERR_OVERFLOW,
+/* Every source must be before some target: the caller checks it. j must be zeroed, and freed also after an error. The
+ * interventions of `steer` are borrowed as m is; nothing of `plan` and `tokens` is kept. PS_ERR_VALUE (see batch.h), PS_ERR_NONFINITE, PS_ERR_MEMORY, PS_ERR_OVERFLOW,
  * PS_ERR_INTERRUPTED. */
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
                       const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st);

@@ -1,9 +1,7 @@
 #include "model/sweep.h"
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/linear.h"
 #include "ops/rowwise.h"
-#include "base/reduce.h"
 #include "model/stream.h"
 
 size_t jacobian_streams(const spec *m, size_t n_rows, size_t n) {
@@ -18,173 +16,7 @@ size_t jacobian_block(size_t n_rows, size_t n) {
     return n < most ? n : most;
 }
 
-/* ---- the two ends of a sweep ---- */
-
-/* x (n, rows of q, C) = each column's v at the rows of their source, 0 elsewhere. q: every row, or the target's. */
-static void inject_source(const subset *at, const subset *q, size_t C, size_t n, const column *columns, real *x) {
-    memset(x, 0, n * q->n * C * sizeof(real));
-    for (size_t t = 0; t < n; t++)
-        for (size_t i = 0, s = 0; i < q->n; i++) {
-            while (s < at->n && at->row[s] < q->row[i]) s++;
-            if (s < at->n && at->row[s] == q->row[i]) memcpy(x + (t * q->n + i) * C, columns[t].v, C * sizeof(real));
-        }
-}
-
-/* The transpose: each column's v = sum over the source rows of x (n, rows of q, C) */
-static void extract_source(const subset *at, const subset *q, size_t C, size_t n, const real *x, const column *columns) {
-    for (size_t t = 0; t < n; t++) {
-        memset(columns[t].v, 0, C * sizeof(real));
-        for (size_t i = 0, s = 0; i < q->n; i++) {
-            while (s < at->n && at->row[s] < q->row[i]) s++;
-            if (s < at->n && at->row[s] == q->row[i])
-                for (size_t c = 0; c < C; c++) columns[t].v[c] += x[(t * q->n + i) * C + c];
-        }
-    }
-}
-
-/* Each column's u = rows row[] of x (n, n_x, width), stacked, or averaged over each sequence if mean. row NULL: 0, 1, ... */
-static void reduce_rows(const jacobian *j, const target *to, size_t n, const real *x, size_t n_x, const size_t *row,
-                        const column *columns) {
-    size_t w = to->width;
-    for (size_t t = 0; t < n; t++) {
-        const real *from = x + t * n_x * w;
-        for (size_t s = 0; s < j->b.n_seq; s++) {
-            size_t begin = to->at.row0[s], end = to->at.row0[s + 1];
-            real *u = columns[t].u + (to->mean ? s : begin) * w, share = 1 / (real)(end - begin);
-            if (to->mean) memset(u, 0, w * sizeof(real));
-            for (size_t i = begin; i < end; i++) {
-                const real *xi = from + (row ? row[i] : i) * w;
-                if (!to->mean) memcpy(u + (i - begin) * w, xi, w * sizeof(real));
-                else for (size_t c = 0; c < w; c++) u[c] += share * xi[c];
-            }
-        }
-    }
-}
-
-/* Each column's u from x (n, target rows, width) */
-static void reduce_target(const jacobian *j, const target *to, size_t n, const real *x, const column *columns) {
-    reduce_rows(j, to, n, x, to->at.n, NULL, columns);
-}
-
-/* The transpose: x (n, target rows, width) from each column's u */
-static void spread_target(const jacobian *j, const target *to, size_t n, const column *columns, real *x) {
-    size_t w = to->width, Q = to->at.n;
-    for (size_t t = 0; t < n; t++) {
-        if (!to->mean) {
-            memcpy(x + t * Q * w, columns[t].u, Q * w * sizeof(real));
-            continue;
-        }
-        for (size_t s = 0; s < j->b.n_seq; s++) {
-            const real *u = columns[t].u + s * w;
-            real share = 1 / (real)(to->at.row0[s + 1] - to->at.row0[s]);
-            for (size_t i = to->at.row0[s]; i < to->at.row0[s + 1]; i++)
-                for (size_t c = 0; c < w; c++) x[(t * Q + i) * w + c] = share * u[c];
-        }
-    }
-}
-
-/* ---- the LM head ---- */
-
-static norm_rows final_norm_of(const jacobian *j, const target *to, size_t n) {
-    return (norm_rows){.kind = j->m->norm, .eps = j->m->norm_eps, .width = j->m->d_model, .groups = 1,
-                       .gain = j->m->final_norm.gain, .xhat = to->lm_head.xhat, .r = to->lm_head.r, .n_t = n, .n = to->at.n,
-                       .scale = 1};
-}
-
-/* Context of the row-by-row part of the LM head */
-typedef struct {
-    const target *to;
-    real *z;
-} lm_head_rows;
-
-/* z, the tangent of the LM head's product, in place:
- *  logits:      dlogits = slope o dz
- *  next token:  J v = sqrt p o (dlogits - p.dlogits) */
-static void lm_head_jvp_row(void *ctx, size_t i, int worker) {
-    const lm_head_rows *h = ctx;
-    size_t V = h->to->width, row = i % h->to->at.n;
-    const real *slope = h->to->lm_head.slope + row * V, *p = h->to->base + row * V;
-    real *z = h->z + i * V;
-    (void)worker;
-    for (size_t k = 0; k < V; k++) z[k] *= slope[k];
-    if (h->to->kind != TARGET_NEXT_TOKEN) return;
-    real mean = reduce_dot(V, p, z);
-    for (size_t k = 0; k < V; k++) z[k] = FN(sqrt)(p[k]) * (z[k] - mean);
-}
-
-/* The transpose, in place:
- *  next token:  w = sqrt p o u,  glogits = w - p sum w
- *  gz = slope o glogits */
-static void lm_head_vjp_row(void *ctx, size_t i, int worker) {
-    const lm_head_rows *h = ctx;
-    size_t V = h->to->width, row = i % h->to->at.n;
-    const real *slope = h->to->lm_head.slope + row * V, *p = h->to->base + row * V;
-    real *z = h->z + i * V;
-    (void)worker;
-    if (h->to->kind == TARGET_NEXT_TOKEN) {
-        for (size_t k = 0; k < V; k++) z[k] *= FN(sqrt)(p[k]);
-        real total = reduce_sum(V, z);
-        for (size_t k = 0; k < V; k++) z[k] -= p[k] * total;
-    }
-    for (size_t k = 0; k < V; k++) z[k] *= slope[k];
-}
-
-/* Scratch of the LM head: z (n, target rows, n_vocab) and the panels */
-typedef struct {
-    real *z, *panel;
-    size_t stride;
-    arena memory;
-} lm_head_scratch;
-
-static ps_code lm_head_make_or_count(lm_head_scratch *h, const spec *m, size_t n, size_t n_target, int threads, size_t *bytes,
-                                     ps_status *st) {
-    *h = (lm_head_scratch){.stride = linear_scratch(&m->lm_head)};
-    arena_slice table[] = {SLICE(h->z, n, n_target, m->n_vocab), SLICE(h->panel, (size_t)threads, h->stride)};
-    return arena_make_or_count(&h->memory, table, COUNT(table), bytes, st);
-}
-
-ps_code lm_head_sweep_count(const spec *m, size_t n, size_t n_target, int threads, size_t *bytes, ps_status *st) {
-    return lm_head_make_or_count(&(lm_head_scratch){0}, m, n, n_target, threads, bytes, st);
-}
-
-static ps_code lm_head_scratch_make(lm_head_scratch *h, const jacobian *j, const target *to, const runtime *rt, size_t n,
-                                    ps_status *st) {
-    return lm_head_make_or_count(h, j->m, n, to->at.n, thread_pool_threads(rt->pool), NULL, st);
-}
-
-/* u from x (n, target rows, C), the tangent of the last layer's RESID_POST, which is overwritten */
-static ps_code lm_head_jvp(const jacobian *j, const target *to, const runtime *rt, size_t n, real *x, const column *columns,
-                           ps_status *st) {
-    lm_head_scratch h;
-    size_t rows = n * to->at.n;
-    if (lm_head_scratch_make(&h, j, to, rt, n, st)) return st->code;
-    norm_rows a = final_norm_of(j, to, n);
-    if (j->m->final_norm.present) rowwise_norm_jvp(rt, &a, x, x);
-    linear(rt, rows, x, j->m->d_model, &j->m->lm_head, NULL, h.z, to->width, h.panel, h.stride);
-    lm_head_rows r = {to, h.z};
-    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, lm_head_jvp_row, &r);
-    reduce_target(j, to, n, h.z, columns);
-    arena_free(&h.memory);
-    return PS_OK;
-}
-
-/* The transpose: x (n, target rows, C) from u */
-static ps_code lm_head_vjp(const jacobian *j, const target *to, const runtime *rt, size_t n, const column *columns, real *x,
-                           ps_status *st) {
-    lm_head_scratch h;
-    size_t rows = n * to->at.n;
-    if (lm_head_scratch_make(&h, j, to, rt, n, st)) return st->code;
-    spread_target(j, to, n, columns, h.z);
-    lm_head_rows r = {to, h.z};
-    runtime_run(rt, rows, 10.0 * (double)rows * (double)to->width, lm_head_vjp_row, &r);
-    linear_t(rt, rows, h.z, to->width, &j->m->lm_head, 0, x, j->m->d_model, h.panel, h.stride);
-    norm_rows a = final_norm_of(j, to, n);
-    if (j->m->final_norm.present) rowwise_norm_vjp(rt, &a, x, x);
-    arena_free(&h.memory);
-    return PS_OK;
-}
-
-/* ---- sweeps ---- */
+/* ---- one layer ---- */
 
 /* A group of columns in one layer, which have the same source if it is in this layer (from, else NULL), and the same target
  * if it is (to, else NULL).
@@ -206,7 +38,8 @@ typedef struct {
     column *columns;  /* (n) */
     sweep_scratch *s; /* of these columns */
     int live;
-    const column *all_columns; /* (n_targets, n) of jacobian_apply_all, else NULL */
+    const column *all_columns; /* (n_targets, n) of jacobian_apply_all, (n_sources, n) of jacobian_apply_t_all, else NULL */
+    int per_seq;               /* see jacobian_apply_t_all */
 } group;
 
 static int source_at(const group *g, site at) { return g->from && g->from->site == at; }
@@ -238,11 +71,13 @@ static void write_targets(const group *g, site at, const real *x) {
     }
 }
 
-/* A site of the forward sweep, whose tangent is x: adds the source if it is here. Returns 1 if the target is here. */
+/* A site of the forward sweep, whose tangent is x: passes the interventions, then adds the source if it is here. Returns 1 if
+ * the target is here. */
 static int pass_forward(group *g, site at, const subset *q, real *x) {
+    if (g->live) hooks_jvp(&g->j->steer, g->l, at, &g->j->b, q, g->n, g->j->m->d_model, x);
     if (source_at(g, at)) {
         zero_branches(g, q);
-        inject_source(&g->from->at, q, g->j->m->d_model, g->n, g->columns, x);
+        inject_source(g->from, q, g->j->m->d_model, g->n, g->columns, x);
         g->live = 1;
     }
     if (g->all_columns && g->live) write_targets(g, at, x);
@@ -272,43 +107,54 @@ static const real *block_forward_sweep(group *g) {
     return pass_forward(g, SITE_RESID_POST, g->q, s->stream) ? s->stream : NULL;
 }
 
-/* A site of the backward sweep, whose cotangent is x: adds the target if it is here. Returns 1 if the source is here. */
-static int pass_backward(group *g, site at, real *x) {
+/* jacobian_apply_t_all: every source at this site reads x (n, rows, C). */
+static void write_sources(const group *g, site at, const subset *q, const real *x) {
+    const jacobian *j = g->j;
+    for (size_t i = 0; i < j->n_sources; i++) {
+        const source *from = &j->sources[i];
+        if (from->layer == g->l && from->site == at && g->all_columns[i * g->n].v)
+            extract_source(j, from, q, g->n, x, g->per_seq, g->all_columns + i * g->n);
+    }
+}
+
+/* A site of the backward sweep, whose cotangent at the rows of q is x: adds the target if it is here, whose rows q then is.
+ * Returns 1 if the source is here, which has read x, else passes the interventions. */
+static int pass_backward(group *g, site at, const subset *q, real *x) {
     if (target_at(g, at)) {
-        zero_branches(g, g->q);
+        zero_branches(g, q);
         spread_target(g->j, g->to, g->n, g->columns, x);
         g->live = 1;
     }
-    return source_at(g, at);
+    if (g->all_columns) write_sources(g, at, q, x);
+    else if (source_at(g, at)) extract_source(g->j, g->from, q, g->n, x, 0, g->columns);
+    int here = source_at(g, at);
+    if (g->live && !here) hooks_vjp(&g->j->steer, g->l, at, &g->j->b, q, g->n, g->j->m->d_model, x);
+    return here;
 }
 
-/* One layer backward. Returns the source's cotangent if the source is in this layer, else NULL, and in *rows the rows that the
- * cotangent has: those of the output until attention, which spreads it to all. */
-static const real *block_backward_sweep(group *g, const subset **rows) {
+/* One layer backward, until the source if it is in this layer. The cotangent has the rows of the output until attention, which
+ * spreads it to all. */
+static void block_backward_sweep(group *g) {
     const jacobian *j = g->j;
     const block_call c = call_of(g);
     sweep_scratch *s = g->s;
     int parallel = j->m->parallel;
     size_t size = g->n * g->q->n * j->m->d_model;
-    *rows = g->q;
-    if (pass_backward(g, SITE_RESID_POST, s->stream)) return s->stream;
+    if (pass_backward(g, SITE_RESID_POST, g->q, s->stream)) return;
     if (g->live) memcpy(s->mlp, s->stream, size * sizeof(real));
     if (g->live && parallel) memcpy(s->attn, s->stream, size * sizeof(real));
-    if (pass_backward(g, SITE_MLP_OUT, s->mlp)) return s->mlp;
+    if (pass_backward(g, SITE_MLP_OUT, g->q, s->mlp)) return;
     if (g->live) block_post_mlp_vjp(&c);
-    if (pass_backward(g, SITE_DOWN_PROJ, s->mlp)) return s->mlp;
+    if (pass_backward(g, SITE_DOWN_PROJ, g->q, s->mlp)) return;
     int through_mlp = g->live;
     if (g->live && !(parallel && source_at(g, SITE_ATTN_OUT))) block_mlp_vjp(&c);
-    if (pass_backward(g, SITE_RESID_MID, s->stream)) return s->stream;
+    if (pass_backward(g, SITE_RESID_MID, g->q, s->stream)) return;
     if (g->live && !parallel) memcpy(s->attn, s->stream, size * sizeof(real));
-    if (pass_backward(g, SITE_ATTN_OUT, s->attn)) return s->attn;
+    if (pass_backward(g, SITE_ATTN_OUT, g->q, s->attn)) return;
     if (g->live) block_attn_vjp(&c, through_mlp && block_shares_norm(j->m, g->l));
-    *rows = &j->all;
-    if (target_at(g, SITE_RESID_PRE)) { /* enters at the target rows, and the layer before it needs every row */
-        pass_backward(g, SITE_RESID_PRE, s->stream);
-        rowwise_expand(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream);
-    }
-    return source_at(g, SITE_RESID_PRE) ? s->stream : NULL;
+    int enters = target_at(g, SITE_RESID_PRE); /* at the target rows, and the layer before needs every row */
+    pass_backward(g, SITE_RESID_PRE, enters ? g->q : &j->all, s->stream);
+    if (enters) rowwise_expand(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream);
 }
 
 /* ---- columns on their way ---- */
@@ -421,7 +267,8 @@ static group group_from(const sweep *w, size_t l, size_t i, size_t *end, sweep_s
     for (size_t k = i; k < *end; k++) columns[k - i] = w->live[k].c;
     *part = *w->s; /* only the stream is kept from layer to layer; groups use the other buffers one after the other */
     part->stream += i * j->b.n_rows * j->m->d_model;
-    return (group){j, w->rt, from, to, to ? &to->at : &j->all, *end - i, l, columns, part, 0, NULL};
+    return (group){.j = j, .rt = w->rt, .from = from, .to = to, .q = to ? &to->at : &j->all, .n = *end - i, .l = l,
+                   .columns = columns, .s = part};
 }
 
 static ps_code forward_group(group *g, ps_status *st) {
@@ -429,16 +276,14 @@ static ps_code forward_group(group *g, ps_status *st) {
     const real *out = block_forward_sweep(g);
     if (!g->to) return PS_OK;
     if (g->to->kind != TARGET_SITE) return lm_head_jvp(g->j, g->to, g->rt, g->n, g->s->stream, g->columns, st);
-    reduce_target(g->j, g->to, g->n, out, g->columns);
+    reduce_rows(g->j, g->to, g->n, out, g->to->at.n, NULL, g->columns);
     return PS_OK;
 }
 
 static ps_code backward_group(group *g, ps_status *st) {
-    const subset *rows;
     g->live = !g->to || g->to->kind != TARGET_SITE;
     if (g->to && g->live && lm_head_vjp(g->j, g->to, g->rt, g->n, g->columns, g->s->stream, st)) return st->code;
-    const real *out = block_backward_sweep(g, &rows);
-    if (out) extract_source(&g->from->at, rows, g->j->m->d_model, g->n, out, g->columns);
+    block_backward_sweep(g);
     return PS_OK;
 }
 
@@ -487,7 +332,8 @@ ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *
     size_t begin = j->sources[from].layer;
     for (size_t l = begin; n && l <= j->last_layer; l++) {
         stream_layer(j->m, j->b.n_rows, l > begin ? (ptrdiff_t)l - 1 : NO_LAYER, l < j->last_layer ? (ptrdiff_t)l + 1 : NO_LAYER);
-        group g = {j, rt, l == begin ? &j->sources[from] : NULL, NULL, &j->all, n, l, columns, s, l > begin, columns};
+        group g = {.j = j, .rt = rt, .from = l == begin ? &j->sources[from] : NULL, .q = &j->all, .n = n, .l = l,
+                   .columns = columns, .s = s, .live = l > begin, .all_columns = columns};
         block_forward_sweep(&g);
         if (runtime_poll(rt, st)) return st->code;
     }
@@ -496,6 +342,24 @@ ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *
         if (to->kind == TARGET_SITE) continue;
         rowwise_gather(n, j->b.n_rows, to->at.n, to->at.row, j->m->d_model, s->stream, s->attn);
         if (lm_head_jvp(j, to, rt, n, s->attn, columns + i * n, st)) return st->code;
+    }
+    return PS_OK;
+}
+
+ps_code jacobian_apply_t_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t to, size_t n, int per_seq,
+                             column *columns, ps_status *st) {
+    const target *top = &j->targets[to];
+    const source *end = NULL; /* the last one on the way */
+    for (size_t i = 0; n && i < j->n_sources; i++) {
+        const source *from = &j->sources[i];
+        if (columns[i * n].v && (!end || from->layer < end->layer || (from->layer == end->layer && from->site < end->site))) end = from;
+    }
+    for (size_t l = top->layer + 1; end && l-- > end->layer;) {
+        stream_layer(j->m, j->b.n_rows, l < top->layer ? (ptrdiff_t)l + 1 : NO_LAYER, l > end->layer ? (ptrdiff_t)l - 1 : NO_LAYER);
+        group g = {.j = j, .rt = rt, .from = l == end->layer ? end : NULL, .to = l == top->layer ? top : NULL,
+                   .q = l == top->layer ? &top->at : &j->all, .n = n, .l = l, .columns = columns, .s = s,
+                   .all_columns = columns, .per_seq = per_seq};
+        if (backward_group(&g, st) || runtime_poll(rt, st)) return st->code;
     }
     return PS_OK;
 }

@@ -8,14 +8,7 @@
  * through it together. A column's result has the same bits whatever else the sweep carries. */
 #ifndef PS_SWEEP_H
 #define PS_SWEEP_H
-#include "model/jacobian.h"
-
-/* A vector of a sweep: v (C) at the source, u (rows of its target) at the target. One is read, the other written. */
-typedef struct {
-    size_t source, target; /* indices; the source is before the target */
-    real *v, *u;
-    size_t order; /* different for each column: those of a group follow each other in this order */
-} column;
+#include "model/sweep_ends.h"
 
 /* n <= s->n_streams columns. PS_ERR_MEMORY, PS_ERR_INTERRUPTED. */
 ps_code jacobian_apply(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t n, const column *columns, ps_status *st);
@@ -26,6 +19,12 @@ ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s,
 ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t from, size_t n, column *columns,
                            ps_status *st);
 
+/* v_i = J_i'u for n <= s->n_t cotangents u of a target and every source i, which must precede some target, in one sweep: the
+ * cotangent passes all sources on its way. columns (n_sources, n): source i's from i n on; only the u of source 0's are read,
+ * and v is NULL for a source that does not precede the target. per_seq: v (n_seq, C), a sum for each prompt's source rows. */
+ps_code jacobian_apply_t_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t to, size_t n, int per_seq,
+                             column *columns, ps_status *st);
+
 /* Rows that pass through a layer at a time, vectors times packed positions. Products are at full speed with fewer, and with
  * more the buffers leave the caches. */
 enum { SWEEP_ROWS = 1024 };
@@ -34,8 +33,5 @@ size_t jacobian_block(size_t n_rows, size_t n);
 /* How many of n vectors a sweep carries: their streams take at most STREAM_BYTES, or are those of a block. */
 enum { STREAM_BYTES = 256 << 20 };
 size_t jacobian_streams(const spec *m, size_t n_rows, size_t n);
-
-/* Adds the bytes that a sweep of n columns allocates for the LM head with n_target target rows. */
-ps_code lm_head_sweep_count(const spec *m, size_t n, size_t n_target, int threads, size_t *bytes, ps_status *st);
 
 #endif

@@ -1,13 +1,17 @@
 #include "ops/attention.h"
 #include <string.h>
+#include "kernels/gemm_packed.h"
+#include "kernels/gemv.h"
 #include "kernels/vexp.h"
 #include "base/reduce.h"
 
 /* Query rows of a block: enough to fill the products, few enough that a block of scores stays in the caches and that
  * little is computed above the diagonal, where it is discarded. */
 enum { BLOCK = 32 };
+_Static_assert(GEMM_KC % BLOCK == 0, "a partial sum over keys ends between two blocks");
+static const wtype REAL_TYPE = REAL_SIZE == 8 ? W_F64 : W_F32;
 
-/* One block: n query rows from i0 of one head, and the nk keys from j0 that at least one of them sees. */
+/* One block: n query rows from i0 of one head, and the nk keys from j0 of which each is seen by one of them, or nearly. */
 typedef struct {
     size_t i0, n, j0, nk;
     const real *k, *v; /* key and value j0 of the head's group */
@@ -22,10 +26,24 @@ static size_t first_key(const attention *a, int pos) {
     return a->window && pos >= a->window ? (size_t)(pos - a->window + 1) : 0;
 }
 
-static block block_at(const attention *a, const attention_seq *s, size_t h, size_t i0, real *scratch) {
-    size_t HS = a->head_dim, kv = h / (a->n_heads / a->n_kv_heads);
-    block b = {.i0 = i0, .n = s->q1 - i0 < BLOCK ? s->q1 - i0 : BLOCK};
-    b.j0 = first_key(a, a->pos[i0]);
+/* Rows by which the first block of a sequence is shorter: consecutive positions are divided at multiples of BLOCK, so that a
+ * row's block does not depend on how many rows before it are queries. */
+static size_t missing(const attention *a, const attention_seq *s) { return (size_t)a->pos[s->q0] % BLOCK; }
+
+static size_t blocks_of(const attention *a, const attention_seq *s) {
+    return (missing(a, s) + s->q1 - s->q0 + BLOCK - 1) / BLOCK;
+}
+
+/* First row of block i of the sequence, or the end of its rows */
+static size_t block_row(const attention *a, const attention_seq *s, size_t i) {
+    size_t row = i ? s->q0 + i * BLOCK - missing(a, s) : s->q0;
+    return row < s->q1 ? row : s->q1;
+}
+
+static block query_block(const attention *a, const attention_seq *s, size_t h, size_t i, real *scratch) {
+    size_t HS = a->head_dim, kv = h / (a->n_heads / a->n_kv_heads), i0 = block_row(a, s, i);
+    block b = {.i0 = i0, .n = block_row(a, s, i + 1) - i0};
+    b.j0 = first_key(a, a->pos[i0] / BLOCK * BLOCK) / BLOCK * BLOCK;
     b.nk = (size_t)a->pos[i0 + b.n - 1] + 1 - b.j0;
     b.k = s->k + b.j0 * s->ld + kv * HS;
     b.v = s->v + b.j0 * s->ld + kv * HS;
@@ -33,14 +51,17 @@ static block block_at(const attention *a, const attention_seq *s, size_t h, size
     b.P = b.q + BLOCK * HS;
     b.dS = b.P + BLOCK * b.nk;
     b.cap = b.dS + BLOCK * b.nk;
-    for (size_t i = 0; i < b.n; i++) memcpy(b.q + i * HS, a->q + (i0 + i) * a->ldq + h * HS, HS * sizeof(real));
+    for (size_t r = 0; r < b.n; r++) memcpy(b.q + r * HS, a->q + (i0 + r) * a->ldq + h * HS, HS * sizeof(real));
     return b;
 }
 
-/*  S = c tanh(x/c),  P = softmax(S)
- *  cap = dS/dx = 1 - (S/c)^2,  if there is a soft-cap and want_cap */
-static void probabilities(const runtime *rt, const attention *a, const attention_seq *s, const block *b, int want_cap) {
+static void scores(const runtime *rt, const attention *a, const attention_seq *s, const block *b) {
     gemm(rt->blas, 'n', 't', b->n, b->nk, a->head_dim, a->scale, b->q, a->head_dim, b->k, s->ld, 0, b->P, b->nk);
+}
+
+/*  S = c tanh(x/c),  P = softmax(S)  of the scores x in b->P
+ *  cap = dS/dx = 1 - (S/c)^2,  if there is a soft-cap and want_cap */
+static void probabilities(const runtime *rt, const attention *a, const block *b, int want_cap) {
     for (size_t i = 0; i < b->n; i++) {
         real *P = b->P + i * b->nk;
         int pos = a->pos[b->i0 + i];
@@ -91,32 +112,55 @@ typedef struct {
     size_t ldo;
 } call;
 
-static size_t blocks_of(const attention_seq *s) { return (s->q1 - s->q0 + BLOCK - 1) / BLOCK; }
-
-/* Task number `task` of forward and jvp: its sequence, head and first query row. Tasks are (sequence, block, head). */
-static const attention_seq *find_task(const attention *a, size_t task, size_t *h, size_t *i0) {
+/* Task number `task` of forward and jvp: its sequence, head and block. Tasks are (sequence, block, head). */
+static const attention_seq *find_task(const attention *a, size_t task, size_t *h, size_t *i) {
     const attention_seq *s = a->seq;
     *h = task % a->n_heads;
     task /= a->n_heads;
-    for (; task >= blocks_of(s); s++) task -= blocks_of(s);
-    *i0 = s->q0 + task * BLOCK;
+    for (; task >= blocks_of(a, s); s++) task -= blocks_of(a, s);
+    *i = task;
     return s;
 }
 
 static size_t n_tasks(const attention *a) {
     size_t n = 0;
-    for (size_t s = 0; s < a->n_seq; s++) n += blocks_of(&a->seq[s]);
+    for (size_t s = 0; s < a->n_seq; s++) n += blocks_of(a, &a->seq[s]);
     return n * a->n_heads;
 }
 
+static void keep_pattern(const attention *a, const block *b, size_t h) {
+    for (size_t i = 0; a->pattern && i < b->n; i++) {
+        real *out = a->pattern + ((b->i0 + i) * a->n_heads + h) * a->ldp;
+        memset(out, 0, a->ldp * sizeof(real));
+        memcpy(out + b->j0, b->P + i * b->nk, b->nk * sizeof(real));
+    }
+}
+
+/* The products of one query of a decoding step are those of gemv.h, all others those of gemm_packed.h: see attention.h */
 static void forward_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const attention *a = c->a;
-    size_t h, i0, HS = a->head_dim;
-    const attention_seq *s = find_task(a, task, &h, &i0);
-    block b = block_at(a, s, h, i0, a->scratch + (size_t)worker * a->scratch_stride);
-    probabilities(c->rt, a, s, &b, 0);
-    gemm(c->rt->blas, 'n', 'n', b.n, HS, b.nk, 1, b.P, b.nk, b.v, s->ld, 0, c->o + i0 * c->ldo + h * HS, c->ldo);
+    size_t h, i, HS = a->head_dim;
+    const attention_seq *s = find_task(a, task, &h, &i);
+    block b = query_block(a, s, h, i, a->scratch + (size_t)worker * a->scratch_stride);
+    real *o = c->o + b.i0 * c->ldo + h * HS;
+    real *panel = a->panel + (size_t)worker * a->panel_stride;
+    for (size_t j = 0; j < b.n * HS; j++) b.q[j] *= a->scale;
+    if (c->rt->few_rows && b.n == 1) {
+        weight keys = {.data = b.k, .type = REAL_TYPE, .n_out = b.nk, .n_in = HS, .group = b.nk,
+                       .out_stride = (ptrdiff_t)s->ld, .in_stride = 1};
+        gemv(c->rt->isa, &keys, 0, b.nk, 1, b.q, HS, NULL, b.P, b.nk, panel);
+        probabilities(c->rt, a, &b, 0);
+        keep_pattern(a, &b, h);
+        gemv_t(c->rt->isa, b.nk, HS, b.P, b.v, s->ld, o);
+        return;
+    }
+    gemm_packed(c->rt->isa, &(gemm_call){.M = b.n, .N = b.nk, .K = HS, .X = b.q, .ldx = HS, .type = REAL_TYPE, .data = b.k,
+                                         .k_stride = 1, .n_stride = (ptrdiff_t)s->ld, .Y = b.P, .ldy = b.nk}, panel);
+    probabilities(c->rt, a, &b, 0);
+    keep_pattern(a, &b, h);
+    gemm_packed(c->rt->isa, &(gemm_call){.M = b.n, .N = HS, .K = b.nk, .X = b.P, .ldx = b.nk, .type = REAL_TYPE, .data = b.v,
+                                         .k_stride = (ptrdiff_t)s->ld, .n_stride = 1, .Y = o, .ldy = c->ldo}, panel);
 }
 
 enum { SOFTMAX = 50 }; /* multiply-adds that take as long as turning one score into a probability */
@@ -137,11 +181,12 @@ static void jvp_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const attention *a = c->a;
     const blas *blas = c->rt->blas;
-    size_t h, i0, HS = a->head_dim, W = a->n_heads * HS, WKV = a->n_kv_heads * HS;
-    const attention_seq *s = find_task(a, task, &h, &i0);
-    block b = block_at(a, s, h, i0, a->scratch + (size_t)worker * a->scratch_stride);
-    size_t kv = h / (a->n_heads / a->n_kv_heads);
-    probabilities(c->rt, a, s, &b, 1);
+    size_t h, i, HS = a->head_dim, W = a->n_heads * HS, WKV = a->n_kv_heads * HS;
+    const attention_seq *s = find_task(a, task, &h, &i);
+    block b = query_block(a, s, h, i, a->scratch + (size_t)worker * a->scratch_stride);
+    size_t kv = h / (a->n_heads / a->n_kv_heads), i0 = b.i0;
+    scores(c->rt, a, s, &b);
+    probabilities(c->rt, a, &b, 1);
     for (size_t t = 0; t < c->n_t; t++) {
         const real *dq = c->dq + (t * c->n_q + i0) * W + h * HS;
         const real *dk = c->dk + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
@@ -181,9 +226,11 @@ static void vjp_task(void *ctx, size_t task, int worker) {
             memset(c->gv + (t * c->n_rows + s->key0 + j) * WKV + kv * HS, 0, HS * sizeof(real));
         }
     for (size_t h = kv * group; h < (kv + 1) * group; h++)
-        for (size_t i0 = s->q0; i0 < s->q1; i0 += BLOCK) {
-            block b = block_at(a, s, h, i0, a->scratch + (size_t)worker * a->scratch_stride);
-            probabilities(c->rt, a, s, &b, 1);
+        for (size_t i = 0; i < blocks_of(a, s); i++) {
+            block b = query_block(a, s, h, i, a->scratch + (size_t)worker * a->scratch_stride);
+            size_t i0 = b.i0;
+            scores(c->rt, a, s, &b);
+            probabilities(c->rt, a, &b, 1);
             for (size_t t = t0; t < t1; t++) {
                 const real *go = c->go + (t * c->n_q + i0) * W + h * HS;
                 real *gq = c->gq + (t * c->n_q + i0) * W + h * HS;

@@ -8,7 +8,11 @@
  * prompt's, one decoded token's, or the few that a Jacobian's target needs. Work is done in blocks of query rows of one
  * head, so that a worker's scratch holds the scores of a block and not T x T. The derivatives compute P again, once for all
  * tangents, instead of taping it. Shapes and strides of a block's products depend on its sequence alone, and so do its
- * bits. */
+ * bits.
+ *
+ * In the forward pass of many rows a row of o has the same bits whichever rows before it and behind it are queries: its block
+ * begins at a multiple of the block's length, and so do the block's first key and every partial sum over keys (gemm_packed.h),
+ * to which keys that the row does not see add 0. One query of a decoding step has the sums of gemv.h, and the derivatives use the BLAS. */
 #ifndef PS_ATTENTION_H
 #define PS_ATTENTION_H
 #include "kernels/runtime.h"
@@ -32,6 +36,10 @@ typedef struct {
     const int *pos;           /* (n_q) absolute positions of the query rows, ascending in a sequence */
     real *scratch;            /* (threads, scratch_stride) */
     size_t scratch_stride;
+    real *panel;              /* (threads, panel_stride) with panel_stride >= GEMM_SCRATCH; only of attention_forward */
+    size_t panel_stride;
+    real *pattern;            /* (n_q, NH, ldp) P, which attention_forward writes, 0 for keys that are not seen; NULL: not kept */
+    size_t ldp;               /* >= n_keys of every sequence */
 } attention;
 
 /* Reals of scratch that each worker needs for at most max_keys keys in a sequence */

@@ -22,8 +22,13 @@ typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL } qk_norm_kind; /* over 
 typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2 } act_kind;
 typedef enum { ROPE_HALF, ROPE_INTERLEAVED } rope_style;     /* pairs (i, i + dim/2) | (2i, 2i + 1) */
 
-/* In the order in which a sequential block computes them: sites are compared by it. */
-typedef enum { SITE_RESID_PRE, SITE_ATTN_OUT, SITE_RESID_MID, SITE_DOWN_PROJ, SITE_MLP_OUT, SITE_RESID_POST, N_SITES } site;
+/* Sites are in the order in which a sequential block computes them, and are compared by it. Behind them what can be captured
+ * only, inside attention and MLP: queries and keys before qk-norm and rotation, and as the scores take them; softmax(scores);
+ * the heads' outputs; what the activation function takes, what multiplies it, and the product. */
+typedef enum {
+    SITE_RESID_PRE, SITE_ATTN_OUT, SITE_RESID_MID, SITE_DOWN_PROJ, SITE_MLP_OUT, SITE_RESID_POST, N_SITES,
+    READ_Q = N_SITES, READ_K, READ_V, READ_ROT_Q, READ_ROT_K, READ_PATTERN, READ_Z, READ_PRE, READ_PRE_LINEAR, READ_POST, N_READABLE
+} site;
 
 typedef struct {
     int present;

@@ -190,6 +190,15 @@ PyArrayObject *get_rows(PyObject *obj, const char *name, size_t cols) {
     return (PyArrayObject *)PyArray_FROMANY(obj, NPY_REAL, 2, 2, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_NOTSWAPPED);
 }
 
+void *get_numbers(PyObject *obj, const char *name, int type, size_t n) {
+    PyArrayObject *a = (PyArrayObject *)obj;
+    if (PyArray_Check(obj) && PyArray_TYPE(a) == type && PyArray_NDIM(a) == 1 && PyArray_ISCARRAY_RO(a)
+        && (size_t)PyArray_DIM(a, 0) == n)
+        return PyArray_DATA(a);
+    invalid("%s must be a contiguous array of %zu numbers of the right type", name, n);
+    return NULL;
+}
+
 int get_int_lists(PyObject *obj, const char *name, int_lists *out) {
     Py_ssize_t n = PySequence_Check(obj) ? PySequence_Size(obj) : -1;
     if (n < 0) return PyErr_Occurred() ? -1 : invalid("%s must be a list of int32 arrays", name);
@@ -223,25 +232,25 @@ void int_lists_free(int_lists *l) {
     Py_CLEAR(l->keep);
 }
 
-int get_site(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at) {
+int get_site(PyObject *obj, const char *name, size_t n_layers, site n_sites, size_t *layer, site *at) {
     int l, s;
     if (!PyTuple_Check(obj) || !PyArg_ParseTuple(obj, "ii", &l, &s)) {
         PyErr_Clear();
         return invalid("%s must be a tuple (layer, site)", name);
     }
-    if (l < 0 || (size_t)l >= n_layers || s < 0 || s >= N_SITES)
-        return invalid("%s (%d, %d) lies outside the model: %zu layers, %d sites", name, l, s, n_layers, (int)N_SITES);
+    if (l < 0 || (size_t)l >= n_layers || s < 0 || s >= (int)n_sites)
+        return invalid("%s (%d, %d) lies outside the model: %zu layers, %d sites", name, l, s, n_layers, (int)n_sites);
     *layer = (size_t)l;
     *at = (site)s;
     return 0;
 }
 
 static int get_intervention(PyObject *obj, size_t n_layers, size_t d_model, intervention *s, PyObject *keep) {
-    PyObject *vector, *ranges;
+    PyObject *vector, *ranges, *coefficient = Py_None;
     int layer, at, sequence;
-    if (!PyTuple_Check(obj) || !PyArg_ParseTuple(obj, "iiOiO", &layer, &at, &vector, &sequence, &ranges)) {
+    if (!PyTuple_Check(obj) || !PyArg_ParseTuple(obj, "iiOiO|O", &layer, &at, &vector, &sequence, &ranges, &coefficient)) {
         PyErr_Clear();
-        return invalid("an intervention must be a tuple (layer, site, vector, sequence, ranges)");
+        return invalid("an intervention must be a tuple (layer, site, vector, sequence, ranges) or one with a coefficient behind");
     }
     if (layer < 0 || (size_t)layer >= n_layers || at < 0 || at >= N_SITES)
         return invalid("an intervention at (%d, %d) lies outside the model: %zu layers, %d sites", layer, at, n_layers, (int)N_SITES);
@@ -249,6 +258,10 @@ static int get_intervention(PyObject *obj, size_t n_layers, size_t d_model, inte
     if (!PyArray_Check(ranges) || PyArray_TYPE((PyArrayObject *)ranges) != NPY_INT32 || PyArray_NDIM((PyArrayObject *)ranges) != 2
         || PyArray_DIM((PyArrayObject *)ranges, 1) != 2 || !PyArray_ISCARRAY_RO((PyArrayObject *)ranges))
         return invalid("an intervention's ranges must be a contiguous int32 array of shape (n, 2)");
+    s->clamps = coefficient != Py_None;
+    s->coefficient = s->clamps ? PyFloat_AsDouble(coefficient) : 0;
+    if (s->coefficient == -1 && PyErr_Occurred()) return -1;
+    if (!isfinite(s->coefficient)) return invalid("an intervention's coefficient is not finite");
     s->layer = (size_t)layer;
     s->site = (site)at;
     s->sequence = sequence;

@@ -43,6 +43,9 @@ int get_vector(PyObject *obj, const char *name, size_t n, const real **out, PyOb
 /* A real matrix (n, cols) of any n, copied unless it is contiguous. New reference */
 PyArrayObject *get_rows(PyObject *obj, const char *name, size_t cols);
 
+/* The data of a contiguous 1-D array of n items of a NumPy type */
+void *get_numbers(PyObject *obj, const char *name, int type, size_t n);
+
 /* A sequence of 1-D int32 arrays, for example prompts. Zero it before use; free it also after an error. */
 typedef struct {
     size_t n;
@@ -53,8 +56,8 @@ typedef struct {
 int get_int_lists(PyObject *obj, const char *name, int_lists *out);
 void int_lists_free(int_lists *l);
 
-/* A sequence of interventions (layer, site, vector (d,), sequence, ranges int32 (n, 2)). Zero it before use; free it also
- * after an error. */
+/* A sequence of interventions (layer, site, vector (d,), sequence, ranges int32 (n, 2)), which add, and of those with a coefficient
+ * behind, to which they clamp. Zero it before use; free it also after an error. */
 typedef struct {
     size_t n;
     intervention *items;
@@ -67,6 +70,6 @@ void steer_list_free(steer_list *l);
 int get_batch_shape(const spec *m, PyObject *lengths, batch *b);
 
 /* A tuple (layer, site) inside the model */
-int get_site(PyObject *obj, const char *name, size_t n_layers, size_t *layer, site *at);
+int get_site(PyObject *obj, const char *name, size_t n_layers, site n_sites, size_t *layer, site *at);
 
 #endif

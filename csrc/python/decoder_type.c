@@ -38,21 +38,11 @@ static void decoder_dealloc(decoder_object *self) {
     Py_DECREF(type);
 }
 
-/* The data of a contiguous 1-D array of n items; NULL with an exception if obj is something else */
-static void *numbers(PyObject *obj, const char *name, int type, size_t n) {
-    PyArrayObject *a = (PyArrayObject *)obj;
-    if (PyArray_Check(obj) && PyArray_TYPE(a) == type && PyArray_NDIM(a) == 1 && PyArray_ISCARRAY_RO(a)
-        && (size_t)PyArray_DIM(a, 0) == n)
-        return PyArray_DATA(a);
-    invalid("%s must be a contiguous array of %zu numbers of the right type", name, n);
-    return NULL;
-}
-
 static int make(decoder_object *self, PyObject *capacity, const sampling *how, PyObject *seeds) {
     size_t n = self->prompts.n;
     ps_status st = {0};
-    const int32_t *tokens = numbers(capacity, "capacity", NPY_INT32, n);
-    const uint64_t *seed = tokens ? numbers(seeds, "seeds", NPY_UINT64, n) : NULL;
+    const int32_t *tokens = get_numbers(capacity, "capacity", NPY_INT32, n);
+    const uint64_t *seed = tokens ? get_numbers(seeds, "seeds", NPY_UINT64, n) : NULL;
     if (!n) return invalid("no prompt given");
     if (!seed) return -1;
     if (!(how->temperature >= 0) || !(how->top_p > 0 && how->top_p <= 1))
@@ -115,6 +105,47 @@ static PyObject *decoder_step_py(decoder_object *self, PyObject *unused) {
     return out;
 }
 
+static PyObject *decoder_feed(decoder_object *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"first", "tokens", "sites", "rows", NULL};
+    Py_ssize_t first;
+    PyObject *lists, *sites, *rows, *result = NULL;
+    int_lists tokens = {0};
+    const decoder *d = &self->d;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nOO!O", names, &first, &lists, &PyList_Type, &sites, &rows)
+        || get_int_lists(lists, "tokens", &tokens) || !is_idle(self))
+        goto done;
+    if (self->started || first < 0 || (size_t)first > d->n_seq || tokens.n > d->n_seq - (size_t)first) {
+        invalid("sequences %zd to %zd cannot be fed: a decoder of %zu that has%s made a step", first, first + (Py_ssize_t)tokens.n,
+                d->n_seq, self->started ? "" : " not");
+        goto done;
+    }
+    for (size_t i = 0; i < tokens.n; i++)
+        if (tokens.length[i] > d->cache.capacity[(size_t)first + i]) {
+            invalid("sequence %zu is full: it has its %zu tokens", (size_t)first + i, d->cache.capacity[(size_t)first + i]);
+            goto done;
+        }
+    self->busy = 1;
+    result = forward_prompts(self->model, &tokens, &self->steer, sites, rows, &self->d.cache, (int)first);
+    self->busy = 0;
+    for (size_t i = 0; result && i < tokens.n; i++) decoder_note(&self->d, (size_t)first + i, tokens.data[i], tokens.length[i]);
+done:
+    int_lists_free(&tokens);
+    return result;
+}
+
+static PyObject *decoder_resume_py(decoder_object *self, PyObject *args) {
+    PyObject *lengths, *tokens;
+    ps_status st = {0};
+    if (!PyArg_ParseTuple(args, "OO", &lengths, &tokens) || !is_idle(self)) return NULL;
+    const int32_t *length = get_numbers(lengths, "lengths", NPY_INT32, self->d.n_seq);
+    const int32_t *next = length ? get_numbers(tokens, "tokens", NPY_INT32, self->d.n_seq) : NULL;
+    if (!next) return NULL;
+    for (size_t s = 0; s < self->d.n_seq; s++)
+        if (decoder_resume(&self->d, s, length[s] > 0 ? (size_t)length[s] : 0, next[s], &st)) return raise_status(&st);
+    self->started = 1;
+    Py_RETURN_NONE;
+}
+
 static PyObject *decoder_stop(decoder_object *self, PyObject *arg) {
     Py_ssize_t i = PyNumber_AsSsize_t(arg, PyExc_IndexError);
     if (i == -1 && PyErr_Occurred()) return NULL;
@@ -135,9 +166,23 @@ static PyObject *decoder_logits(decoder_object *self, PyObject *unused) {
     return out;
 }
 
+static PyObject *decoder_rows(decoder_object *self, void *closure) {
+    (void)closure;
+    return PyLong_FromSize_t(self->d.n_computed);
+}
+
+static PyGetSetDef decoder_getset[] = {
+    {"rows_computed", (getter)decoder_rows, NULL, "Rows that were computed so far, summed over layers.", NULL}, {0}};
 static PyMethodDef decoder_methods[] = {
     {"step", (PyCFunction)decoder_step_py, METH_NOARGS,
      DOC("step", "($self, /)", "Decode one token for each sequence and return them, int32 (n_seq,); -1 where it is stopped.")},
+    {"feed", (PyCFunction)(void (*)(void))decoder_feed, METH_VARARGS | METH_KEYWORDS,
+     DOC("feed", "($self, /, first, tokens, sites, rows)",
+         "Let the sequences first, first + 1, ... begin with these tokens instead of their prompts, and return (logits, acts) as\n"
+         "Model.forward does. Decoding starts once all are fed and resumed.")},
+    {"resume", (PyCFunction)decoder_resume_py, METH_VARARGS,
+     DOC("resume", "($self, lengths, tokens, /)",
+         "Keep the first lengths[s] tokens of each sequence, after which tokens[s] follows; -1: it is stopped.")},
     {"stop", (PyCFunction)decoder_stop, METH_O, DOC("stop", "($self, i, /)", "Leave sequence i out of every later step.")},
     {"logits", (PyCFunction)decoder_logits, METH_NOARGS,
      DOC("logits", "($self, /)", "Return a copy of the last step's logits (n_seq, n_vocab); a stopped sequence's stay as they were.")},
@@ -145,7 +190,7 @@ static PyMethodDef decoder_methods[] = {
 };
 static PyType_Slot decoder_slots[] = {
     {Py_tp_new, decoder_new}, {Py_tp_dealloc, decoder_dealloc}, {Py_tp_traverse, decoder_traverse},
-    {Py_tp_clear, decoder_clear}, {Py_tp_methods, decoder_methods},
+    {Py_tp_clear, decoder_clear}, {Py_tp_methods, decoder_methods}, {Py_tp_getset, decoder_getset},
     {Py_tp_doc, DOC("Decoder", "(model, prompts, capacity, steer, temperature, top_k, top_p, seeds)",
                     "Continues prompts together, a token each a step. capacity: the tokens that each sequence may reach in all.")},
     {0},

@@ -8,6 +8,7 @@ typedef struct {
     PyObject_HEAD
     model_object *model;
     jacobian j;
+    steer_list steer; /* which j borrows */
     sweep_scratch spare; /* scratch of an earlier call, for the next one that it is large enough for */
 } jacobian_object;
 
@@ -20,7 +21,7 @@ static int parse_target(PyObject *obj, size_t n_layers, target_plan *plan) {
         return 0;
     }
     plan->kind = TARGET_SITE;
-    return get_site(obj, "target", n_layers, &plan->layer, &plan->site);
+    return get_site(obj, "target", n_layers, N_SITES, &plan->layer, &plan->site);
 }
 
 /* Why a target does not depend on a source, else NULL: it must come later in the order of computation, and in a parallel block
@@ -40,7 +41,6 @@ typedef struct {
     int_lists tokens, *source_positions, *target_positions; /* (n_sources), (n_targets) */
     source_plan *sources;
     target_plan *targets;
-    steer_list steer;
     jacobian_plan plan;
 } request;
 
@@ -55,7 +55,6 @@ static void request_free(request *r) {
     free_positions(r->target_positions, r->plan.n_targets);
     PyMem_Free(r->sources);
     PyMem_Free(r->targets);
-    steer_list_free(&r->steer);
 }
 
 /* ends, positions: lists with an entry for each source or target, of which *n, *plans and *lists are allocated. 0 or -1 */
@@ -80,7 +79,7 @@ static int read_sources(request *r, const spec *m, PyObject *sources, PyObject *
     for (size_t i = 0; i < r->plan.n_sources; i++) {
         source_plan *s = &r->sources[i];
         int_lists *at = &r->source_positions[i];
-        if (get_site(PyList_GET_ITEM(sources, (Py_ssize_t)i), "source", m->n_layers, &s->layer, &s->site)
+        if (get_site(PyList_GET_ITEM(sources, (Py_ssize_t)i), "source", m->n_layers, N_SITES, &s->layer, &s->site)
             || get_positions(r, "source_positions", positions, i, at))
             return -1;
         s->positions = at->data;
@@ -125,11 +124,13 @@ static int read_targets(request *r, const spec *m, PyObject *targets, PyObject *
 static int jacobian_traverse(jacobian_object *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->model);
+    Py_VISIT(self->steer.keep);
     return 0;
 }
 
 static int jacobian_clear(jacobian_object *self) {
     Py_CLEAR(self->model);
+    Py_CLEAR(self->steer.keep);
     return 0;
 }
 
@@ -138,6 +139,7 @@ static void jacobian_dealloc(jacobian_object *self) {
     PyObject_GC_UnTrack(self);
     sweep_scratch_free(&self->spare);
     jacobian_free(&self->j);
+    steer_list_free(&self->steer);
     jacobian_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -167,10 +169,10 @@ static PyObject *jacobian_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     self->model = (model_object *)Py_XNewRef((PyObject *)as_model(module, model));
     if (!self->model) goto done;
     const spec *m = &self->model->spec;
-    if (get_int_lists(prompts, "prompts", &r.tokens) || get_steer(steer, m->n_layers, m->d_model, &r.steer)
+    if (get_int_lists(prompts, "prompts", &r.tokens) || get_steer(steer, m->n_layers, m->d_model, &self->steer)
         || read_sources(&r, m, sources, from) || read_targets(&r, m, targets, to, mean))
         goto done;
-    hooks v = {.steer = r.steer.items, .n_steer = r.steer.n};
+    hooks v = {.steer = self->steer.items, .n_steer = self->steer.n};
     core_call call;
     core_begin(&call, module, self->model->pool);
     bad = jacobian_make(&self->j, &call.rt, m, r.tokens.n, r.tokens.data, r.tokens.length, &v, &r.plan, &st) != PS_OK;
@@ -292,29 +294,38 @@ static PyObject *run_columns(jacobian_object *self, PyObject *arg, int transpose
 static PyObject *jacobian_apply_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 0); }
 static PyObject *jacobian_apply_t_each(jacobian_object *self, PyObject *arg) { return run_columns(self, arg, 1); }
 
-/* (source, V (n, d)) -> a list with an array (n, m) for each target, None for one that does not depend on the source */
-static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *args) {
-    PyObject *arg;
-    Py_ssize_t from;
-    if (!PyArg_ParseTuple(args, "nO", &from, &arg)) return NULL;
-    if (from < 0 || (size_t)from >= self->j.n_sources) return invalid("there is no source %zd", from), NULL;
-    size_t n_targets = self->j.n_targets, d = self->j.m->d_model;
-    PyArrayObject *in = get_rows(arg, "V", d);
+/* An uninitialised result of apply_all or apply_t_all at end i for n vectors; None where target and source do not depend on each
+ * other. *data: where it is written, or NULL */
+static PyObject *new_result(const jacobian_object *self, size_t n, size_t i, int depends, int transposed, int per_seq, real **data) {
+    npy_intp width = (npy_intp)(transposed ? self->j.m->d_model : self->j.targets[i].rows);
+    npy_intp each[] = {(npy_intp)n, (npy_intp)self->j.b.n_seq, width}, sum[] = {(npy_intp)n, width};
+    if (!depends) return Py_NewRef(Py_None);
+    PyObject *one = per_seq ? PyArray_SimpleNew(3, each, NPY_REAL) : PyArray_SimpleNew(2, sum, NPY_REAL);
+    *data = one ? PyArray_DATA((PyArrayObject *)one) : NULL;
+    return one;
+}
+
+/* apply_all and apply_t_all: (n, width) vectors at one end -> a list with their results at every end of the other side */
+static PyObject *run_all(jacobian_object *self, Py_ssize_t at, PyObject *arg, int transposed, int per_seq) {
+    const jacobian *j = &self->j;
+    if (at < 0 || (size_t)at >= (transposed ? j->n_targets : j->n_sources))
+        return invalid("there is no %s %zd", transposed ? "target" : "source", at), NULL;
+    size_t n_ends = transposed ? j->n_sources : j->n_targets, d = j->m->d_model, d_v = per_seq ? j->b.n_seq * d : d;
+    PyArrayObject *in = get_rows(arg, transposed ? "U" : "V", transposed ? j->targets[at].rows : d);
     if (!in) return NULL;
-    size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(self->j.b.n_rows, n ? n : 1);
-    PyObject *out = PyList_New((Py_ssize_t)n_targets);
-    column *columns = PyMem_New(column, n_targets * block);
-    real **u = PyMem_New(real *, n_targets), *v = PyArray_DATA(in);
+    size_t n = (size_t)PyArray_DIM(in, 0), block = jacobian_block(j->b.n_rows, n ? n : 1);
+    PyObject *out = PyList_New((Py_ssize_t)n_ends);
+    column *columns = PyMem_New(column, n_ends * block);
+    real **written = PyMem_New(real *, n_ends), *read = PyArray_DATA(in);
     ps_status st = {0};
     sweep_scratch s = {0};
-    if (!columns || !u) PyErr_NoMemory();
-    int bad = !out || !columns || !u;
-    for (size_t i = 0; !bad && i < n_targets; i++) {
-        npy_intp dims[] = {(npy_intp)n, (npy_intp)self->j.targets[i].rows};
-        int depends = !pair_error(self, (size_t)from, i);
-        PyObject *one = depends ? PyArray_SimpleNew(2, dims, NPY_REAL) : Py_NewRef(Py_None);
+    if (!columns || !written) PyErr_NoMemory();
+    int bad = !out || !columns || !written;
+    for (size_t i = 0; !bad && i < n_ends; i++) {
+        int depends = !pair_error(self, transposed ? i : (size_t)at, transposed ? (size_t)at : i);
+        written[i] = NULL;
+        PyObject *one = new_result(self, n, i, depends, transposed, per_seq, &written[i]);
         bad = !one || PyList_SetItem(out, (Py_ssize_t)i, one);
-        u[i] = !bad && depends ? PyArray_DATA((PyArrayObject *)one) : NULL;
     }
     if (!bad && take_scratch(self, block, &s, &st)) raise_status(&st), bad = 1;
     if (!bad) {
@@ -322,21 +333,36 @@ static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *args) {
         core_begin(&call, self->model->module, self->model->pool);
         for (size_t t = 0; t < n && !st.code; t += block) {
             size_t now = n - t < block ? n - t : block;
-            for (size_t i = 0; i < n_targets * now; i++) {
-                size_t to = i / now, row = t + i % now;
-                columns[i] = (column){(size_t)from, to, v + row * d, u[to] ? u[to] + row * self->j.targets[to].rows : NULL, i};
+            for (size_t i = 0; i < n_ends * now; i++) {
+                size_t end = i / now, row = t + i % now, f = transposed ? end : (size_t)at, to = transposed ? (size_t)at : end;
+                real *v = transposed ? written[end] : read, *u = transposed ? read : written[end];
+                columns[i] = (column){f, to, v ? v + row * d_v : NULL, u ? u + row * j->targets[to].rows : NULL, i};
             }
-            jacobian_apply_all(&self->j, &call.rt, &s, (size_t)from, now, columns, &st);
+            if (transposed) jacobian_apply_t_all(j, &call.rt, &s, (size_t)at, now, per_seq, columns, &st);
+            else jacobian_apply_all(j, &call.rt, &s, (size_t)at, now, columns, &st);
         }
         core_end(&call);
         return_scratch(self, &s);
         if (st.code) raise_status(&st), bad = 1;
     }
     PyMem_Free(columns);
-    PyMem_Free(u);
+    PyMem_Free(written);
     Py_DECREF(in);
     if (bad) Py_CLEAR(out);
     return out;
+}
+
+static PyObject *jacobian_apply_all_py(jacobian_object *self, PyObject *args) {
+    PyObject *V;
+    Py_ssize_t from;
+    return PyArg_ParseTuple(args, "nO", &from, &V) ? run_all(self, from, V, 0, 0) : NULL;
+}
+
+static PyObject *jacobian_apply_t_all_py(jacobian_object *self, PyObject *args) {
+    PyObject *U;
+    Py_ssize_t to;
+    int per_prompt;
+    return PyArg_ParseTuple(args, "nOp", &to, &U, &per_prompt) ? run_all(self, to, U, 1, per_prompt) : NULL;
 }
 
 /* A list with a value for each target; with one target the value itself */
@@ -409,7 +435,7 @@ static PyObject *jacobian_count_bytes(PyTypeObject *type, PyObject *args) {
     const spec *m = &owner->spec;
     if (n_target < 1 || n_columns < 1) return invalid("n_target and n_columns must be at least 1"), NULL;
     source_plan start = {0};
-    if (get_batch_shape(m, lengths, &shape) || get_site(source, "source", m->n_layers, &start.layer, &start.site)
+    if (get_batch_shape(m, lengths, &shape) || get_site(source, "source", m->n_layers, N_SITES, &start.layer, &start.site)
         || parse_target(to, m->n_layers, &target))
         return NULL;
     const char *why = order_error(m, start.layer, start.site, target.kind, target.layer, target.site);
@@ -437,6 +463,10 @@ static PyMethodDef jacobian_methods[] = {
      DOC("apply_all", "($self, source, V, /)",
          "Return J v of each row v of V at a source for every target, a list of (n, m), in one sweep; None for a target that does\n"
          "not depend on the source.")},
+    {"apply_t_all", (PyCFunction)jacobian_apply_t_all_py, METH_VARARGS,
+     DOC("apply_t_all", "($self, target, U, per_prompt, /)",
+         "Return J' u of each row u of U at a target for every source, a list of (n, d), in one sweep; None for a source that the\n"
+         "target does not depend on. per_prompt: (n, prompts, d), the parts of the sum that the prompts' source rows make.")},
     {0},
 };
 static PyGetSetDef jacobian_getset[] = {

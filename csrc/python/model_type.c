@@ -269,12 +269,14 @@ static PyObject *split(PyObject *packed, const size_t *row0, size_t n_seq) {
 
 /* The arguments and buffers of forward */
 typedef struct {
-    steer_list steer;
-    int_lists tokens;
+    const steer_list *steer;
+    cache *cache;
+    int *id;
     batch b;
     capture *captures;
-    PyObject **packed; /* (n_sites) arrays (n_rows, d_model) that the captures fill */
-    PyObject *logits;
+    PyObject **packed; /* (n_sites) arrays (n_rows, ...) that the captures fill */
+    size_t *count, *logits_row0; /* (n_seq) rows of each sequence that get logits, (n_seq + 1) the first of them in logits */
+    PyObject *logits;  /* NULL: none */
     Py_ssize_t n_sites;
     arena memory;
 } forward_call;
@@ -283,11 +285,35 @@ static void forward_call_free(forward_call *f) {
     for (Py_ssize_t i = 0; f->packed && i < f->n_sites; i++) Py_XDECREF(f->packed[i]);
     PyMem_Free(f->packed);
     PyMem_Free(f->captures);
+    PyMem_Free(f->count);
+    PyMem_Free(f->id);
     Py_XDECREF(f->logits);
-    steer_list_free(&f->steer);
-    int_lists_free(&f->tokens);
     batch_free(&f->b);
     arena_free(&f->memory);
+}
+
+/* Shape of the activation there: (n_rows, d_model), (n_rows, heads, width) or (n_rows, d_ff). Returns the number of dimensions. */
+static int shape_at(const spec *m, const batch *b, site at, npy_intp *dims) {
+    size_t H = m->n_heads, HKV = m->n_kv_heads, HS = m->head_dim, C = m->d_model, F = m->d_ff;
+    const size_t rest[N_READABLE][2] = {
+        [SITE_RESID_PRE] = {C, 0}, [SITE_ATTN_OUT] = {C, 0}, [SITE_RESID_MID] = {C, 0}, [SITE_DOWN_PROJ] = {C, 0},
+        [SITE_MLP_OUT] = {C, 0}, [SITE_RESID_POST] = {C, 0}, [READ_Q] = {H, HS}, [READ_K] = {HKV, HS}, [READ_V] = {HKV, HS},
+        [READ_ROT_Q] = {H, HS}, [READ_ROT_K] = {HKV, HS}, [READ_PATTERN] = {H, b->max_keys}, [READ_Z] = {H, HS},
+        [READ_PRE] = {F, 0}, [READ_PRE_LINEAR] = {F, 0}, [READ_POST] = {F, 0}};
+    dims[0] = (npy_intp)b->n_rows;
+    for (size_t i = 0; i < 2; i++) dims[i + 1] = (npy_intp)rest[at][i];
+    return rest[at][1] ? 3 : 2;
+}
+
+/* Raises an error if this layer does not compute it */
+static int check_computed(const spec *m, size_t layer, site at) {
+    if (m->parallel && at == SITE_RESID_MID) return invalid("resid_mid does not exist in a parallel block");
+    if (at >= READ_PRE && m->layer[layer].router.data)
+        return invalid("layer %zu has a mixture of experts: mlp.hook_pre, mlp.hook_pre_linear and mlp.hook_post are those of one "
+                       "MLP, and the hidden activations of experts are not available", layer);
+    if (at == READ_PRE_LINEAR && !m->gated)
+        return invalid("mlp.hook_pre_linear does not exist in layer %zu: the MLP has no gate; use mlp.hook_pre", layer);
+    return 0;
 }
 
 static int make_captures(forward_call *f, const spec *m, PyObject *sites) {
@@ -295,12 +321,14 @@ static int make_captures(forward_call *f, const spec *m, PyObject *sites) {
     f->captures = PyMem_Calloc((size_t)f->n_sites + 1, sizeof *f->captures);
     f->packed = PyMem_Calloc((size_t)f->n_sites + 1, sizeof *f->packed);
     if (!f->captures || !f->packed) return PyErr_NoMemory(), -1;
-    npy_intp dims[] = {(npy_intp)f->b.n_rows, (npy_intp)m->d_model};
     for (Py_ssize_t i = 0; i < f->n_sites; i++) {
         capture *c = &f->captures[i];
-        if (get_site(PyList_GetItem(sites, i), "a site", m->n_layers, &c->layer, &c->site)) return -1;
-        if (m->parallel && c->site == SITE_RESID_MID) return invalid("resid_mid does not exist in a parallel block");
-        f->packed[i] = PyArray_SimpleNew(2, dims, NPY_REAL);
+        npy_intp dims[3];
+        if (get_site(PyList_GetItem(sites, i), "a site", m->n_layers, N_READABLE, &c->layer, &c->site)
+            || check_computed(m, c->layer, c->site))
+            return -1;
+        int n_dims = shape_at(m, &f->b, c->site, dims);
+        f->packed[i] = PyArray_SimpleNew(n_dims, dims, NPY_REAL);
         if (!f->packed[i]) return -1;
         c->out = PyArray_DATA((PyArrayObject *)f->packed[i]);
     }
@@ -325,64 +353,83 @@ static PyObject *acts_by_prompt(const forward_call *f) {
     return acts;
 }
 
-/* The forward pass and the logits. rows: 'a' of all positions, 'l' of each last one, 'n' none */
-static ps_code forward_rows(model_object *self, forward_call *f, char rows, ps_status *st) {
+/* rows: "all", "last", "none", or a number for each sequence */
+static int make_logits(forward_call *f, const spec *m, PyObject *rows) {
+    size_t n = f->b.n_seq;
+    const char *word = PyUnicode_Check(rows) ? PyUnicode_AsUTF8(rows) : "";
+    const int32_t *counts = NULL;
+    if (!word) return -1;
+    int all = !strcmp(word, "all"), last = !strcmp(word, "last"), none = !strcmp(word, "none");
+    if (PyUnicode_Check(rows) && !all && !last && !none) return invalid("rows must be 'all', 'last', 'none' or a number for each prompt");
+    if (!PyUnicode_Check(rows) && !(counts = get_numbers(rows, "rows", NPY_INT32, n))) return -1;
+    f->count = PyMem_New(size_t, 2 * n + 1);
+    if (!f->count) return PyErr_NoMemory(), -1;
+    f->logits_row0 = f->count + n;
+    f->logits_row0[0] = 0;
+    for (size_t s = 0; s < n; s++) {
+        size_t length = f->b.row0[s + 1] - f->b.row0[s];
+        if (counts && (counts[s] < 0 || (size_t)counts[s] > length))
+            return invalid("rows[%zu] is %d; the prompt has %zu tokens", s, (int)counts[s], length);
+        f->count[s] = counts ? (size_t)counts[s] : all ? length : (size_t)last;
+        f->logits_row0[s + 1] = f->logits_row0[s] + f->count[s];
+    }
+    npy_intp dims[] = {(npy_intp)f->logits_row0[n], (npy_intp)m->n_vocab};
+    return none || (f->logits = PyArray_SimpleNew(2, dims, NPY_REAL)) ? 0 : -1;
+}
+
+/* The forward pass and the logits */
+static ps_code forward_rows(model_object *self, forward_call *f, ps_status *st) {
     const spec *m = &self->spec;
-    real *x, *logits = f->logits ? PyArray_DATA((PyArrayObject *)f->logits) : NULL;
-    arena_slice table[] = {SLICE(x, f->b.n_rows, m->d_model)};
+    real *x;
+    size_t *same, n_computed = 0;
+    arena_slice table[] = {SLICE(x, f->b.n_rows, m->d_model), SLICE(same, f->b.n_rows)};
     if (arena_make(&f->memory, table, COUNT(table), st)) return st->code;
-    hooks v = {f->steer.items, f->steer.n, f->captures, (size_t)f->n_sites};
-    forward_plan plan = {.hooks = &v, .n_layers = m->n_layers, .first_taped = m->n_layers};
+    hooks v = {f->steer->items, f->steer->n, f->captures, (size_t)f->n_sites};
+    forward_plan plan = {.hooks = &v, .cache = f->cache, .n_layers = m->n_layers, .first_taped = m->n_layers, .same = same, .n_computed = &n_computed};
     core_call call;
     core_begin(&call, self->module, self->pool);
-    if (!forward_stream(&call.rt, m, &f->b, &plan, x, st) && logits) {
-        size_t n = f->b.n_rows;
-        if (rows == 'l')
-            for (n = 0; n < f->b.n_seq; n++)
-                memmove(x + n * m->d_model, x + (f->b.row0[n + 1] - 1) * m->d_model, m->d_model * sizeof(real));
-        lm_head_forward(&call.rt, m, n, x, &(lm_head_tape){0}, logits, st);
-    }
+    if (!forward_stream(&call.rt, m, &f->b, &plan, x, st) && f->logits_row0[f->b.n_seq])
+        lm_head_last(&call.rt, m, &f->b, f->count, same, x, PyArray_DATA((PyArrayObject *)f->logits), st);
     core_end(&call);
+    self->n_computed += n_computed;
     return st->code;
 }
 
-static PyObject *forward_result(const forward_call *f, char rows) {
-    PyObject *acts = acts_by_prompt(f), *logits = NULL;
-    if (!acts) return NULL;
-    if (rows == 'n') logits = Py_NewRef(Py_None);
-    else if (rows == 'a') logits = split(f->logits, f->b.row0, f->b.n_seq);
-    else {
-        size_t *one = PyMem_New(size_t, f->b.n_seq + 1);
-        for (size_t s = 0; one && s <= f->b.n_seq; s++) one[s] = s;
-        logits = one ? split(f->logits, one, f->b.n_seq) : PyErr_NoMemory();
-        PyMem_Free(one);
-    }
-    if (!logits) return Py_DECREF(acts), NULL;
-    return Py_BuildValue("NN", logits, acts);
+static PyObject *forward_result(const forward_call *f) {
+    PyObject *acts = acts_by_prompt(f);
+    PyObject *logits = f->logits ? split(f->logits, f->logits_row0, f->b.n_seq) : Py_NewRef(Py_None);
+    if (acts && logits) return Py_BuildValue("NN", logits, acts);
+    Py_XDECREF(acts);
+    Py_XDECREF(logits);
+    return NULL;
+}
+
+PyObject *forward_prompts(model_object *self, const int_lists *tokens, const steer_list *steer, PyObject *sites, PyObject *rows,
+                          cache *c, int first) {
+    forward_call f = {.steer = steer, .cache = c};
+    ps_status st = {0};
+    PyObject *result = NULL;
+    f.id = PyMem_New(int, tokens->n + 1);
+    if (!f.id) return PyErr_NoMemory();
+    for (size_t i = 0; i < tokens->n; i++) f.id[i] = first + (int)i;
+    if (!batch_make(&f.b, &self->spec, tokens->n, tokens->data, tokens->length, NULL, f.id, &st)
+        && !make_captures(&f, &self->spec, sites) && !make_logits(&f, &self->spec, rows) && !forward_rows(self, &f, &st))
+        result = forward_result(&f);
+    forward_call_free(&f);
+    if (!result && !PyErr_Occurred()) raise_status(&st);
+    return result;
 }
 
 static PyObject *model_forward(model_object *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"tokens", "steer", "sites", "rows", NULL};
-    PyObject *tokens, *steer, *sites, *result = NULL;
-    const char *rows;
-    const spec *m = &self->spec;
-    forward_call f = {0};
-    ps_status st = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!s", names, &tokens, &steer, &PyList_Type, &sites, &rows)) return NULL;
-    if (strcmp(rows, "all") && strcmp(rows, "last") && strcmp(rows, "none"))
-        return invalid("rows must be 'all', 'last' or 'none'"), NULL;
-    if (get_int_lists(tokens, "tokens", &f.tokens) || get_steer(steer, m->n_layers, m->d_model, &f.steer)) goto done;
-    if (batch_make(&f.b, m, f.tokens.n, f.tokens.data, f.tokens.length, NULL, NULL, &st)) goto done;
-    if (make_captures(&f, m, sites)) goto done;
-    if (*rows != 'n') {
-        npy_intp dims[] = {(npy_intp)(*rows == 'a' ? f.b.n_rows : f.b.n_seq), (npy_intp)m->n_vocab};
-        f.logits = PyArray_SimpleNew(2, dims, NPY_REAL);
-        if (!f.logits) goto done;
-    }
-    if (!forward_rows(self, &f, *rows, &st)) result = forward_result(&f, *rows);
-done:
-    forward_call_free(&f);
-    if (!result && !PyErr_Occurred()) raise_status(&st);
+    PyObject *prompts, *interventions, *sites, *rows, *result = NULL;
+    steer_list steer = {0};
+    int_lists tokens = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!O", names, &prompts, &interventions, &PyList_Type, &sites, &rows)) return NULL;
+    if (!get_int_lists(prompts, "tokens", &tokens) && !get_steer(interventions, self->spec.n_layers, self->spec.d_model, &steer))
+        result = forward_prompts(self, &tokens, &steer, sites, rows, NULL, 0);
+    int_lists_free(&tokens);
+    steer_list_free(&steer);
     return result;
 }
 
@@ -398,23 +445,53 @@ static PyObject *model_forward_bytes(model_object *self, PyObject *args) {
     return PyLong_FromSize_t(bytes);
 }
 
+static PyObject *model_lm_head(model_object *self, PyObject *obj) {
+    const spec *m = &self->spec;
+    ps_status st = {0};
+    PyArrayObject *given = get_rows(obj, "x", m->d_model), *x = given ? (PyArrayObject *)PyArray_NewCopy(given, NPY_CORDER) : NULL;
+    Py_XDECREF(given);
+    if (!x) return NULL;
+    npy_intp dims[] = {PyArray_DIM(x, 0), (npy_intp)m->n_vocab};
+    PyObject *logits = PyArray_SimpleNew(2, dims, NPY_REAL);
+    if (logits) {
+        core_call call;
+        core_begin(&call, self->module, self->pool);
+        lm_head_forward(&call.rt, m, (size_t)dims[0], PyArray_DATA(x), &(lm_head_tape){0}, PyArray_DATA((PyArrayObject *)logits), &st);
+        core_end(&call);
+    }
+    Py_DECREF(x);
+    if (!st.code) return logits;
+    Py_XDECREF(logits);
+    return raise_status(&st);
+}
+
 static PyObject *model_threads(model_object *self, void *closure) {
     (void)closure;
     return PyLong_FromLong(thread_pool_threads(self->pool));
+}
+
+static PyObject *model_rows(model_object *self, void *closure) {
+    (void)closure;
+    return PyLong_FromSize_t(self->n_computed);
 }
 
 static PyMethodDef model_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))model_forward, METH_VARARGS | METH_KEYWORDS,
      DOC("forward", "($self, /, tokens, steer, sites, rows)",
          "Run prompts through the model and return (logits, acts): a list of logits for each prompt, of all positions, of the\n"
-         "last, or None (rows = \"all\", \"last\", \"none\"), and acts[prompt][site] of shape (n_tokens, d_model).")},
+         "last, or None (rows = \"all\", \"last\", \"none\"), or of the last rows[prompt] positions (int32 array), and\n"
+         "acts[prompt][site] of shape (n_tokens, d_model), or (n_tokens, heads, width) or (n_tokens, d_ff) inside attention and\n"
+         "MLP. A pattern is as wide as the longest prompt.")},
+    {"lm_head", (PyCFunction)model_lm_head, METH_O,
+     DOC("lm_head", "($self, x, /)", "Return the logits (n, n_vocab) of rows x (n, d_model) of the residual stream: final norm and LM head.")},
     {"forward_bytes", (PyCFunction)model_forward_bytes, METH_VARARGS,
      DOC("forward_bytes", "($self, lengths, n_logits, /)",
          "Return the bytes that a forward pass of prompts of these lengths allocates, n_logits rows of logits included.")},
     {0},
 };
 static PyGetSetDef model_getset[] = {
-    {"threads", (getter)model_threads, NULL, "Number of threads of the pool.", NULL}, {0}};
+    {"threads", (getter)model_threads, NULL, "Number of threads of the pool.", NULL},
+    {"rows_computed", (getter)model_rows, NULL, "Rows that forward passes computed so far, summed over layers.", NULL}, {0}};
 static PyType_Slot model_slots[] = {
     {Py_tp_new, model_new}, {Py_tp_dealloc, model_dealloc}, {Py_tp_traverse, model_traverse}, {Py_tp_clear, model_clear},
     {Py_tp_methods, model_methods}, {Py_tp_getset, model_getset},

@@ -200,22 +200,31 @@ static int import_numpy(void) {
     return 0;
 }
 
+static PyObject *names_tuple(const char *const *names, Py_ssize_t n) {
+    PyObject *tuple = PyTuple_New(n);
+    for (Py_ssize_t i = 0; tuple && i < n; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        if (!name) Py_CLEAR(tuple);
+        else PyTuple_SET_ITEM(tuple, i, name);
+    }
+    return tuple;
+}
+
 /* The constants that Python shares with the core. */
 static int add_constants(PyObject *module) {
-    static const char *const site_names[] = {
+    static const char *const site_names[N_READABLE] = {
         [SITE_RESID_PRE] = "resid_pre", [SITE_ATTN_OUT] = "attn_out", [SITE_RESID_MID] = "resid_mid",
-        [SITE_DOWN_PROJ] = "down_proj", [SITE_MLP_OUT] = "mlp_out", [SITE_RESID_POST] = "resid_post"};
-    _Static_assert(COUNT(site_names) == N_SITES, "a name for every site");
-    PyObject *sites = PyTuple_New(N_SITES), *types = block_types();
-    for (int i = 0; sites && i < N_SITES; i++) {
-        PyObject *name = PyUnicode_FromString(site_names[i]);
-        if (!name) Py_CLEAR(sites);
-        else PyTuple_SET_ITEM(sites, i, name);
-    }
-    int bad = !sites || !types || PyModule_AddObjectRef(module, "SITES", sites) || PyModule_AddObjectRef(module, "BLOCK_TYPES", types)
+        [SITE_DOWN_PROJ] = "down_proj", [SITE_MLP_OUT] = "mlp_out", [SITE_RESID_POST] = "resid_post",
+        [READ_Q] = "q", [READ_K] = "k", [READ_V] = "v", [READ_ROT_Q] = "rot_q", [READ_ROT_K] = "rot_k",
+        [READ_PATTERN] = "pattern", [READ_Z] = "z", [READ_PRE] = "pre", [READ_PRE_LINEAR] = "pre_linear", [READ_POST] = "post"};
+    PyObject *sites = names_tuple(site_names, N_SITES), *reads = names_tuple(site_names + N_SITES, N_READABLE - N_SITES);
+    PyObject *types = block_types();
+    int bad = !sites || !reads || !types || PyModule_AddObjectRef(module, "SITES", sites)
+           || PyModule_AddObjectRef(module, "READABLE", reads) || PyModule_AddObjectRef(module, "BLOCK_TYPES", types)
            || PyModule_AddIntConstant(module, "BLOCK_RUN", BLOCK_RUN) || PyModule_AddIntConstant(module, "real_size", sizeof(real))
            || PyModule_AddIntConstant(module, "MAX_THREADS", MAX_THREADS) || PyModule_AddIntConstant(module, "SWEEP_ROWS", SWEEP_ROWS);
     Py_XDECREF(sites);
+    Py_XDECREF(reads);
     Py_XDECREF(types);
     return bad ? -1 : 0;
 }

@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 
 _Array = NDArray[Any]
 _Ids = NDArray[np.int32]
-_Site = tuple[int, int]  # (layer, index of the site in SITES)
+_Site = tuple[int, int]  # (layer, index of the site in SITES, or where it is captured in SITES + READABLE)
 _Target = _Site | Literal["logits", "next_token"]
-# (layer, site, vector (d,) real, sequence or -1 for every one, ranges (n, 2) half-open absolute positions)
-_Intervention = tuple[int, int, _Array, int, _Ids]
+# (layer, site, vector (d,) real, sequence or -1 for every one, ranges (n, 2) half-open absolute positions): adds. With a
+# coefficient behind it clamps, unless that is None.
+_Intervention = tuple[int, int, _Array, int, _Ids] | tuple[int, int, _Array, int, _Ids, float | None]
 
 real_size: int  # bytes
 MAX_THREADS: int
 SWEEP_ROWS: int  # vectors times positions that a sweep of a Jacobian carries at a time
 SITES: tuple[str, ...]
+READABLE: tuple[str, ...]  # can be captured, but neither steered nor differentiated; numbered behind SITES
 BLOCK_TYPES: dict[str, tuple[int, int, int]]  # name of a type of blocks: numbers and bytes of a block, bytes of a factor
 BLOCK_RUN: int  # rows of blocks hold multiples of this many numbers
 # A weight of blocks: (type, bytes (n_out, n) uint8, factors (n_out, n) or None, numbers that share a factor)
@@ -78,13 +80,16 @@ class Model:
     ) -> None: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def rows_computed(self) -> int: ...
+    def lm_head(self, x: _Array, /) -> _Array: ...
     def forward_bytes(self, lengths: Sequence[int], n_logits: int, /) -> int: ...
     def forward(
         self,
         tokens: Sequence[_Ids],
         steer: Sequence[_Intervention],
         sites: list[_Site],
-        rows: Literal["all", "last", "none"],
+        rows: Literal["all", "last", "none"] | _Ids,
     ) -> tuple[list[_Array] | None, list[list[_Array]]]: ...
 
 class Decoder:
@@ -99,6 +104,12 @@ class Decoder:
         top_p: float,
         seeds: NDArray[np.uint64],
     ) -> None: ...
+    @property
+    def rows_computed(self) -> int: ...
+    def feed(
+        self, first: int, tokens: Sequence[_Ids], sites: list[_Site], rows: Literal["all", "last", "none"] | _Ids
+    ) -> tuple[list[_Array] | None, list[list[_Array]]]: ...
+    def resume(self, lengths: _Ids, tokens: _Ids, /) -> None: ...
     def step(self) -> _Ids: ...
     def stop(self, i: int, /) -> None: ...
     def logits(self) -> _Array: ...
@@ -147,3 +158,4 @@ class Jacobian:
     def apply_each(self, columns: list[tuple[int, int, _Array, _Array]], /) -> None: ...
     def apply_t_each(self, columns: list[tuple[int, int, _Array, _Array]], /) -> None: ...
     def apply_all(self, source: int, V: _Array, /) -> list[_Array | None]: ...
+    def apply_t_all(self, target: int, U: _Array, per_prompt: bool, /) -> list[_Array | None]: ...

@@ -3,6 +3,7 @@
 from ._core32 import BLOCK_RUN as BLOCK_RUN
 from ._core32 import BLOCK_TYPES as BLOCK_TYPES
 from ._core32 import MAX_THREADS as MAX_THREADS
+from ._core32 import READABLE as READABLE
 from ._core32 import SITES as SITES
 from ._core32 import SWEEP_ROWS as SWEEP_ROWS
 from ._core32 import Decoder as Decoder
