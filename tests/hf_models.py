@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from dataclasses import dataclass
 from functools import cache
 from unittest import mock
@@ -278,17 +279,26 @@ def watch(hf, layer, site, change):
 
 @contextlib.contextmanager
 def hooked(hf, steer=(), capture=()):
-    """Adds `steer` = [(layer, site, vector, positions)], positions a slice, a list, or None for every one; records
-    `capture` = [(layer, site)] in the dict it yields. A row's index is its position: use a cache only with None.
-    A vector at resid_mid is added to attn_out, for the residual stream has no module of its own there."""
-    record, handles = {}, []
+    """Adds `steer` = [(layer, site, vector, positions)], positions a slice, a list, or None for every one; with a number behind
+    it sets the coefficient along the vector, of length 1, to it. Records `capture` = [(layer, site)] in the dict it yields.
+    A row's index is its position: use a cache only with None. A vector at resid_mid changes attn_out, for the residual
+    stream has no module of its own there."""
+    record, handles, entered = {}, [], {}
 
-    def adder(vector, positions):
+    def changer(layer, site, vector, positions, coefficient=None):
         def change(x):
             here = torch.zeros(x.shape[1], 1, dtype=x.dtype)
             here[slice(None) if positions is None else positions] = 1
-            return x + here * vector
+            if coefficient is None:
+                return x + here * vector
+            whole = x + entered[layer] if site == "resid_mid" else x
+            return x + here * (coefficient - whole @ vector)[..., None] * vector
         return change
+
+    def enter(layer):
+        def read(x):
+            entered[layer] = x
+        return read
 
     def recorder(place):
         def change(x):
@@ -296,9 +306,10 @@ def hooked(hf, steer=(), capture=()):
         return change
 
     try:
-        for layer, site, vector, positions in steer:
+        for layer, site, vector, *how in steer:
             vector = torch.as_tensor(vector).to(hf.dtype)
-            handles.append(watch(hf, layer, "attn_out" if site == "resid_mid" else site, adder(vector, positions)))
+            handles.append(watch(hf, layer, "attn_out" if site == "resid_mid" else site, changer(layer, site, vector, *how)))
+        handles += [watch(hf, layer, "resid_pre", enter(layer)) for layer in {layer for layer, site, *_ in steer if site == "resid_mid"}]
         handles += [watch(hf, *place, recorder(place)) for place in capture]
         yield record
     finally:
@@ -344,3 +355,67 @@ def jacobian(hf, prompts, source, target, source_positions=None, target_position
         else:
             rows.append(torch.func.jacrev(value)(v))
     return torch.cat(rows).numpy()
+
+
+# ---- inside attention and MLP ----
+
+# family -> paths of what makes q, k and v, the gate (or what stands in its place), what multiplies it, and what takes the product
+SPLIT_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+INNER = {
+    "gpt2": (("attn.c_attn",), "mlp.c_fc", None),
+    "gpt_neox": (("attention.query_key_value",), "mlp.dense_h_to_4h", None),
+    "phi": (SPLIT_QKV, "mlp.fc1", None),
+    "phi3": (("self_attn.qkv_proj",), "mlp.gate_up_proj", "mlp.gate_up_proj"),
+    "starcoder2": (SPLIT_QKV, "mlp.c_fc", None),
+}
+
+
+def inside(hf, tokens, steer=()):
+    """What is computed inside attention and MLP, {(layer, name): array}, by powersteer's short names: the outputs of the
+    projections, the arguments and results of the attention function, the input of the down-projection."""
+    family, found, handles = family_of(hf), {}, []
+    qkv, pre, linear = INNER.get(family, (SPLIT_QKV, "mlp.gate_proj", "mlp.up_proj"))
+    module = sys.modules[type(hf).__module__]
+    attention = module.eager_attention_forward
+    shape = {}  # (query heads, key heads, width) of each layer
+
+    def attend(block, query, key, value, *args, **kwargs):
+        z, pattern = attention(block, query, key, value, *args, **kwargs)
+        layer = block.layer_idx
+        shape[layer] = query.shape[1], key.shape[1], query.shape[-1]
+        rows = {"rot_q": query, "rot_k": key, "v": value}
+        found.update({(layer, name): x[0].transpose(0, 1) for name, x in rows.items()})
+        found[layer, "pattern"], found[layer, "z"] = pattern[0], z[0]
+        return z, pattern
+
+    def output(place):
+        return lambda _, __, x: found.__setitem__(place, x.reshape(-1, x.shape[-1]))
+
+    def argument(place):
+        return lambda _, args: found.__setitem__(place, args[0].reshape(-1, args[0].shape[-1]))
+
+    for layer, block in enumerate(blocks(hf)):
+        for i, path in enumerate(qkv):
+            handles.append(block.get_submodule(path).register_forward_hook(output((layer, i))))
+        if not hasattr(block.mlp, "experts"):
+            handles.append(block.get_submodule(pre).register_forward_hook(output((layer, "pre"))))
+            if linear not in (None, pre):
+                handles.append(block.get_submodule(linear).register_forward_hook(output((layer, "pre_linear"))))
+            down = PARTS.get(family, Parts()).down
+            handles.append(block.get_submodule(down).register_forward_pre_hook(argument((layer, "post"))))
+    try:
+        with mock.patch.object(module, "eager_attention_forward", attend):
+            run(hf, tokens, steer)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, (heads, kv, width) in shape.items():
+        made = [found.pop((layer, i)) for i in range(len(qkv))]
+        if family == "gpt_neox":  # each head's q, k and v beside each other
+            q, k, _ = made[0].reshape(-1, heads, 3 * width).chunk(3, -1)
+        else:
+            q, k, _ = made if len(made) == 3 else made[0].split([heads * width, kv * width, kv * width], -1)
+        found[layer, "q"], found[layer, "k"] = q.reshape(-1, heads, width), k.reshape(-1, kv, width)
+        if pre == linear:
+            found[layer, "pre"], found[layer, "pre_linear"] = found[layer, "pre"].chunk(2, -1)
+    return {place: x.numpy() for place, x in found.items()}

@@ -39,7 +39,7 @@ def test_a_site_is_a_pair_and_a_dictionary_key(name):
 
 @pytest.mark.parametrize(("written", "words"), [
     ("blocks.3.hook_mlpout", "did you mean 'mlp_out'"), ((3, "mlp"), "did you mean 'mlp_out'.*resid_pre, attn_out"),
-    ((3, "zzz"), "no site 'zzz': sites are"), ("hook_mlp_out", "cannot read the site"),
+    ((3, "yyy"), "no site 'yyy': sites are"), ("hook_mlp_out", "cannot read the site"),
     ("blocks.x.hook_out", "cannot read"),
     ("blocks.3", "cannot read"), ("", "cannot read"), (3, "cannot read"), (None, "cannot read"), ((3,), "cannot read"),
     ((3, 4), "cannot read"), (("3", "mlp_out"), "not an integer"), ((3.0, "mlp_out"), "not an integer"),

@@ -24,7 +24,7 @@ PROVENANCE = dict(
     prompts=("Once “upon”", "a\n"), prompt_tokens=((1, 2, 3), (4,)), source_positions=((0, 1, 2), (0,)),
     target_positions=((1, 2), (0,)), reduce="stack", steering=("2 × blocks.0.hook_mlp_out at all (krylov)",),
     rank=3, sigma=8.25, residual=1e-5, seed=7, objective=-2.5,
-    cost=(6, 40, 0.25),
+    cost=(6, 40, 0.25), parents=("2 × caa", "-1 × krylov 0"), calibration=(0.5, 0.5, 3, 8, "all", 21),
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_sums_join_vectors_of_one_site():
             a + other
     for scale in (1e-20, 1.0, 1e20):  # 0.1 + 0.2 is not 0.3
         for v in (a * scale, dataclasses.replace(a, direction=a.direction.astype(np.float32), scale=scale)):
-            with pytest.raises(ps.InvalidInput, match=r"cancel.*not be zero"):
+            with pytest.raises(ps.InvalidInput, match=r"nothing but rounding.*not be zero"):
                 0.1 * v + 0.2 * v - 0.3 * v
             assert (0.1 * v + 0.2 * v - 0.3001 * v).scale == pytest.approx(1e-4 * abs(v.scale), rel=1e-2)
     silent = dataclasses.replace(a, site_norm=0.0)
@@ -82,10 +82,11 @@ def test_sums_join_vectors_of_one_site():
 def test_equality_is_one_answer():
     """Of every field, and of nothing else."""
     v, other = full(), {
-        "direction": unit(seed=9), "layer": 4, "site": "attn_out", "scale": 1.5, "site_norm": 2.0, "method": "power",
-        "model": "x", "model_type": "x", "weights": "x", "target": "logits", "prompts": ("x",), "prompt_tokens": ((9,),),
+        "direction": unit(seed=9), "layer": 4, "site": "attn_out", "scale": 1.5, "operation": "clamp", "site_norm": 2.0,
+        "method": "power", "model": "x", "model_type": "x", "weights": "x", "target": "logits", "prompts": ("x",), "prompt_tokens": ((9,),),
         "source_positions": ((9,),), "target_positions": ((9,),), "reduce": "mean", "steering": (), "rank": 4,
         "sigma": 1.0, "residual": 1.0, "objective": 1.0, "seed": 8, "cost": (1, 1, 1.0), "version": "0",
+        "parents": ("x",), "calibration": (0.5, 0.5, 3, 8, "-1", 21),
     }  # fmt: skip
     assert other.keys() == {f.name for f in dataclasses.fields(SV)}
     assert (v == full()) is True and (v != full()) is False and hash(v) == hash(full()) and len({v, full()}) == 1
@@ -198,7 +199,8 @@ def test_arrays_that_are_no_vector(array, message):
      {"prompts": "text"},
      {"prompt_tokens": ((1, "a"),)}, {"prompt_tokens": (1,)}, {"rank": -1}, {"rank": 1.5}, {"sigma": math.inf},
      {"residual": "small"},
-     {"seed": -1}, {"source_positions": ((-1,),)}, {"prompts": ("\ud800",)}, {"scale": 10**400}],
+     {"seed": -1}, {"source_positions": ((-1,),)}, {"prompts": ("\ud800",)}, {"scale": 10**400}, {"parents": "x"},
+     {"calibration": (1.0, 1.0)}, {"calibration": (math.nan, 1.0, 2, 0, "all", 9)}, {"calibration": (1.0, 1.0, -2, 0, "all", 9)}],
 )  # fmt: skip
 def test_fields_of_the_wrong_kind(changes):
     with pytest.raises(ps.InvalidInput):
@@ -248,6 +250,8 @@ def vectors(draw):
         sigma=perhaps(finite),
         residual=perhaps(finite),
         seed=perhaps(st.integers(0, 2**64 - 1)),
+        parents=draw(st.lists(texts, max_size=2)),
+        calibration=perhaps(st.tuples(finite, finite, naturals, naturals, texts, naturals)),
         version=draw(texts),
     )
 

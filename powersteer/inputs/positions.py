@@ -92,7 +92,7 @@ def prompt_positions(positions: Positions, prompt_length: int) -> NDArray[np.int
     """
     positions = canonical(positions)
     if positions == "generated":
-        raise InvalidInput('positions "generated" are not in a prompt: the rows of a Jacobian are positions of the prompt')
+        raise InvalidInput('positions "generated" are not in a prompt, and only positions of the prompt can be read here')
     return _select(positions, prompt_length, prompt_length)
 
 

@@ -12,6 +12,20 @@ Short names, in the order in which a block computes them:
 The last columns are TransformerLens's names, old and new, after "blocks.L."; a short name may stand there, too. Its
 `attn.hook_out` and `mlp.hook_out` are outputs of the modules, before any post-norm: in a model with post-norms the
 first is not available and the second is `down_proj`.
+
+Inside attention and MLP activations can be read, but neither steered nor differentiated. T positions, n_kv heads of keys and values:
+
+    q           (T, n_heads, d_head)  queries before qk-norm and rotation                  attn.hook_q
+    k, v        (T, n_kv, d_head)     keys before qk-norm and rotation, values             attn.hook_k  attn.hook_v
+    rot_q       (T, n_heads, d_head)  queries as the scores take them: after qk-norm and   attn.hook_rot_q
+    rot_k       (T, n_kv, d_head)     rotation, in a layer that has them; keys             attn.hook_rot_k
+    pattern     (n_heads, T, T)       attention of each query to each key; rows sum to 1   attn.hook_pattern
+    z           (T, n_heads, d_head)  what each head gives to the output projection        attn.hook_z
+    pre         (T, d_mlp)            what the activation function takes (a gate's, too)   mlp.hook_pre
+    pre_linear  (T, d_mlp)            what multiplies its result in a gated MLP            mlp.hook_pre_linear
+    post        (T, d_mlp)            what the down-projection takes                       mlp.hook_post
+
+A layer with a mixture of experts has no `pre`, `pre_linear` and `post`.
 """
 
 from __future__ import annotations
@@ -24,10 +38,16 @@ from typing import Any, NamedTuple
 from .._util.checks import as_integer
 from ..errors import InvalidInput, shown
 
-__all__ = ["HEADS", "SITES", "Site", "SiteLike", "near_head", "parse_site", "precedes", "resolve_site"]
+__all__ = ["HEADS", "READABLE", "SITES", "Site", "SiteLike", "near_head", "parse_site", "precedes", "resolve_site"]
 
-# A site's index here is its number in the C core (csrc/ops/spec.h).
+# A site's index here is its number in the C core (csrc/ops/spec.h), in SITES + READABLE.
 SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
+
+# What can be read, but neither steered nor differentiated, with TransformerLens's name
+READABLE = {
+    **{name: f"attn.hook_{name}" for name in ("q", "k", "v", "rot_q", "rot_k", "pattern", "z")},
+    **{name: f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")},
+}
 
 HEADS = ("logits", "next_token")  # targets at the LM head, given in place of a site
 
@@ -38,6 +58,8 @@ _NAMES = {
     "hook_out": "resid_post",
     "attn.hook_out": "attn_out",
     "mlp.hook_out": "mlp_out",
+    **{name: name for name in READABLE},
+    **{hook: name for name, hook in READABLE.items()},
 }
 
 
@@ -51,7 +73,8 @@ class Site(NamedTuple):
     layer : int
         0-based layer.
     name : str
-        Short name: `resid_pre`, `attn_out`, `resid_mid`, `down_proj`, `mlp_out` or `resid_post`.
+        Short name: `resid_pre`, `attn_out`, `resid_mid`, `down_proj`, `mlp_out` or `resid_post`, or of an activation that
+        can only be read: `q`, `k`, `v`, `rot_q`, `rot_k`, `pattern`, `z`, `pre`, `pre_linear` or `post`.
 
     Examples
     --------
@@ -66,10 +89,11 @@ class Site(NamedTuple):
     @property
     def index(self) -> int:  # type: ignore[override]  # replaces tuple.index()
         """The site's number in the C core."""
-        return SITES.index(self.name)
+        return (*SITES, *READABLE).index(self.name)
 
     def __str__(self) -> str:
-        return f"blocks.{self.layer}.{'' if self.name == 'down_proj' else 'hook_'}{self.name}"
+        named = READABLE.get(self.name) or ("down_proj" if self.name == "down_proj" else f"hook_{self.name}")
+        return f"blocks.{self.layer}.{named}"
 
     def __repr__(self) -> str:  # the same in a list, a dict and a notebook
         return str(self)
@@ -79,10 +103,11 @@ SiteLike = str | tuple[int, str] | Site
 
 
 def parse_site(
-    site: SiteLike, *, n_layers: int | None = None, parallel: bool = False, post_norms: bool = False
+    site: SiteLike, *, n_layers: int | None = None, parallel: bool = False, post_norms: bool = False, readable: bool = False
 ) -> Site:
     """Read a site in any of its spellings. Raises InvalidInput for one that does not exist in a model with `n_layers` layers
-    (None: any number), with a `parallel` residual, or with `post_norms` on the outputs of attention and MLP.
+    (None: any number), with a `parallel` residual, or with `post_norms` on the outputs of attention and MLP, and unless
+    `readable` for an activation that can only be read.
 
     Examples
     --------
@@ -99,7 +124,12 @@ def parse_site(
     if layer < 0 or (n_layers is not None and layer >= n_layers):
         valid = f"0 to {n_layers - 1}" if n_layers is not None else "0 upward"
         raise InvalidInput(f"there is no layer {layer}: layers count from the first, {valid}")
-    return Site(layer, _check_name(name, parallel, post_norms))
+    known = _check_name(name, parallel, post_norms)
+    if known in READABLE and not readable:
+        raise InvalidInput(
+            f"{READABLE[known]!r} can be read by run_with_cache, but neither steered nor differentiated: sites are {', '.join(SITES)}"
+        )
+    return Site(layer, known)
 
 
 def resolve_site(layer: int | SiteLike, name: str | None = None, default: str = "mlp_out", **rules: Any) -> Site:

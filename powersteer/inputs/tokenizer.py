@@ -15,7 +15,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from .._util.deprecated import deprecated_arguments
-from ..errors import InvalidInput
+from ..errors import InvalidInput, shown
 from .chat_template import render_chat
 from .tokenizer_files import from_library, read_tokenizer
 
@@ -97,21 +97,34 @@ class Tokenizer:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Id of the tokenizer's end token, if it has one; a checkpoint's generation config may name others."""
-        token = self._backend.token_to_id(self.named["eos_token"]) if "eos_token" in self.named else None
+        token = self.named_id("eos_token")
         return () if token is None else (token,)
+
+    def named_id(self, name: str) -> int | None:
+        """Id of a special token by its name, such as "bos_token"; None if the tokenizer has none of that name.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> ps.load("demo").tokenizer.named_id("bos_token")
+        1
+        """
+        return self._backend.token_to_id(self.named[name]) if name in self.named else None
 
     @property
     def special_tokens(self) -> dict[str, int]:
         """Ids of the special tokens, such as "</s>", by their text."""
         return {token.content: i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str, *, add_special: bool = True) -> Ids:
         """Token ids of a text, with the tokens that the tokenizer adds.
 
         Parameters
         ----------
         text
             The text.
+        add_special
+            Whether the tokenizer adds special tokens, such as the one that begins every sequence.
 
         Returns
         -------
@@ -128,8 +141,8 @@ class Tokenizer:
         >>> ps.load("demo").tokenizer.encode("6*8").tolist()
         [1, 13, 17, 15]
         """
-        ids, bos = self._ids(text, True), [self.bos_id]
-        if ids[:2] == 2 * bos and self._ids(text, False)[:1] == bos:
+        ids, bos = self._ids(text, add_special), [self.bos_id]
+        if add_special and ids[:2] == 2 * bos and self._ids(text, False)[:1] == bos:
             ids = ids[1:]  # the text brings its own
         return self._checked(ids)
 
@@ -269,6 +282,11 @@ class Tokenizer:
 
     def _template(self, name: str | None, tools: Any) -> str:
         if name is not None:
+            if name not in self.templates and "{" not in name:
+                raise InvalidInput(
+                    f"there is no chat template {shown(name)}: it is neither a file, nor Jinja source, nor one of the model's "
+                    f"{list(self.templates)}"
+                )
             return self.templates.get(name, name)
         for known in ("default",) if tools is None else ("tool_use", "default"):
             if known in self.templates:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._core._core32 import BLOCK_RUN, BLOCK_TYPES, decode_blocks
 
-__all__ = ["BLOCK_RUN", "BLOCK_TYPES", "Array", "Blocks", "Matrix", "dense"]
+__all__ = ["BLOCK_RUN", "BLOCK_TYPES", "Array", "Blocks", "Matrix", "dense", "numbers"]
 
 Array = NDArray[Any]
 
@@ -69,3 +69,11 @@ Matrix = Array | Blocks
 def dense(matrix: Matrix) -> Array:
     """The matrix as an array, decoded if it consists of blocks."""
     return matrix.decode() if isinstance(matrix, Blocks) else matrix
+
+
+def numbers(array: Array) -> Array:
+    """The numbers of an array as weights are stored: float64 as it is, other floats and the bits of a bfloat16, which are a
+    uint16, as float32."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)

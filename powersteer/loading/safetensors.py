@@ -18,7 +18,7 @@ from .._util.json_files import parse_json_object, read_json
 from ..errors import BadCheckpoint, NotFound, UnsupportedModel
 from .tensor_ref import ITEMSIZE, TensorRef, array_at, file_bytes, read_sparsely
 
-__all__ = ["INDEX", "SINGLE", "no_weights", "open_weights"]
+__all__ = ["INDEX", "SINGLE", "no_weights", "open_tensors", "open_weights"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -31,13 +31,18 @@ def open_weights(folder: Path, mapped: bool = True) -> tuple[dict[str, TensorRef
     """
     if (folder / SINGLE).is_file():
         files = (folder / SINGLE,)
-        return _by_name(_open_file(files[0], mapped)), files
+        return open_tensors(files[0], mapped), files
     if (folder / INDEX).is_file():
         return _open_sharded(folder / INDEX, mapped)
     raise no_weights(folder)
 
 
 # ---- one file --------------------------------------------------------------------------------------------------------
+
+
+def open_tensors(path: Path, mapped: bool = True) -> dict[str, TensorRef]:
+    """All tensors of one file by name. Raises NotFound, and BadCheckpoint for a file that contradicts itself."""
+    return _by_name(_open_file(path, mapped))
 
 
 def _open_file(path: Path, mapped: bool) -> list[TensorRef]:

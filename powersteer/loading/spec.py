@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class Spec:
         """Number of weights; a tied head counts once."""
         return sum(weight.size for weight in self._once())
 
-    @property
+    @cached_property
     def stored(self) -> dict[str, tuple[int, int]]:
         """Type of number or block → (how many weights have it, their bytes), the most bytes first. A weight is a matrix or
         a vector; a tied head counts once."""

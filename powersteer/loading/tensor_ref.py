@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadCheckpoint, UnsupportedModel
-from .blocks import BLOCK_TYPES, Array, Blocks, Matrix, dense
+from .blocks import BLOCK_TYPES, Array, Blocks, Matrix, dense, numbers
 
 __all__ = ["ITEMSIZE", "TensorRef", "array_at", "check_finite", "file_bytes", "read_sparsely", "sparse_reads"]
 
@@ -59,12 +59,10 @@ class TensorRef:
             )
         return matrix
 
-    def numbers(self) -> Array:
-        """The numbers as float64 if they are stored as such, else as float32."""
+    def numbers(self, rows: Sequence[int] | None = None) -> Array:
+        """The numbers, or those of some rows, as float64 if they are stored as such, else as float32."""
         array = dense(self.view())
-        if self.dtype == "BF16":
-            return (array.astype(np.uint32) << 16).view(np.float32)
-        return array.astype(np.float64 if self.dtype == "F64" else np.float32)
+        return numbers(array if rows is None else array[rows])
 
     def raw(self) -> Array:
         """The bytes of a tensor of a dtype of one byte, in its shape."""

@@ -15,7 +15,9 @@ from .._version import __version__
 from ..errors import InvalidInput
 from ..inputs.sites import Site, parse_site
 
-__all__ = ["Cost", "ProvenanceWarning", "check_fields", "finite_factor", "from_json", "json_fields", "normalised", "to_json"]
+__all__ = [
+    "Calibration", "Cost", "ProvenanceWarning", "check_fields", "finite_factor", "from_json", "json_fields", "normalised", "to_json",
+]  # fmt: skip
 
 _UNIT_TOLERANCE = 1e-4
 
@@ -52,6 +54,32 @@ class Cost(NamedTuple):
     products: int
     """Products of J or its transpose with one vector, each of one prompt: JVP or VJP sweeps."""
     seconds: float
+
+
+class Calibration(NamedTuple):
+    """What `evaluate.calibrate` reached with the scale that it gave a vector.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> model = ps.load("demo")
+    >>> vec = ps.random_vectors(model, 2)[0].calibrated(model, ["Q: 3*4\\nA:", "Q: 5*6\\nA:"], kl=0.1)
+    >>> vec.calibration.prompts, vec.calibration.budget, abs(vec.calibration.kl - 0.1) <= 0.001
+    (2, 0.1, True)
+    """
+
+    kl: float
+    """Mean KL(plain || steered) of the next-token distribution, in nats."""
+    budget: float
+    """The KL that was asked for."""
+    prompts: int
+    """Number of prompts, whose mean it is."""
+    continuation: int
+    """Tokens of the plain model's greedy continuation along which it was measured; 0: at the prompts' ends."""
+    positions: str
+    """Where the vector was added."""
+    forward: int
+    """Forward passes of one prompt."""
 
 
 def normalised(value: Any) -> tuple[NDArray[Any], float]:
@@ -179,9 +207,22 @@ def _target(value: Any) -> Site | str | None:
     return Site(_natural(layer), _site(site))
 
 
+def _operation(value: Any) -> str:
+    if value not in ("add", "clamp"):
+        raise ValueError
+    return value  # type: ignore[no-any-return]
+
+
 def _cost(value: Any) -> Cost:
     forward, products, seconds = value
     return Cost(_natural(forward), _natural(products), _finite(seconds))
+
+
+def _calibration(value: Any) -> Calibration:
+    kl, budget, prompts, continuation, positions, forward = value
+    return Calibration(
+        _finite(kl), _finite(budget), _natural(prompts), _natural(continuation), _text(positions), _natural(forward)
+    )
 
 
 # names: (conversion, values it accepts)
@@ -190,14 +231,16 @@ _GROUPS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "layer": (_natural, "an integer >= 0"),
     "site": (_site, "the name of a site"),
     "scale": (_finite, "a finite number"),
+    "operation": (_operation, "'add' or 'clamp'"),
     "method version": (_text, "text"),
     "model model_type weights reduce": (_optional(_text), "text or None"),
     "site_norm sigma residual objective": (_optional(_finite), "a finite number or None"),
     "rank seed": (_optional(_natural), "an integer >= 0 or None"),
     "target": (_target, "(layer, site), 'logits', 'next_token' or None"),
-    "prompts steering": (_tuple_of(_text), "texts"),
+    "prompts steering parents": (_tuple_of(_text), "texts"),
     "prompt_tokens": (_tuple_of(_tuple_of(_natural)), "rows of token ids"),
     "source_positions target_positions": (_tuple_of(_tuple_of(_natural)), "rows of positions"),
     "cost": (_optional(_cost), "(forward passes, products, seconds) or None"),
+    "calibration": (_optional(_calibration), "(kl, budget, prompts, continuation, positions, forward passes) or None"),
 }
 _FIELDS = {name: field for names, field in _GROUPS.items() for name in names.split()}

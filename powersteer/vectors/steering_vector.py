@@ -1,11 +1,9 @@
-"""Steering vectors: a unit direction at a site of a layer, its scale, and its provenance."""
+"""Steering vectors: a unit direction at a site of a layer, its scale, what it does there, and its provenance."""
 
 from __future__ import annotations
 
 import math
-import numbers
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,11 +17,13 @@ from .._version import __version__
 from ..errors import InvalidInput, shown
 from ..inputs.positions import Positions
 from ..inputs.sites import Site, parse_site
-from .codec import Cost, ProvenanceWarning, check_fields, finite_factor, normalised
+from .arithmetic import Arithmetic, check_adds
+from .codec import Calibration, Cost, ProvenanceWarning, check_fields, finite_factor, normalised
 from .torch_hooks import Hook, attach, import_torch
 from .vector_files import gguf_record, read_gguf, read_safetensors, write_gguf, write_safetensors
+from .with_model import WithModel
 
-__all__ = ["Cost", "ProvenanceWarning", "SteeringVector", "load_vectors", "rounding", "save_vectors"]
+__all__ = ["Calibration", "Cost", "ProvenanceWarning", "SteeringVector", "action", "rounding"]
 
 _ROUNDING = 64  # float32 against float64 is off by 4 to 12 eps after six layers, and it grows slowly
 
@@ -33,28 +33,44 @@ def rounding(norm: float, dtype: DTypeLike) -> float:
     return _ROUNDING * float(np.finfo(np.dtype(dtype)).eps) * norm
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class SteeringVector:
-    """A vector that is added to the activation at one site: `scale * direction`, with its provenance.
+def action(vector: SteeringVector, digits: int = 4) -> str:
+    """What a vector does, and where: "2 × blocks.3.hook_mlp_out", "clamp blocks.3.hook_mlp_out to 2", "ablate ..."."""
+    value = f"{vector.scale:.{digits}g}"
+    if vector.operation == "add":
+        return f"{value} × {vector.location}"
+    return f"clamp {vector.location} to {value}" if vector.scale else f"ablate {vector.location}"
 
-    Immutable. `4 * v`, `v / 2` and `-v` change the scale, `v.relative(0.35)` sets it; `v + w` and `v - w` are one vector
-    if both are at the same site. `np.asarray(v)` is `v.vector`. Two vectors are equal if all their fields are, `cost`
-    included; equal vectors have equal hashes. `dataclasses.replace(v, seed=None)` changes a field.
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringVector(Arithmetic, WithModel):
+    """A vector that changes the activation at one site, with its provenance. It is added: `scale * direction`.
+
+    Immutable. `4 * v`, `v / 2` and `-v` change the scale, `v.relative(0.35)` and `v.calibrated(model, prompts)` set it;
+    `v + w` and `v - w` are one vector if both are at the same site, `v @ w` is the dot product of what they add. `v.ablate()`
+    projects the direction out instead of adding, `v.clamp(2.5)` sets the coefficient along it. `np.asarray(v)` is `v.vector`.
+    Two vectors are equal if all their fields are, `cost` included; equal vectors have equal hashes.
+    `dataclasses.replace(v, seed=None)` changes a field.
 
     Parameters
     ----------
     direction : array (d,)
         Unit vector, float32 or float64; kept as a read-only copy.
     layer : int
-        Layer at whose site the vector is added, from 0.
+        Layer at whose site the vector acts, from 0.
     site : str
         Name of the site, in any spelling; kept as its short name.
     scale : float
-        2-norm of what is added, with a sign.
+        2-norm of what is added, with a sign; of a vector that clamps, the coefficient along `direction`.
+    operation : "add" or "clamp"
+        With x the activation, u the direction: x + scale u, or x + (scale - u.x) u.
     site_norm : float, optional
         Mean 2-norm of the site's activation over the source positions of the prompts.
     method : str
         The method that found the vector: "krylov", "power", "dense", "caa", "melbo", "random", "sum", ...
+    parents : tuple of str
+        Of a result of arithmetic or `pull_back`, the vectors it was made from: scale, method and rank of each.
+    calibration : Calibration, optional
+        The divergence at this scale, of a vector whose scale was found by it.
     model, model_type, weights : str, optional
         Name of the model, model_type of its config.json, fingerprint of its weights.
     target : Site, "logits" or "next_token", optional
@@ -70,7 +86,7 @@ class SteeringVector:
     steering : tuple of str
         Interventions that the model had already, described.
     rank : int, optional
-        Index of the singular value, 0 for the largest.
+        Index of the singular value, 0 for the largest; of the feature of a sparse autoencoder.
     sigma : float, optional
         The singular value.
     residual : float, optional
@@ -107,6 +123,7 @@ class SteeringVector:
     layer: int
     site: str
     scale: float = 1.0
+    operation: str = "add"
     site_norm: float | None = None
     method: str = "given"
     model: str | None = None
@@ -125,6 +142,8 @@ class SteeringVector:
     objective: float | None = None
     seed: int | None = None
     cost: Cost | None = None
+    parents: tuple[str, ...] = ()
+    calibration: Calibration | None = None
     version: str = __version__
 
     # NumPy leaves `array * v` to this class, which refuses it, instead of building an array of objects
@@ -163,7 +182,7 @@ class SteeringVector:
 
     @property
     def vector(self) -> NDArray[Any]:
-        """The array (d,) that is added: scale * direction."""
+        """scale * direction (d,): what is added, or what a vector that clamps sets the activation's part along it to."""
         return np.asarray(self.direction * self.direction.dtype.type(self.scale))
 
     @property
@@ -183,73 +202,56 @@ class SteeringVector:
         """Every field except the direction, ready for JSON."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "direction"}
 
-    def relative(self, fraction: float) -> SteeringVector:
-        """This direction with a scale relative to the activation it is added to.
+    def clamp(self, value: float | None = None) -> SteeringVector:
+        """This direction as one along which the coefficient of the activation is set: x + (value - u.x) u.
+
+        u is the unit vector along this vector: `direction` with the sign of the scale. The part of the activation at right
+        angles to it stays. Everything that takes a vector to steer with takes the result. Several vectors at one site act
+        in the order they are given: adding before and after clamping are different.
 
         Parameters
         ----------
-        fraction : float
-            The new scale is `fraction * site_norm`, with the sign of the present scale, whose size is ignored.
+        value : float, optional
+            The coefficient, in units of the activation; None: the size of this vector's scale, so that
+            `v.relative(0.35).clamp()` sets it to 0.35 of the site's activation norm.
 
         Raises
         ------
         InvalidInput
-            If site_norm is unknown or zero.
+            For a value that is not finite, and for a vector that clamps already.
 
         Examples
         --------
         >>> import powersteer as ps
-        >>> v = ps.SteeringVector([0.6, 0.8], 3, "mlp_out", site_norm=20.0)
-        >>> v.relative(0.25).scale, (-v).relative(0.25).scale
-        (5.0, -5.0)
+        >>> model = ps.load("demo")
+        >>> v = ps.random_vectors(model, 2)[0]
+        >>> x = model.steered(v.clamp(2.5)).activations("Q: 6*8", v.location)
+        >>> (x @ v.direction).round(4).tolist()
+        [2.5, 2.5, 2.5, 2.5, 2.5, 2.5]
         """
-        if self.site_norm is None:
-            raise InvalidInput(
-                "this vector does not know its site's activation norm: multiply it by an absolute scale, or set the "
-                "norm with dataclasses.replace(vec, site_norm=...)"
-            )
-        if not self.site_norm > 0:
-            raise InvalidInput(
-                f"the activation at {self.location} is zero on this vector's prompts, so that every fraction of its norm is: "
-                "multiply the vector by an absolute scale"
-            )
-        return replace(self, scale=math.copysign(1.0, self.scale) * finite_factor(fraction) * self.site_norm)
+        check_adds(self, "clamped")
+        size = abs(self.scale) if value is None else finite_factor(value)
+        scale = math.copysign(1.0, self.scale) * size + 0.0  # no negative zero
+        return replace(self, operation="clamp", scale=scale, calibration=None)
 
-    def __mul__(self, factor: float) -> SteeringVector:
-        if not isinstance(factor, numbers.Real):
-            return NotImplemented
-        return replace(self, scale=self.scale * finite_factor(factor))
+    def ablate(self) -> SteeringVector:
+        """This direction as one that is projected out of the activation: x - (u.x) u; the same as `clamp(0)`.
 
-    __rmul__ = __mul__
+        Raises
+        ------
+        InvalidInput
+            For a vector that clamps already.
 
-    def __truediv__(self, divisor: float) -> SteeringVector:
-        if not isinstance(divisor, numbers.Real):
-            return NotImplemented
-        if divisor == 0:
-            raise InvalidInput("a steering vector cannot be divided by 0")
-        return replace(self, scale=self.scale / finite_factor(divisor))
-
-    def __neg__(self) -> SteeringVector:
-        return replace(self, scale=-self.scale)
-
-    def __add__(self, other: SteeringVector) -> SteeringVector:
-        if not isinstance(other, SteeringVector):
-            return NotImplemented
-        if self.location != other.location or len(self) != len(other):
-            raise InvalidInput(
-                f"vectors at {self.location} ({len(self)}) and {other.location} ({len(other)}) do not "
-                "add up to one vector; steer with both: model.steered([a, b])"
-            )
-        total = np.add(self.vector, other.vector)
-        size = abs(self.scale) + abs(other.scale)
-        if np.linalg.norm(total.astype(np.float64)) <= 4 * np.finfo(total.dtype).eps * size:
-            raise InvalidInput(f"{self!r} and {other!r} cancel up to rounding; a steering vector must not be zero")
-        shared = ("site_norm", "model", "model_type", "weights")
-        common = {name: getattr(self, name) for name in shared if getattr(self, name) == getattr(other, name)}
-        return self.from_array(total, self.layer, self.site, method="sum", **common)
-
-    def __sub__(self, other: SteeringVector) -> SteeringVector:
-        return self + -other if isinstance(other, SteeringVector) else NotImplemented
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> v = ps.random_vectors(model, 2)[0]
+        >>> x = model.steered(v.ablate()).activations("Q: 6*8", v.location)
+        >>> bool(abs(x @ v.direction).max() < 1e-5)
+        True
+        """
+        return self.clamp(0.0)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SteeringVector):
@@ -283,9 +285,9 @@ class SteeringVector:
         return import_torch("to_torch").from_numpy(self.vector).to(device=device, dtype=dtype)
 
     def hook(self, hf_model: Any, positions: Positions = None) -> Hook:
-        """Add this vector in every forward pass of a loaded transformers model, on any device and in its dtype.
+        """Add this vector in every forward pass of a loaded transformers model, or clamp by it, on any device and in its dtype.
 
-        It is added until `remove()` of the result or the end of a `with` block. `model.steered(vec, positions)` does the
+        It acts until `remove()` of the result or the end of a `with` block. `model.steered(vec, positions)` does the
         same in powersteer.
 
         Parameters
@@ -318,7 +320,10 @@ class SteeringVector:
         model_type = getattr(getattr(hf_model, "config", None), "model_type", None)
         if self.model_type not in (None, model_type):
             warn_user(f"{self!r} was made with a {self.model_type} model and is hooked to a {model_type}", ProvenanceWarning)
-        return attach(hf_model, self.direction.astype(np.float64) * self.scale, self.location, positions)
+        direction = self.direction.astype(np.float64)
+        if self.operation == "clamp":
+            return attach(hf_model, direction / np.linalg.norm(direction), self.location, positions, self.scale)
+        return attach(hf_model, direction * self.scale, self.location, positions)
 
     def __len__(self) -> int:
         return len(self.direction)
@@ -327,7 +332,7 @@ class SteeringVector:
         sigma = None if self.sigma is None else f"{self.sigma:.4g}"
         known = {"rank": self.rank, "sigma": sigma, "target": self.target}
         parts = "".join(f", {name} {value}" for name, value in known.items() if value is not None)
-        return f"SteeringVector({self.scale:.4g} × {self.location}, d={len(self)}{parts}, {self.method})"
+        return f"SteeringVector({action(self)}, d={len(self)}{parts}, {self.method})"
 
     def _repr_html_(self) -> str:
         known = {name: value for name, value in self.provenance.items() if value not in (None, "", ())}
@@ -471,92 +476,3 @@ class SteeringVector:
             raise InvalidInput(f"{str(path)!r} has no vector for layer {layer!r}, only for {sorted(file.directions)}")
         direction, provenance = gguf_record(file, block, str(path))
         return cls(direction, **provenance)
-
-
-@deprecated_arguments(2)
-def save_vectors(
-    path: str | os.PathLike[str], vectors: Iterable[SteeringVector], *, model_hint: str | None = None
-) -> None:
-    """Write vectors to one file: GGUF if its name ends in .gguf, else safetensors. It is complete or not there at all.
-
-    Parameters
-    ----------
-    path
-        Name of the file; an existing one is replaced.
-    vectors : iterable of SteeringVector
-        At least one. A GGUF control vector has one direction a block, see `SteeringVector.to_gguf`.
-    model_hint : str, optional
-        For GGUF: the model_type that other tools check; by default that of the vectors' model.
-
-    Raises
-    ------
-    InvalidInput
-        Without vectors, and for vectors that a GGUF file cannot hold.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import powersteer as ps
-    >>> vectors = [ps.SteeringVector.from_array([3.0, 4.0], layer, "mlp_out") for layer in (1, 2)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "vectors.safetensors")
-    ...     ps.save_vectors(path, vectors)
-    ...     ps.load_vectors(path) == vectors
-    True
-    """
-    vectors = list(vectors)
-    if not vectors or not all(isinstance(v, SteeringVector) for v in vectors):
-        raise InvalidInput("save_vectors needs one SteeringVector or more; SteeringVector.from_array makes them")
-    records = [(v.direction, v.provenance) for v in vectors]
-    if _is_gguf(path):
-        write_gguf(path, records, model_hint)
-    elif model_hint is not None:
-        raise InvalidInput(f"model_hint belongs to a .gguf file, not to {os.fspath(path)!r}; leave it out")
-    else:
-        write_safetensors(path, records)
-
-
-def load_vectors(path: str | os.PathLike[str]) -> list[SteeringVector]:
-    """Read every vector of a file: `model.steered(load_vectors(path))` adds all of them.
-
-    Parameters
-    ----------
-    path
-        A file that `save_vectors`, `SteeringVector.save`, `to_gguf` or another tool's GGUF export wrote.
-
-    Returns
-    -------
-    list of SteeringVector
-        In the order they were given; those of a GGUF file by layer, without the directions that are all zero.
-
-    Raises
-    ------
-    NotFound, InvalidInput
-        As `SteeringVector.load` and `SteeringVector.from_gguf`.
-
-    Warns
-    -----
-    ProvenanceWarning
-        Names the directions of a GGUF file that are all zero.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import powersteer as ps
-    >>> vectors = [ps.SteeringVector.from_array([3.0, 4.0], layer, "mlp_out") for layer in (1, 2)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "vectors.safetensors")
-    ...     ps.save_vectors(path, vectors)
-    ...     [v.layer for v in ps.load_vectors(path)]
-    [1, 2]
-    """
-    if _is_gguf(path):
-        file = read_gguf(path)
-        records = [gguf_record(file, block, str(path)) for block in sorted(file.directions)]
-    else:
-        records = read_safetensors(path)
-    return [SteeringVector(direction, **provenance) for direction, provenance in records]
-
-
-def _is_gguf(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).lower().endswith(".gguf")

@@ -5,7 +5,12 @@ Where transformers has no module for a site, the vector is added where the same 
     resid_pre             the block's input
     attn_out, resid_mid   output of attention, or of the norm after it, divided by the residual multiplier
     down_proj             output of the MLP, before a norm after it
-    mlp_out, resid_post   the block's output
+    mlp_out               output of the MLP, or of the norm after it, divided by the residual multiplier
+    resid_post            the block's output
+
+A vector that clamps the residual stream at resid_mid reads it as the sum of attn_out and the block's input, which another hook
+records. Hooks of one site run in the order in which they were attached; so do those of attn_out and resid_mid, of which the
+former must be attached first if one of them clamps.
 
 Positions are those of powersteer.inputs.positions, computed from the arguments of each call of the model: a token's
 position is the number of tokens before it that the attention mask keeps, those in the key-value cache included. The
@@ -20,7 +25,7 @@ import inspect
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -35,7 +40,7 @@ from ..inputs.sites import Site, parse_site
 if TYPE_CHECKING:
     from ..loading.family import Family, Hyperparameters
 
-__all__ = ["Hook", "attach", "import_torch"]
+__all__ = ["Hook", "attach", "import_torch", "site_modules"]
 
 Array = NDArray[Any]
 Edit = Callable[[Any], Any]  # activation (B, n, d) of one call -> the steered one
@@ -51,18 +56,19 @@ def import_torch(purpose: str) -> Any:
 
 
 class Hook:
-    """A vector attached to a transformers model, until `remove()` or the end of a `with` block.
+    """A vector attached to a transformers model, which adds or clamps until `remove()` or the end of a `with` block.
 
     Made by `SteeringVector.hook`.
 
     Attributes
     ----------
     location : Site
-        Layer and site at which the vector is added.
+        Layer and site at which the vector acts.
     positions
-        Positions at which it is added.
+        Positions at which it acts.
     added : int
-        Number of positions it was added at so far, over all rows and calls; with positions=None padding counts, too.
+        Number of positions it was added to, or clamped, so far, over all rows and calls; with positions=None padding counts,
+        too.
 
     Examples
     --------
@@ -110,8 +116,11 @@ class Hook:
         return f"Hook({self.location} at {describe(self.positions)}, {state})"
 
 
-def attach(hf_model: Any, vector: Array, location: Site, positions: Positions = None) -> Hook:
-    """Add `vector` (d,) at `location` in every forward pass of a transformers model, on its own device and in its dtype.
+def attach(
+    hf_model: Any, vector: Array, location: Site, positions: Positions = None, coefficient: float | None = None
+) -> Hook:
+    """Add `vector` (d,) at `location` in every forward pass of a transformers model, on its own device and in its dtype; or
+    with a coefficient set that of the activation along `vector`, which then has length 1.
 
     Raises UnsupportedModel for a model of another family or without the module that the site needs, InvalidInput for a
     vector that does not fit. The hooks raise InvalidInput in the forward pass if the positions cannot be determined.
@@ -126,18 +135,32 @@ def attach(hf_model: Any, vector: Array, location: Site, positions: Positions = 
         raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {hyper.d_model}")
     base, block = _base_and_block(hf_model, family, site.layer)
     module, is_input, factor = _point(block, site.name, family, hyper)
-    tensor = torch.as_tensor(vector / factor)
-    if not bool(tensor.to(hf_model.dtype).isfinite().all()):
-        raise InvalidInput(f"the vector, of length {np.linalg.norm(vector):.6g}, is too large for {hf_model.dtype}")
+    added = torch.as_tensor(vector * (1.0 if coefficient is None else coefficient) / factor)
+    if not bool(added.to(hf_model.dtype).isfinite().all()):
+        raise InvalidInput(f"the vector, of length {added.norm() * factor:.6g}, is too large for {hf_model.dtype}")
     hook = Hook(site, selected)
+    entered = threading.local()  # .x: the block's input, for a vector that clamps at resid_mid
     calls = _Calls(selected, uuid.uuid4().hex, set())
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # torch.compile does not see hooks that come after it; a static cache on a GPU compiles
     eager = torch.compiler.disable  # positions are read anew in every call
 
+    def step(x: Any) -> Any:
+        """What the vector adds to x."""
+        if coefficient is None:
+            return added.to(x.dtype).to(x.device)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        u = torch.as_tensor(vector).to(wide).to(x.device)
+        site_value = factor * x.to(wide) + (entered.x.to(wide) if site.name == "resid_mid" else 0.0)
+        return ((coefficient - (site_value * u).sum(-1, keepdim=True)) / factor * u).to(x.dtype)
+
+    def enter(x: Any) -> Any:
+        entered.x = x
+        return x
+
     @eager  # type: ignore[untyped-decorator]
-    def add(x: Any) -> Any:
-        here = tensor.to(x.dtype).to(x.device)
+    def change(x: Any) -> Any:
+        here = step(x)
         if selected is None:
             hook.added += x[..., 0].numel()
             return x + here
@@ -155,7 +178,9 @@ def attach(hf_model: Any, vector: Array, location: Site, positions: Positions = 
             hook._handles.append(hf_model.register_forward_pre_hook(eager(calls.outermost), with_kwargs=True))
         hook._handles.append(base.register_forward_pre_hook(eager(calls.before), with_kwargs=True))
         hook._handles.append(base.register_forward_hook(eager(calls.after)))
-    hook._handles.append(_register(module, is_input, add))
+    if site.name == "resid_mid" and coefficient is not None:
+        hook._handles.append(_register(_reader(block, family), True, eager(enter)))
+    hook._handles.append(_register(module, is_input, change))
     return hook
 
 
@@ -185,22 +210,42 @@ def _base_and_block(hf_model: Any, family: Family, layer: int) -> tuple[Any, Any
 
 def _point(block: Any, site: str, family: Family, hyper: Hyperparameters) -> tuple[Any, bool, float]:
     """(module, True for its input and False for its output, ratio of the site's value to the module's)"""
+    if site in ("resid_pre", "resid_post"):
+        return block, site == "resid_pre", 1.0
+    paths, factor = site_modules(site, family, hyper)
+    return _first_module(block, paths, site), False, factor
+
+
+def site_modules(site: str, family: Family, hyper: Hyperparameters) -> tuple[list[str], float]:
+    """(names in a block of the module whose output a site inside the block is, of which the first that exists is meant; ratio
+    of the site's value to the module's)"""
     from ..loading.family import value_of
 
-    if site in ("resid_pre", "mlp_out", "resid_post"):
-        return block, site == "resid_pre", 1.0
-    if down := site == "down_proj":
+    of_mlp, down = site in ("down_proj", "mlp_out"), site == "down_proj"
+    post = "post2" if of_mlp else "post1"
+    paths = [at.path for at in family.norms if at.slot == post and value_of(at.when, hyper) and not down]
+    if not paths:
         # "mlp" is the name in transformers of any family's mixture in memory
-        paths = ["mlp", *(linear.path.rpartition(".")[0] for linear in family.linears if "down" in linear.slots)]
-        if family.experts is not None:
+        paths = ["mlp"] * of_mlp + _parents(family, "down" if of_mlp else "o")
+        if of_mlp and family.experts is not None:
             paths.append(family.experts.router.rpartition(".")[0])
-    else:
-        norms = [at.path for at in family.norms if at.slot == "post1" and value_of(at.when, hyper)]
-        paths = norms or [linear.path.rpartition(".")[0] for linear in family.linears if "o" in linear.slots]
+    return paths, 1.0 if down else float(family.resid_scale(hyper))
+
+
+def _reader(block: Any, family: Family) -> Any:
+    """The module that reads the block's input: the norm before attention, or attention."""
+    return _first_module(block, [at.path for at in family.norms if at.slot == "norm1"] or _parents(family, "o"), "resid_mid")
+
+
+def _parents(family: Family, slot: str) -> list[str]:
+    return [linear.path.rpartition(".")[0] for linear in family.linears if slot in linear.slots]
+
+
+def _first_module(block: Any, paths: Sequence[str], site: str) -> Any:
     modules = dict(block.named_modules())
     for path in paths:
         if path in modules:
-            return modules[path], False, 1.0 if down else float(family.resid_scale(hyper))
+            return modules[path]
     raise UnsupportedModel(
         f"{type(block).__name__} has no module {' or '.join(paths)!r}, where {site} would be hooked; use resid_post"
     )

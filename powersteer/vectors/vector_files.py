@@ -81,6 +81,8 @@ def write_gguf(path: str | os.PathLike[str], records: Sequence[Record], model_hi
     texts: dict[str, str | int] = {}
     for direction, fields in records:
         site = Site(fields["layer"], fields["site"])
+        if fields["operation"] != "add":
+            raise InvalidInput(f"a control vector can only be added, and the vector at {site} clamps; save it as .safetensors")
         block = _gguf_block(site)
         if block in sites:
             raise InvalidInput(
