@@ -189,3 +189,17 @@ def test_row_seeds():
     for bad in ([1], [1, -1], "ab", 1.0, None, -1, [True, 2.0]):
         with pytest.raises(ps.InvalidInput, match="seed"):
             row_seeds(bad, 2)
+
+
+def test_continuations_compare_by_what_they_say():
+    tokens = ids("ab")
+    out, same, longer = (run(t)[1] for t in (tokens, tokens, [*tokens, *ids("c")]))
+    assert out == same == "ab" and hash(out) == hash(same) == hash("ab") and out != longer and out != "a" and out != tokens
+    assert len({out, same, longer}) == 2 and "b" in out and "c" not in out and out in ["ab"]
+    stopped = run([*tokens, EOS], Stops(frozenset([EOS])))[1]
+    assert stopped.text == out.text and stopped != out  # the stop is a token, too
+    mute = dataclasses.replace(out, text=None)
+    assert mute == dataclasses.replace(same, text=None) != out and hash(mute) == hash(dataclasses.replace(same, text=None))
+    assert mute != dataclasses.replace(longer, text=None) and mute != "ab"
+    with pytest.raises(ps.InvalidInput, match="no text, as its model has no tokenizer; compare its tokens"):
+        assert "a" in mute

@@ -212,6 +212,42 @@ def test_a_target_that_is_named_twice():
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize(("target", "reduce"), [("logits", "stack"), ("next_token", "stack"), ((2, "down_proj"), "mean")])
+def test_several_sources_of_one_target(target, reduce):
+    """The transposes of all sources by one sweep, for a shared vector and for each prompt's own."""
+    model, _ = tiny.tiny(n_layers=3)
+    sources, positions = [1, (0, "attn_out"), (2, "resid_pre"), 1], [0, -1]
+    how = {"source_positions": positions, "reduce": reduce}
+    J = model.jacobians(PROMPTS, sources, [target], **how)
+    assert len(J) == 4 and len(set(J.source_norms)) == 3 and J.source_norm == J.source_norms[0]
+    assert str(J).startswith("Jacobians(blocks.1.hook_mlp_out, blocks.0.hook_attn_out, blocks.2.hook_resid_pre -> ")
+    U = np.random.default_rng(0).normal(size=(5, J.shapes[0][0]))
+    width = U.shape[1] // len(PROMPTS)
+    for source, shared, parts in zip(sources, J.apply_t_all(U), J.apply_t_all(U, per_prompt=True), strict=True):
+        alone = model.jacobian(PROMPTS, source, target, **how)
+        assert np.array_equal(shared, alone.apply_t(U)) and parts.shape == (5, len(PROMPTS), model.d_model)
+        np.testing.assert_allclose(parts.sum(1), shared, rtol=1e-12, atol=1e-12)
+        for i, prompt in enumerate(PROMPTS):
+            one = model.jacobian(prompt, source, target, **how)
+            assert np.array_equal(parts[:, i], one.apply_t(U[:, i * width : (i + 1) * width]))
+    for result, source in zip(J.svd(k=2, tol=1e-8), sources, strict=True):
+        want = model.jacobian(PROMPTS, source, target, **how).svd(k=2, method="dense").S
+        np.testing.assert_allclose(result.S, want, rtol=1e-9)
+
+
+def test_every_source_with_every_target():
+    model, _ = tiny.tiny(n_layers=4)
+    J = model.jacobians(PROMPTS, [0, 1], [2, 3])
+    ends = [(s.source.layer, s.target.layer) for s in J.linearizations]
+    assert ends == [(0, 2), (0, 3), (1, 2), (1, 3)]
+    for result, (source, target) in zip(J.svd(k=1, tol=1e-8), ends, strict=True):
+        np.testing.assert_allclose(result.S, model.jacobian(PROMPTS, source, target).svd(k=1, method="dense").S, rtol=1e-9)
+    for name, call in (("source", J.dense), ("source", lambda: J.apply_all(np.ones((1, 12)))),
+                       ("target", lambda: J.apply_t_all(np.ones((1, J.shapes[0][0]))))):  # fmt: skip
+        with pytest.raises(ps.InvalidInput, match=f"needs Jacobians of one {name}; these have 2"):
+            call()
+
+
 def test_one_target_alone():
     model, _ = tiny.tiny(n_layers=2)
     (result,) = model.jacobians(PROMPTS, 0, [1]).svd(k=3, tol=1e-6)
@@ -222,6 +258,8 @@ def test_refusals():
     model, _ = tiny.tiny(n_layers=3)
     with pytest.raises(ps.InvalidInput, match="targets is empty"):
         model.jacobians(PROMPTS, 0, [])
+    with pytest.raises(ps.InvalidInput, match="source is an empty list"):
+        model.jacobians(PROMPTS, [], [2])
     with pytest.raises(ps.InvalidInput, match="does not come before"):
         model.jacobians(PROMPTS, 1, [2, 0])
     with pytest.raises(ps.InvalidInput, match="k"):

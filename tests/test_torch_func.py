@@ -90,6 +90,22 @@ def test_the_head(name, loaded, rng):
         close(model.jacobian(prompts[0], **arguments(source, target), target_positions=[0, 4, 8]), three)
 
 
+@pytest.mark.parametrize("name", hf_models.FAMILIES)
+def test_the_gradient_at_every_source(name, loaded, rng):
+    """One cotangent of the logits of two prompts, read at several sources."""
+    model, sites = loaded(name), hf_models.site_names(hf_models.make(name))
+    prompts, here = random_prompts(model, rng, (7, 4)), [0, -1]
+    sources = [(layer, str(site)) for layer in (1, 0) for site in rng.choice(sites, 2, replace=False)]
+    J = model.jacobians(prompts, sources, ["logits"], source_positions=here)
+    U = rng.normal(size=(3, 2 * model.n_vocab))
+    for source, shared, parts in zip(sources, J.apply_t_all(U), J.apply_t_all(U, per_prompt=True), strict=True):
+        with hf_models.exact(name) as double:
+            matrix = hf_models.jacobian(double, prompts, source, "logits", [[p % len(t) for p in here] for t in prompts])
+        each = [U[:, i * model.n_vocab :][:, : model.n_vocab] @ J for i, J in enumerate(np.split(matrix, 2))]
+        for got, want in ((shared, U @ matrix), (parts, np.stack(each, 1))):
+            assert np.linalg.norm(got - want) < DOUBLE * np.linalg.norm(want)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma2"])
 def test_mean_over_positions(name, loaded, rng):
     model = loaded(name)

@@ -122,6 +122,10 @@ class SVDResult:
             )
         return list(self.make_vectors(self))
 
+    def __len__(self) -> int:
+        """k, the number of triplets."""
+        return len(self.S)
+
     def _shape(self) -> tuple[int, int]:
         return self.U.shape[0], self.Vh.shape[1]
 

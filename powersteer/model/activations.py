@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput, MissingSite, shown
 from ..inputs.sites import Site, SiteLike, parse_site
 
-__all__ = ["ActivationCache"]
+__all__ = ["ActivationCache", "as_read"]
 
 Array = NDArray[Any]
 
 
+def as_read(site: Site, array: Array) -> Array:
+    """What the core captured at a site for one prompt, as a caller reads it: a pattern (T, n_heads, keys of the longest prompt) as
+    (n_heads, T, T)."""
+    return np.ascontiguousarray(array[:, :, : len(array)].swapaxes(0, 1)) if site.name == "pattern" else array
+
+
 class ActivationCache(Mapping[Site, Array]):
-    """Activations (T, d) of one prompt by site, made by `Model.run_with_cache`.
+    """Activations of one prompt by site, made by `Model.run_with_cache`: arrays (T, d_model), and inside attention and MLP of the
+    shapes in `powersteer.inputs.sites`.
 
     A read-only mapping. A key is any spelling of a site: `"blocks.1.hook_mlp_out"`, `(1, "mlp_out")`,
-    `(1, "hook_mlp_out")`. Iteration is over `Site`, a tuple (layer, name), in the order of the request.
+    `(1, "hook_mlp_out")`, `"blocks.1.attn.hook_pattern"`, `(1, "pattern")`.
+    Iteration is over `Site`, a tuple (layer, name), in the order of the request.
     A site that is not there raises MissingSite, which is a KeyError, and names the sites that are.
 
     Examples
@@ -39,7 +48,7 @@ class ActivationCache(Mapping[Site, Array]):
 
     def __getitem__(self, site: SiteLike) -> Array:
         try:
-            return self._by_site[parse_site(site, **self._rules)]
+            return self._by_site[parse_site(site, readable=True, **self._rules)]
         except InvalidInput as error:
             raise MissingSite(str(error)) from None
         except KeyError:

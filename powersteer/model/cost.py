@@ -5,8 +5,9 @@ The core counts bytes with the tables that it allocates by; operations follow fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from .._util.checks import check_count
 from ..inputs.sites import Site
@@ -15,7 +16,13 @@ from ..loading.spec import MATRICES, Array, Layer, Spec
 from .loaded import LoadedModel
 from .residency import streamed_bytes
 
-__all__ = ["Estimate", "estimate", "forward_bytes"]
+__all__ = [
+    "ROWS", "Estimate", "cache_bytes", "estimate", "first_swept", "forward_bytes", "forward_costs", "generation_costs", "pass_flops",
+    "spans",
+]  # fmt: skip
+
+_BYTES = 2**28  # of buffers, logits and cache of one batch, unless a single row needs more
+ROWS = 128  # of one batch: more rows make products no faster, and progress is reported between batches
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,41 @@ def forward_bytes(model: LoadedModel, lengths: Sequence[int], n_logits: int) -> 
     return int(model._loaded.core.forward_bytes(lengths, n_logits))
 
 
+def forward_costs(model: LoadedModel, lengths: Sequence[int], counts: Sequence[int], n_sites: int = 0) -> list[int]:
+    """Bytes of a forward pass of each sequence with so many rows of logits, as one of two, which may share."""
+
+    @cache
+    def cost(n: int, n_logits: int) -> int:
+        return forward_bytes(model, [n, n], 2 * n_logits) // 2 + model.dtype.itemsize * n * model.d_model * n_sites
+
+    return [cost(n, n_logits) for n, n_logits in zip(lengths, counts, strict=True)]
+
+
+def generation_costs(model: LoadedModel, lengths: Sequence[int], max_new_tokens: int) -> list[int]:
+    """Bytes of the continuation of each prompt, with its keys and values."""
+    token = cache_bytes(model)
+    cost = {n: forward_bytes(model, [n], 1) + (n + max_new_tokens) * token for n in set(lengths)}
+    return [cost[n] for n in lengths]
+
+
+def cache_bytes(model: LoadedModel) -> int:
+    """Bytes of the keys and values of one token."""
+    spec = model.spec
+    return 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * model.dtype.itemsize
+
+
+def spans(costs: Sequence[int], budget: int = _BYTES, most: int = ROWS) -> Iterator[slice]:
+    """Consecutive slices of at most `most` items whose costs add up to at most `budget`, or of one item."""
+    first = total = 0
+    for i, cost in enumerate(costs):
+        if i > first and (total + cost > budget or i - first == most):
+            yield slice(first, i)
+            first, total = i, 0
+        total += cost
+    if costs:
+        yield slice(first, len(costs))
+
+
 def estimate(
     model: LoadedModel, lengths: Sequence[int], source: Site, target: Site | str, n_target: int, k: int
 ) -> Estimate:
@@ -87,20 +129,34 @@ def estimate(
     counted = model._loaded.module.Jacobian.count_bytes(
         model._loaded.core, lengths, (source.layer, source.index), ends, n_target, k
     )
-    first = source.layer + (source.name in ("mlp_out", "resid_post"))
-    swept = spec.layers[first : spec.n_layers if isinstance(target, str) else target.layer + 1]
-    matrices = sum(_active(spec, layer) for layer in swept) * sum(lengths) + (m * d if to_head else 0)
-    width = spec.n_heads * spec.head_dim
-    attention = sum(len(swept) * 4 * length * length * width for length in lengths)  # four products, half of each masked
+    first, last = first_swept(source), spec.n_layers - 1 if isinstance(target, str) else target.layer
     return Estimate(
         weights=spec.nbytes,
         forward=counted["record"],
         tape=counted["tape"],
         sweep=counted["sweep"],
         basis=krylov_basis((m, d), k, 1, model.dtype) * 2 * (m + d) * model.dtype.itemsize,
-        flops=2.0 * matrices + attention,
-        streamed=streamed_bytes(spec, model._loaded.resident, first, spec.n_layers if to_head else first + len(swept) - 1),
+        flops=pass_flops(spec, lengths, first, last, n_target) + (2.0 * m * d if to_head else 0.0),
+        streamed=streamed_bytes(spec, model._loaded.resident, first, spec.n_layers if to_head else last),
     )
+
+
+def first_swept(source: Site) -> int:
+    """The first layer that a product from this source computes in: the next one where the source is behind the MLP."""
+    return source.layer + (source.name in ("mlp_out", "resid_post"))
+
+
+def pass_flops(spec: Spec, lengths: Sequence[int], first: int, last: int, n_target: int | None = None) -> float:
+    """Operations of one pass of prompts through layers first to last, forward or of a tangent. n_target: number of rows that the
+    last layer computes, apart from its keys and values; None: all."""
+    rows, width, total = sum(lengths), spec.n_heads * spec.head_dim, 0.0
+    for i in range(first, last + 1):
+        layer = spec.layers[i]
+        at_end = rows if n_target is None or i < last else n_target
+        keys = layer.k.size + layer.v.size
+        seen = sum(n * min(n / 2, at_end / len(lengths)) for n in lengths)  # half of the keys are masked
+        total += 2.0 * (keys * rows + (_active(spec, layer) - keys) * at_end) + 8.0 * seen * width
+    return total
 
 
 def _active(spec: Spec, layer: Layer) -> int:

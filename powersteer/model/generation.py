@@ -23,7 +23,18 @@ from .loaded import LoadedModel
 if TYPE_CHECKING:
     from .._core._core32 import Decoder
 
-__all__ = ["Generation", "Row", "Stops", "Stream", "check_sampling", "decode_rows", "row_seeds", "total_lengths"]
+__all__ = [
+    "Generation",
+    "Row",
+    "Stops",
+    "Stream",
+    "check_sampling",
+    "decode_rows",
+    "follow_along",
+    "follow_draft",
+    "row_seeds",
+    "total_lengths",
+]
 
 Piece = TypeVar("Piece")  # of text: str, or (row, str)
 Result = TypeVar("Result")  # Generation, or a list of them
@@ -33,6 +44,8 @@ _CONTEXT = 8  # last tokens of the prompt, decoded together with the first new o
 @dataclass(frozen=True, eq=False, repr=False)
 class Generation:
     """One continuation of a prompt, made by `Model.generate`.
+
+    Two are equal if their tokens and texts are, and one equals its text; `"132" in out` searches the text.
 
     Attributes
     ----------
@@ -57,8 +70,8 @@ class Generation:
     >>> out = ps.load("demo").generate("Q: 3*4\\nA:")
     >>> out
     Generation(' It is 132.', 8 tokens, finish_reason 'stop')
-    >>> out.tokens.dtype, out.prompt_tokens.shape
-    (dtype('int32'), (8,))
+    >>> out.tokens.dtype, out.prompt_tokens.shape, "132" in out, out == " It is 132."
+    (dtype('int32'), (8,), True, True)
     """
 
     text: str | None
@@ -69,6 +82,21 @@ class Generation:
     seed: int
     steering: tuple[str, ...]
     prompt: str | None = None  # as text; None if there is no tokenizer
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return self.text == other
+        if not isinstance(other, Generation):
+            return NotImplemented
+        return self.text == other.text and np.array_equal(self.tokens, other.tokens)
+
+    def __hash__(self) -> int:  # that of the text, which equals this
+        return hash(self.tokens.tobytes() if self.text is None else self.text)
+
+    def __contains__(self, text: str) -> bool:
+        if self.text is None:
+            raise InvalidInput("this continuation has no text, as its model has no tokenizer; compare its tokens")
+        return text in self.text
 
     def __repr__(self) -> str:
         shows = shown(self.tokens.tolist() if self.text is None else self.text)
@@ -221,7 +249,7 @@ class Row:
 
 def decode_rows(decoder: Decoder, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
     """Run the decoder until every row is finished; yields (row, piece of text)."""
-    alive = dict(enumerate(rows))
+    alive = {i: row for i, row in enumerate(rows) if not row.finish_reason}
     while alive:
         chosen = decoder.step().tolist()
         for i, row in list(alive.items()):
@@ -231,6 +259,36 @@ def decode_rows(decoder: Decoder, rows: Sequence[Row]) -> Iterator[tuple[int, st
                 del alive[i]
             if piece:
                 yield i, piece
+
+
+def follow_draft(row: Row, draft: Ids, logits: NDArray[Any]) -> int:
+    """Give the row its greedy tokens, read off logits (n, n_vocab) along a draft (n,) of them, up to the first that differs.
+    Returns the token that the decoder goes on with, -1 if the row is finished."""
+    for wanted, z in zip(draft.tolist(), logits, strict=True):
+        row.push(int(z.argmax()))
+        if row.finish_reason or row.tokens[-1] != wanted:
+            break
+    return -1 if row.finish_reason else row.tokens[-1]
+
+
+def follow_along(model: LoadedModel, decoder: Decoder, row: Row, draft: Ids) -> tuple[NDArray[Any], Row, Iterator[str]]:
+    """Continue a prompt greedily along a draft of its continuation, with a new decoder of one row.
+
+    draft: (n,) tokens, or none; it is cut where a rotary table changes with the length. Returns logits (max(n, 1), n_vocab)
+    that predict the draft's tokens, from one pass; the row, which has the tokens up to the first that differs from the draft
+    already; and the iterator of pieces that goes on with it.
+    """
+    changes = [table[3] for table in model.spec.rope if len(table) > 2 and len(row.prompt) <= table[3]]
+    draft = draft[: min(changes) - len(row.prompt) + 1] if changes else draft
+    full = np.concatenate([row.prompt, draft[:-1]])
+    with model._loaded.computing():
+        fed, _ = decoder.feed(0, [full], [], np.array([max(len(draft), 1)], np.int32))
+    assert fed is not None
+    (logits,) = fed
+    follows = follow_draft(row, draft if len(draft) else logits.argmax(-1), logits)
+    decoder.resume(np.array([len(row.prompt) + len(row.tokens) - 1], np.int32), np.array([follows], np.int32))
+    pieces = model._loaded.checkpoint.weights.iterating(decode_rows(decoder, [row]))
+    return logits, row, (piece for _, piece in pieces)
 
 
 class Stream(Iterator[Piece], Generic[Piece, Result]):

@@ -251,16 +251,19 @@ class Jacobian(LinearMap):
 
 
 class Jacobians:
-    """Jacobians from one source to several targets, sharing one linearisation, made by `Model.jacobians`.
+    """Jacobians of several pairs of source and target, sharing one linearisation, made by `Model.jacobians`. Pairs are in the
+    order of the sources, and those of a source in the order of the targets.
 
-    `svd(k)` gives one result for each target: all solvers advance together and share every sweep of the layers.
+    `svd(k)` gives one result for each pair: all solvers advance together and share every sweep of the layers.
 
     Attributes
     ----------
     source_norm, nbytes
-        As of `Jacobian`.
+        As of `Jacobian`; of the first source if there are several.
+    source_norms
+        That of every pair's source.
     bases
-        F(0) of every target, (m,).
+        F(0) of every pair's target, (m,).
 
     Examples
     --------
@@ -288,20 +291,27 @@ class Jacobians:
         self.nbytes: int = core.nbytes
 
     def __len__(self) -> int:
-        """Number of targets."""
+        """Number of pairs."""
         return len(self.linearizations)
 
-    def apply_all(self, V: Array) -> list[Array]:
-        """J of every target on the same vectors, in one sweep.
+    def apply_all(self, V: Array, pairs: slice = slice(None)) -> list[Array]:
+        """J of every target on the same vectors at the source, in one sweep.
 
         Parameters
         ----------
         V
             (n, d) array.
+        pairs
+            Jacobians of one source, among those of several.
 
         Returns
         -------
         A list of (n, m) arrays, one for each target.
+
+        Raises
+        ------
+        InvalidInput
+            If there are several sources.
 
         Examples
         --------
@@ -311,11 +321,51 @@ class Jacobians:
         >>> [U.shape for U in J.apply_all(np.ones((1, 160)))]
         [(1, 320), (1, 255)]
         """
-        of_targets = self._core.apply_all(0, np.ascontiguousarray(V, dtype=self.dtype))
-        return [of_targets[target] for _, target in self._pairs]
+        chosen = self._pairs[pairs]
+        of_targets = self._core.apply_all(_only(chosen, 0), np.ascontiguousarray(V, dtype=self.dtype))
+        return [of_targets[target] for _, target in chosen]
 
-    def dense(self) -> list[Array]:
-        """Matrices (m, d) of all targets, by one sweep with d vectors.
+    def apply_t_all(self, U: Array, *, per_prompt: bool = False) -> list[Array]:
+        """The transpose of J of every source on the same vectors at the target, in one sweep: with U the gradient of a function
+        of the target, its gradients with respect to a vector added at each source.
+
+        Parameters
+        ----------
+        U
+            (n, m) array.
+        per_prompt
+            True for the gradients with respect to a vector of each prompt's own, which add up to that of a shared vector. What
+            a prompt gets is the same, to the bit, with any other prompts.
+
+        Returns
+        -------
+        A list of (n, d) arrays, one for each source; of (n, prompts, d) arrays with per_prompt.
+
+        Raises
+        ------
+        InvalidInput
+            If there are several targets.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import powersteer as ps
+        >>> J = ps.load("demo").jacobians(["Q: 3*4", "Q: 5+1"], source=[1, 2, 3], targets=["logits"])
+        >>> [V.shape for V in J.apply_t_all(np.ones((1, 2 * 255)))]
+        [(1, 160), (1, 160), (1, 160)]
+        >>> [V.shape for V in J.apply_t_all(np.ones((1, 2 * 255)), per_prompt=True)]
+        [(1, 2, 160), (1, 2, 160), (1, 2, 160)]
+        """
+        of_sources = self._core.apply_t_all(_only(self._pairs, 1), np.ascontiguousarray(U, dtype=self.dtype), bool(per_prompt))
+        return [of_sources[source] for source, _ in self._pairs]
+
+    def dense(self, pairs: slice = slice(None)) -> list[Array]:
+        """Matrices (m, d) of all targets of one source, by one sweep with d vectors.
+
+        Parameters
+        ----------
+        pairs
+            As for `apply_all`.
 
         Examples
         --------
@@ -323,7 +373,7 @@ class Jacobians:
         >>> [J.shape for J in ps.load("demo").jacobians("Q: 3*4\\nA:", source=1, targets=[2, 3]).dense()]
         [(320, 160), (320, 160)]
         """
-        return [U.T for U in self.apply_all(np.eye(self.shapes[0][1], dtype=self.dtype))]
+        return [U.T for U in self.apply_all(np.eye(self.shapes[0][1], dtype=self.dtype), pairs)]
 
     @deprecated_arguments(2)
     def svd(
@@ -335,12 +385,12 @@ class Jacobians:
         max_applications: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[SVDResult]:
-        """The k leading singular triplets for every target, by Krylov iteration with one vector at a time for each.
+        """The k leading singular triplets of every pair, by Krylov iteration with one vector at a time for each.
 
         Parameters
         ----------
         k
-            Number of triplets; all of them for a target that has fewer.
+            Number of triplets; all of them for a pair that has fewer.
         tol, seed, max_applications
             As for `powersteer.svd`.
         progress
@@ -348,7 +398,7 @@ class Jacobians:
 
         Returns
         -------
-        A list of SVDResult, one for each target. `converged` is not checked: there is no warning.
+        A list of SVDResult, one for each pair. `converged` is not checked: there is no warning.
 
         Raises
         ------
@@ -381,6 +431,14 @@ class Jacobians:
     _apply, _apply_t = partialmethod(_products, 0), partialmethod(_products, 1)
 
     def __repr__(self) -> str:
-        s = self.linearizations[0]
-        targets = ", ".join(str(one.target) for one in self.linearizations)
-        return f"Jacobians({s.source} -> {targets}, {len(s.prompt_tokens)} prompts, {self.dtype})"
+        sources, targets = (", ".join(dict.fromkeys(str(getattr(one, end)) for one in self.linearizations)) for end in ("source", "target"))
+        return f"Jacobians({sources} -> {targets}, {len(self.linearizations[0].prompt_tokens)} prompts, {self.dtype})"
+
+
+def _only(pairs: Sequence[tuple[int, int]], side: int) -> int:
+    """The core's index of the one source (side 0) or target (side 1) of all pairs."""
+    index, *more = {pair[side] for pair in pairs}
+    if more:
+        name, what = ("apply_all", "source") if side == 0 else ("apply_t_all", "target")
+        raise InvalidInput(f"{name} needs Jacobians of one {what}; these have {1 + len(more)}")
+    return index

@@ -135,7 +135,10 @@ class LoadedModel:
         """A fingerprint of the interventions of this view, numbers included; "" for the model itself."""
         if not self._steering:
             return ""
-        parts = [f"{i.site} {i.positions}".encode() + i.array.tobytes() for i in self._steering]
+        parts = [
+            f"{i.site} {i.positions}{'' if i.coefficient is None else f' clamp {i.coefficient!r}'}".encode() + i.array.tobytes()
+            for i in self._steering
+        ]
         return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     @property

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._util.checks import as_list
 from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
 from ..inputs.positions import Positions
 from ..inputs.prompts import Ids, Prompt, Prompts
-from ..inputs.sites import HEADS, SITES, Site, SiteLike, parse_site, resolve_site
-from ..vectors.interventions import Intervention, Steering, core_steering, make_interventions
+from ..inputs.sites import HEADS, SiteLike, resolve_site
+from ..notebook.play import Play
+from ..notebook.session import Session
+from ..vectors.interventions import Intervention, Steering
 from ..vectors.steering_vector import SteeringVector
-from .activations import ActivationCache
 from .cost import Estimate, estimate, forward_bytes
-from .generation import Generation, Row, Stops, Stream, check_sampling, decode_rows, row_seeds, total_lengths
+from .forward import ForwardModel
+from .generation import (
+    Generation,
+    Row,
+    Stops,
+    Stream,
+    check_sampling,
+    decode_rows,
+    follow_along,
+    row_seeds,
+    total_lengths,
+)
 from .jacobian import Jacobian, Jacobians
 from .linearise import LAST_TWO, linearise, rows_of, target_of
-from .loaded import LoadedModel
 from .residency import streamed_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .._core._core32 import Decoder
+
 __all__ = ["Model"]
 
 Array = NDArray[Any]
-Sites = SiteLike | Iterable[SiteLike] | None
 
 
 class _GenerateOptions(TypedDict, total=False):
@@ -42,10 +53,11 @@ class _GenerateOptions(TypedDict, total=False):
     seed: int | Sequence[int]
     stop: str | int | Iterable[str | int] | None
     steer: Steering | Sequence[Steering | None] | None
+    steer_positions: Positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model(LoadedModel):
+class Model(ForwardModel):
     """A language model, or a steered view of one, made by `load` or `from_transformers`.
 
     Immutable, and safe to use from several threads at once. `steered(vectors)` is another view of the same weights.
@@ -53,10 +65,9 @@ class Model(LoadedModel):
     A prompt is a text, a chat (list of messages) or token ids. A method that takes a prompt also takes a list of
     prompts, computes them as one batch without padding, and returns a list.
 
-    On one machine a prompt's logits and activations have the same bits alone and in any list, with any number of
-    threads. So has each column of `J @ V`, and a continuation in batches of up to four. Larger batches are decoded by
-    another kernel: logits then agree to rounding, and so do the columns of `J.T @ U`, and the logits of a generated
-    token and those of the whole text at once.
+    On one machine a prompt's logits, activations and decoded tokens have the same bits alone and in any list, with any
+    number of threads, and so has each column of `J @ V` and `J.T @ U`. The logits of a generated token and those of the
+    whole text at once agree to rounding.
 
     Examples
     --------
@@ -70,123 +81,18 @@ class Model(LoadedModel):
 
     # ---- forward
 
-    @overload
-    def __call__(self, prompt: Prompt) -> Array: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, prompt: Sequence[Prompt]) -> list[Array]: ...
-    def __call__(self, prompt: Prompts) -> Array | list[Array]:
-        """Logits (T, n_vocab) of a prompt; a list of them for a list of prompts."""
-        _, tokens, is_batch = self._read(prompt)
-        logits, _ = self._forward(tokens, [])
-        return logits if is_batch else logits[0]
-
-    @overload
-    def run_with_cache(self, prompt: Prompt, sites: Sites = None) -> tuple[Array, ActivationCache]: ...  # type: ignore[overload-overlap]
-    @overload
-    def run_with_cache(self, prompt: Sequence[Prompt], sites: Sites = None) -> tuple[list[Array], list[ActivationCache]]: ...
-    def run_with_cache(self, prompt: Prompts, sites: Sites = None) -> Any:
-        """Logits and activations of a prompt. Activations include the steering.
-
-        Parameters
-        ----------
-        prompt
-            A prompt or a list of prompts.
-        sites
-            Sites such as "blocks.3.hook_mlp_out" or (5, "resid_post"), one or several; None: every site.
-
-        Returns
-        -------
-        logits
-            (T, n_vocab) array, or a list of them.
-        activations
-            ActivationCache, a mapping from a site to an array (T, d_model), or a list of them.
-
-        Raises
-        ------
-        InvalidInput
-            For a site that the model does not have, and a prompt longer than the context.
-
-        Examples
-        --------
-        >>> import powersteer as ps
-        >>> logits, acts = ps.load("demo").run_with_cache("Q: 6*8", sites=["blocks.1.hook_mlp_out"])
-        >>> acts["blocks.1.hook_mlp_out"].shape
-        (6, 160)
-        """
-        _, tokens, is_batch = self._read(prompt)
-        wanted = self._sites(sites)
-        logits, acts = self._forward(tokens, wanted)
-        caches = [ActivationCache(wanted, one, self._site_rules) for one in acts]
-        return (logits, caches) if is_batch else (logits[0], caches[0])
-
-    @overload
-    def activations(self, prompt: Prompt, site: SiteLike) -> Array: ...  # type: ignore[overload-overlap]
-    @overload
-    def activations(self, prompt: Sequence[Prompt], site: SiteLike) -> list[Array]: ...
-    def activations(self, prompt: Prompts, site: SiteLike) -> Array | list[Array]:
-        """Activation at one site, without the cost of logits.
-
-        Parameters
-        ----------
-        prompt
-            A prompt or a list of prompts.
-        site
-            Such as "blocks.3.hook_mlp_out" or (5, "resid_post").
-
-        Returns
-        -------
-        (T, d_model) array, or a list of them.
-
-        Raises
-        ------
-        InvalidInput
-            As `run_with_cache`.
-
-        Examples
-        --------
-        >>> import powersteer as ps
-        >>> ps.load("demo").activations("Q: 6*8", (1, "mlp_out")).shape
-        (6, 160)
-        """
-        _, tokens, is_batch = self._read(prompt)
-        _, acts = self._forward(tokens, [parse_site(site, **self._site_rules)], "none")
-        return [one for (one,) in acts] if is_batch else acts[0][0]
-
-    def _forward(
-        self,
-        tokens: list[Ids],
-        sites: Sequence[Site],
-        rows: str = "all",
-        steer: Sequence[tuple[Intervention, ...]] = (),
-        prompt_lengths: Sequence[int] | None = None,
-    ) -> tuple[list[Array], list[list[Array]]]:
-        """rows: the rows that get logits: "all", "last" or "none". steer: interventions of each sequence, on top of this
-        view's. prompt_lengths: length of the prompt in each sequence; None: all of it."""
-        totals = [len(t) for t in tokens]
-        core_steer = self._core_steering(steer, totals if prompt_lengths is None else prompt_lengths, totals)
-        with self._loaded.computing():
-            result = self._loaded.core.forward(tokens, core_steer, [(s.layer, s.index) for s in sites], rows)
-        return result  # type: ignore[no-any-return]
-
-    def _sites(self, sites: Sites) -> list[Site]:
-        if sites is None:
-            names = [name for name in SITES if name != "resid_mid" or not self.spec.parallel]
-            return [Site(layer, name) for layer in range(self.n_layers) for name in names]
-        is_pair = isinstance(sites, (tuple, list)) and len(sites) == 2 and not isinstance(sites[0], (str, tuple, list))
-        wanted: list[Any] = [sites] if is_pair else as_list(sites)
-        return list(dict.fromkeys(parse_site(site, **self._site_rules) for site in wanted))
-
-    # ---- steering
-
     def steered(self, vectors: Steering, positions: Positions = None) -> Model:
-        """A view of this model that adds each vector at its site, on top of what this view adds.
+        """A view of this model that adds each vector at its site, or clamps by it, on top of what this view does.
+
+        At one site the interventions of this view come first, then the vectors in the order of the list. Adding before
+        and after `ablate` or `clamp` are different.
 
         Parameters
         ----------
         vectors
-            A SteeringVector or a list of them, at their own scale.
+            A SteeringVector or a list of them, at their own scale; also `vec.ablate()` and `vec.clamp(2.5)`.
         positions
-            Where they are added: None or "all" (prompt and generated tokens), "prompt", "generated", a slice, an integer
+            Where they act: None or "all" (prompt and generated tokens), "prompt", "generated", a slice, an integer
             or integers. Positions are absolute; negative ones count from the end of the prompt; a slice without an end
             includes generated tokens.
 
@@ -210,18 +116,6 @@ class Model(LoadedModel):
         (1, 0)
         """
         return replace(self, _steering=self._steering + self._interventions(vectors, positions))
-
-    def _interventions(self, vectors: Steering, positions: Positions = None) -> tuple[Intervention, ...]:
-        return make_interventions(vectors, positions, self.spec, self.dtype, self.identity["weights"])
-
-    def _core_steering(
-        self, steer: Sequence[tuple[Intervention, ...]], lengths: Sequence[int], totals: Sequence[int]
-    ) -> list[Any]:
-        """This view's interventions and those of each sequence, as the core takes them."""
-        rows = [core_steering(extra, lengths, totals, row=i) for i, extra in enumerate(steer)]
-        return sum(rows, core_steering(self._steering, lengths, totals))
-
-    # ---- generation
 
     @overload
     def generate(  # type: ignore[overload-overlap]
@@ -252,6 +146,7 @@ class Model(LoadedModel):
         stop: str | int | Iterable[str | int] | None = None,
         stream: bool = False,
         steer: Steering | Sequence[Steering | None] | None = None,
+        steer_positions: Positions = None,
     ) -> Any:
         """Continue a prompt.
 
@@ -275,8 +170,10 @@ class Model(LoadedModel):
         stream
             Return a Stream, an iterator over pieces of text, instead.
         steer
-            Vectors added at every position, on top of this view's: a vector or a list of vectors; for a list of prompts
-            a list with one item for each (a vector, a list of vectors or None), or one vector for all.
+            Vectors that act on top of this view's: a vector or a list of vectors; for a list of prompts a list with one item
+            for each (a vector, a list of vectors or None), or one vector for all.
+        steer_positions
+            Where these act, in the forms of `steered`; None: everywhere.
 
         Returns
         -------
@@ -300,21 +197,11 @@ class Model(LoadedModel):
         """
         _, tokens, is_batch = self._read(prompt)
         temperature, top_k, top_p = check_sampling(temperature, top_k, top_p)
-        totals = total_lengths(self, tokens, max_new_tokens)
+        by_row = self._row_steering(steer, steer_positions, len(tokens), is_batch)
         seeds = row_seeds(seed, len(tokens))
-        by_row = self._row_steering(steer, len(tokens), is_batch)
-        core_steer = self._core_steering(by_row, [len(t) for t in tokens], totals)
         if stream:
             self._need_tokenizer("stream text")
-        stops = Stops.read(stop, self)
-        rows = [
-            Row(t, max_new_tokens, stops, self.tokenizer, int(seeds[i]), self.steering + tuple(map(str, by_row[i])))
-            for i, t in enumerate(tokens)
-        ]
-        decoder = self._loaded.module.Decoder(
-            self._loaded.core, tokens, np.array(totals, dtype=np.int32), core_steer,
-            temperature, min(top_k, self.n_vocab), top_p, seeds,
-        )  # fmt: skip
+        decoder, rows = self._decoder(tokens, by_row, max_new_tokens, stop, (temperature, top_k, top_p), seeds)
         pieces = self._loaded.checkpoint.weights.iterating(decode_rows(decoder, rows))
         result: Stream[Any, Any] = Stream(pieces if is_batch else (piece for _, piece in pieces), rows, is_batch)
         if stream:
@@ -323,16 +210,88 @@ class Model(LoadedModel):
             pass
         return result.result
 
-    def _row_steering(self, steer: Any, n: int, is_batch: bool) -> list[tuple[Intervention, ...]]:
+    def _decoder(
+        self,
+        tokens: list[Ids],
+        steer: Sequence[tuple[Intervention, ...]],
+        max_new_tokens: int,
+        stop: Any,
+        sampling: tuple[float, int, float],
+        seeds: NDArray[np.uint64],
+    ) -> tuple[Decoder, list[Row]]:
+        """The core's decoder of prompts, and their continuations. sampling: temperature, top_k and top_p."""
+        totals = total_lengths(self, tokens, max_new_tokens)
+        core_steer = self._core_steering(steer, [len(t) for t in tokens], totals)
+        stops = Stops.read(stop, self)
+        rows = [
+            Row(t, max_new_tokens, stops, self.tokenizer, int(seeds[i]), self.steering + tuple(map(str, steer[i])))
+            for i, t in enumerate(tokens)
+        ]
+        temperature, top_k, top_p = sampling
+        decoder = self._loaded.module.Decoder(
+            self._loaded.core, tokens, np.array(totals, dtype=np.int32), core_steer,
+            temperature, min(top_k, self.n_vocab), top_p, seeds,
+        )  # fmt: skip
+        return decoder, rows
+
+    def _follow(
+        self, prompt: Ids, draft: Ids, interventions: tuple[Intervention, ...], max_new_tokens: int
+    ) -> tuple[Array, Row, Iterator[str]]:
+        """Continue a prompt greedily, as `follow_along`, with interventions on top of this view's."""
+        decoder, rows = self._decoder(
+            [prompt], [interventions], max_new_tokens, None, (0.0, 0, 1.0), np.zeros(1, np.uint64)
+        )
+        return follow_along(self, decoder, rows[0], draft)
+
+    def play(self, prompt: Prompt, vectors: Steering, *, positions: Positions = None, max_new_tokens: int = 64) -> Play:
+        """A slider for each vector, in a notebook, and the steered continuation beside the plain one as they move.
+
+        The text streams; the place where the two part is marked, and KL divergences and the likeliest next tokens stand
+        below. A slider that moves on stops the answer to where it was. Decoding is greedy, and at strength 0 adds nothing.
+
+        Parameters
+        ----------
+        prompt
+            A text, a chat or token ids; one, not a list.
+        vectors
+            A SteeringVector or a list of them; also `vec.clamp()`. The sliders start at their scales.
+        positions
+            Where they act, in the forms of `steered`.
+        max_new_tokens
+            Most tokens of each continuation.
+
+        Returns
+        -------
+        Play, which a notebook shows. Its `vectors` are those at the sliders' present strengths.
+
+        Raises
+        ------
+        MissingDependency
+            Without anywidget: pip install powersteer[notebook].
+        InvalidInput
+            As `steered` and `generate`, and for a list of prompts.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> model = ps.load("demo")
+        >>> vec = model.jacobian("Q: 3*4\\nA:", source=1, target=3).svd(k=1).vectors[0]
+        >>> play = model.play("Q: 3*4\\nA:", vec.relative(0.5))
+        >>> play.wait().plain
+        ' It is 132.'
+        """
+        return Play(Session(self, prompt, vectors, positions, max_new_tokens))
+
+    def _row_steering(self, steer: Any, positions: Positions, n: int, is_batch: bool) -> list[tuple[Intervention, ...]]:
         if steer is None:
             return [()] * n
         if isinstance(steer, SteeringVector) or not is_batch:
-            return [self._interventions(steer)] * n
+            return [self._interventions(steer, positions)] * n
         if not isinstance(steer, (list, tuple)) or len(steer) != n:
             raise InvalidInput(
                 f"steer must have one item for each of the {n} prompts: a vector, a list of vectors or None"
             )
-        return [() if item is None else self._interventions(item) for item in steer]
+        return [() if item is None else self._interventions(item, positions) for item in steer]
 
     # ---- derivatives
 
@@ -365,7 +324,8 @@ class Model(LoadedModel):
             Rows of the target in every prompt, in the forms of `steered`; by default the last two, and for "logits" and
             "next_token" the last.
         source_positions
-            Where the vector is added, in the forms of `steered`; None: everywhere.
+            Where the vector is added, in the forms of `steered`; None: everywhere. At its site it comes after this view's
+            interventions.
         reduce
             "stack": a row block for each target position; "mean": their mean in every prompt.
 
@@ -397,7 +357,7 @@ class Model(LoadedModel):
     def jacobians(
         self,
         prompts: Prompts,
-        source: int | SiteLike,
+        source: int | SiteLike | list[int | SiteLike],
         targets: Sequence[int | SiteLike],
         *,
         source_site: str | None = None,
@@ -406,12 +366,14 @@ class Model(LoadedModel):
         source_positions: Positions = None,
         reduce: str = "stack",
     ) -> Jacobians:
-        """Jacobians from one source to several targets, from one forward pass.
+        """Jacobians from one source, or each of a list of sources, to several targets, from one forward pass.
 
         Parameters
         ----------
-        prompts, source, source_site, source_positions, reduce
+        prompts, source_site, source_positions, reduce
             As for `jacobian`.
+        source
+            As for `jacobian`, or a list of sources, each of which must come before all targets.
         targets
             As `target` of `jacobian`, at least one.
         target_site, target_positions
@@ -420,7 +382,7 @@ class Model(LoadedModel):
         Raises
         ------
         InvalidInput
-            As `jacobian`, and if targets is empty.
+            As `jacobian`, and if there are no sources or targets.
 
         Examples
         --------
@@ -428,13 +390,18 @@ class Model(LoadedModel):
         >>> J = ps.load("demo").jacobians("Q: 3*4\\nA:", source=1, targets=[2, 3, "next_token"])
         >>> J.shapes
         ((320, 160), (320, 160), (255, 160))
+        >>> ps.load("demo").jacobians("Q: 3*4\\nA:", source=[0, 1, 2], targets=["logits"])
+        Jacobians(blocks.0.hook_mlp_out, blocks.1.hook_mlp_out, blocks.2.hook_mlp_out -> logits, 1 prompts, float32)
         """
-        targets = list(targets)
+        sources, targets = source if isinstance(source, list) else [source], list(targets)
         if not targets:
             raise InvalidInput("jacobians: targets is empty; name at least one layer, 'next_token' or 'logits'")
+        if not sources:
+            raise InvalidInput("jacobians: source is an empty list; name at least one source")
+        ends = [(t, None if t in HEADS else target_site) for t in targets]
         core, made, pairs = linearise(
-            self, prompts, [(source, [(t, None if t in HEADS else target_site) for t in targets])], source_site=source_site,
-            target_positions=target_positions, source_positions=source_positions, reduce=reduce, heads_at_last=True,
+            self, prompts, [(one, ends) for one in sources], source_site=source_site, target_positions=target_positions,
+            source_positions=source_positions, reduce=reduce, heads_at_last=True,
         )  # fmt: skip
         return Jacobians(core, self.dtype, self.threads, made, pairs)
 
