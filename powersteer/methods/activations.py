@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..inputs.positions import Positions, prompt_positions
-from ..inputs.prompts import EncodedPrompt, Prompt
+from ..inputs.prompts import Prompt
 from ..inputs.sites import Site, SiteLike, resolve_site
 from ..model.model import Model
 
@@ -19,21 +19,36 @@ Array = NDArray[Any]
 
 
 class Activations:
-    """Activations of prompts at one site: by prompt the mean (d,) over `rows`, the positions that are read, and the
-    2-norm at every position (T,)."""
+    """Activations of prompts at several sites, from one forward pass of each.
 
-    def __init__(self, model: Model, prompts: Sequence[Prompt], site: Site, read_positions: Positions) -> None:
-        tokens = [model.tokens(p) for p in prompts]
+    Attributes
+    ----------
+    rows
+        By prompt, the positions that are read.
+    means, norms
+        By site and prompt, the mean (d,) over `rows`, and the 2-norm at every position (T,).
+    """
+
+    def __init__(self, model: Model, prompts: Sequence[Prompt], sites: Sequence[Site], read_positions: Positions) -> None:
+        encoded, tokens, _ = model._read(list(prompts))
         self.rows = [prompt_positions(read_positions, len(t)) for t in tokens]
-        acts = (model.activations(t, site).astype(np.float64) for t in tokens)
-        read = [(a[rows].mean(0), np.linalg.norm(a, axis=1)) for a, rows in zip(acts, self.rows, strict=True)]
-        self.means, self.norms = ([part[i] for part in read] for i in (0, 1))
-        self.fields = {
+        self.means: dict[Site, list[Array]] = {site: [] for site in sites}
+        self.norms: dict[Site, list[Array]] = {site: [] for site in sites}
+        for t, rows in zip(tokens, self.rows, strict=True):
+            _, (acts,) = model._forward([t], sites, "none")
+            for site, act in zip(sites, acts, strict=True):
+                exact = act.astype(np.float64)
+                self.means[site].append(exact[rows].mean(0))
+                self.norms[site].append(np.linalg.norm(exact, axis=1))
+        self._fields = {
             **model_fields(model),
-            "site_norm": float(np.concatenate(self.norms).mean()),
             "prompt_tokens": tokens,
-            "prompts": [EncodedPrompt(p, t, model).text for p, t in zip(prompts, tokens, strict=True)],
+            "prompts": [prompt.text for prompt in encoded],
         }
+
+    def fields(self, site: Site) -> dict[str, Any]:
+        """Provenance of a vector at one of the sites."""
+        return {**self._fields, "site_norm": float(np.concatenate(self.norms[site]).mean())}
 
 
 def model_fields(model: Model) -> dict[str, Any]:

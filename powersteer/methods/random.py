@@ -63,8 +63,8 @@ def random_vectors(
     k, seed = check_count(k, "random_vectors: k"), check_count(seed, "random_vectors: seed", least=0)
     fields, passes = model_fields(model), 0
     if prompts is not None:
-        read = Activations(model, split(prompts)[0], at, None)
-        fields, passes = {**read.fields, "source_positions": read.rows}, len(read.rows)
+        read = Activations(model, split(prompts)[0], [at], None)
+        fields, passes = {**read.fields(at), "source_positions": read.rows}, len(read.rows)
     directions = unit(np.random.default_rng(seed).standard_normal((k, model.d_model))).astype(model.dtype)
     cost = Cost(passes, 0, time.perf_counter() - started)
     return [SteeringVector(v, at.layer, at.name, method="random", seed=seed, cost=cost, **fields) for v in directions]
