@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tiny import ids, tiny
 
 import powersteer as ps
 from powersteer import evaluate
+from powersteer.evaluate import effects as module
+from powersteer.evaluate import target_response
 from powersteer.evaluate.effects import random_direction
 from powersteer.inputs.sites import Site
 
@@ -124,6 +127,16 @@ def test_one_token_may_stand_alone(model, vectors):
     assert {tuple(e.logit_change) for e in quick} == {("y",)}
 
 
+def test_a_table_is_no_record(found):
+    assert found[0] is found.effects[0] and found[-1] is found.effects[-1] and found[1:3] == found.effects[1:3]
+    assert max(found, key=lambda e: e.kl_end) in found
+    with pytest.raises(AttributeError, match=rf"a table of {len(found)} records, .* write effects\[0\].kl_end, or ps.evaluate.summary"):
+        assert found.kl_end < 1
+    with pytest.raises(AttributeError, match="Effects has no attribute 'kl'"):
+        assert found.kl < 1
+    assert pickle.loads(pickle.dumps(found)).to_json() == found.to_json()
+
+
 def test_where(found):
     some = found.where(source=0, sign=1, scale=[0.4], rank=lambda r: r > 0)
     assert len(some) == 2 and {(e.source, e.rank, e.sign, e.scale) for e in some} == {(0, 1, 1, 0.4)}
@@ -198,3 +211,22 @@ def test_old_calls(model, vectors):
         assert ps.effects(model, PROMPTS, vectors[0], scales=0.4, max_new_tokens=0, random=2).to_json() == want.to_json()
     with pytest.raises(TypeError, match="both 'n_random' and its old name"):
         ps.effects(model, PROMPTS, vectors[0], max_new_tokens=0, random=2, n_random=2)
+
+
+def test_nothing_is_computed_twice(model, vectors, monkeypatch):
+    """The base is decoded once, each site's Jacobian shares one linearisation a prompt, and equal continuations are read once."""
+    decoded, read, made = [], [], []
+    generate, forward, linearise = module.generate_rows, module.forward_rows, target_response.linearise
+    monkeypatch.setattr(module, "generate_rows", lambda m, p, steer, *a, **k: decoded.extend(steer) or generate(m, p, steer, *a, **k))
+    monkeypatch.setattr(module, "forward_rows", lambda m, t, *a, **k: read.extend(x.tobytes() for x in t) or forward(m, t, *a, **k))
+    monkeypatch.setattr(target_response, "linearise", lambda *a, **k: made.append(a[2]) or linearise(*a, **k))
+    how = {"max_new_tokens": N, "tokens": (), "score": None, "stop": None, "seed": 0, "temperature": 0.0, "samples": 0}
+    baseline, more = module.Baseline(model, PROMPTS, **how), {"scales": [0.01, 1.5], "signs": [1, -1], "n_random": 1, "progress": False}
+    first = baseline.effects(vectors, **more)
+    assert decoded == [None] * len(PROMPTS) and [[site.layer for site, _ in groups] for groups in made] == [[0, 1]] * len(PROMPTS)
+    own = [np.append(g.prompt_tokens, g.tokens[:-1]).astype(np.int32).tobytes() for g in model.generate(PROMPTS, max_new_tokens=N)]
+    assert 0 < len(read) == len(set(read)) < len(first) + len(first.random) and not {*read} & {*own}
+    assert {b.text for b in first.base} & {e.text for e in first}  # some equal the base's
+    again = baseline.effects(vectors, **more)
+    assert decoded == [None] * len(PROMPTS) and len(read) == len(set(read)) and again.to_json() == first.to_json()
+    assert first.to_json() == ps.effects(model, PROMPTS, vectors, scales=[0.01, 1.5], n_random=1, max_new_tokens=N).to_json()

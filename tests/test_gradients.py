@@ -11,6 +11,9 @@ from tiny import ids, tiny, vector
 
 import powersteer as ps
 from powersteer import evaluate
+from powersteer.evaluate import gradients
+from powersteer.evaluate.scores import item_tokens
+from powersteer.model.cost import spans
 
 Y, N = ids("yn")
 PAIR = evaluate.LogitDifference(Y, N)
@@ -45,6 +48,11 @@ class OtherValue(evaluate.LogitDifference):
 
     def value(self, model, item, logits):
         return -super().value(model, item, logits)
+
+
+class NoPrompts(Entropy):
+    def prompts(self, item):
+        return [item] * (item == "ab")
 
 
 class Given(Entropy):
@@ -150,7 +158,8 @@ def test_results_have_items_intervals_and_a_unit(model):
     np.testing.assert_allclose(one.values, again.values, rtol=1e-12)
     assert other.values != again.values and (one.n, one.seed, one.unit) == (3, 3, "nats to first order")
     assert one.value == pytest.approx(np.mean(one.values)) and one.low <= one.value <= one.high
-    assert (one.low, one.high) == evaluate.bootstrap(one.values, seed=3)
+    for result in (one, again, other):
+        assert (result.low, result.high) == evaluate.bootstrap(result.values, seed=3)
     alone = evaluate.first_order(model, "is it?", v, score=PAIR)
     assert alone.values == pytest.approx(one.values[1:2], rel=1e-12) and np.isnan(alone.low)
     seen = []
@@ -159,13 +168,30 @@ def test_results_have_items_intervals_and_a_unit(model):
 
 
 def test_the_sites_of_all_vectors_share_a_forward_pass(model, monkeypatch):
-    from powersteer.evaluate import gradients
-
     calls, linearise = [], gradients.linearise
     monkeypatch.setattr(gradients, "linearise", lambda *a, **k: calls.append(a[2]) or linearise(*a, **k))
     vectors = [vector(model, s, 1.0, layer, "mlp_out") for s, layer in enumerate((0, 2, 0, 1))]
     evaluate.first_order(model, ["ab", "cd"], vectors, score=PAIR)
-    assert [[site.layer for site, _ in groups] for groups in calls] == [[0, 2, 1]] * 2
+    assert [[site.layer for site, _ in groups] for groups in calls] == [[0, 2, 1]]
+
+
+def test_an_item_has_the_same_gradient_in_any_batch(model, monkeypatch):
+    """Items of two prompts each, of different lengths, one by one and as many as memory permits."""
+    batches, linearise = [], gradients.linearise
+    monkeypatch.setattr(gradients, "linearise", lambda *a, **k: batches.append(len(a[1])) or linearise(*a, **k))
+    sites = [ps.Site(layer, name) for layer, name in ((2, "mlp_out"), (0, "attn_out"), (1, "down_proj"))]
+    items = [("is it?", "1", "2"), ("or", "cd", "b"), ("", "b", "cd"), ("is", "a", "b")]
+    together = gradients.score_gradients(model, items, LONGER_ONE_WAY, sites)
+    costs = [gradients._item_bytes(model, [len(t) for t in some], sites) for some in item_tokens(model, LONGER_ONE_WAY, items)]
+    assert batches == [8]
+    for budget, want in ((1, [2] * 4), (sum(costs) - 1, [6, 2])):
+        batches.clear()
+        done = []
+        monkeypatch.setattr(gradients, "spans", lambda costs, budget=budget: spans(costs, budget))
+        again = gradients.score_gradients(model, items, LONGER_ONE_WAY, sites, callback=done.append)
+        assert batches == want and done == [n // 2 for n in want]
+        for site in sites:
+            assert np.array_equal(together[site], again[site]) and len(np.unique(together[site][:, 0])) == len(items)
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -180,6 +206,7 @@ def test_the_sites_of_all_vectors_share_a_forward_pass(model, monkeypatch):
     ({"vectors": [[vector(tiny()[0])]]}, "first_order is about single vectors"),
     ({"vectors": ps.SteeringVector.from_array(np.ones(5), 0, "mlp_out")}, "the vector has 5 numbers"),
     ({"prompts": []}, "empty"),
+    ({"score": NoPrompts(), "prompts": ["ab", "cd"]}, "no prompts for item 1"),
     ({"positions": "generated"}, "not in a prompt"),
 ])  # fmt: skip
 def test_refusals(change, said):

@@ -12,6 +12,7 @@ import zlib
 import hf_models
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from hypothesis import given
@@ -21,6 +22,7 @@ from tiny import ids, tiny
 import powersteer as ps
 from powersteer import evaluate
 from powersteer.evaluate import batched as rows
+from powersteer.evaluate.distributions import Reference, nll
 
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6]]
 
@@ -76,7 +78,7 @@ def test_a_result_is_a_number_with_an_interval():
     assert share == pytest.approx(0.75) and pytest.approx(share, abs=0.01) == 0.7501 and share != pytest.approx(0.8)
     assert np.mean([share, 0.25]) == 0.5 and f"{share:.0%}" == "75%" and json.dumps([share]) == "[0.75]"
     assert share == other and hash(share) == hash(0.75) and share.values != other.values  # as numbers
-    assert math.isnan(evaluate.summary([math.nan], "nats")) and not evaluate.summary([0.0], "nats")
+    assert math.isnan(evaluate.summary([math.nan], "nats")) and evaluate.summary([0.0], "nats") == 0
     for copied in (pickle.loads(pickle.dumps(share)), copy.deepcopy(share), dataclasses.replace(share)):
         assert dataclasses.asdict(copied) == dataclasses.asdict(share) and copied == share and type(copied) is ps.MetricResult
     assert float(dataclasses.replace(share, value=0.5)) == 0.5
@@ -84,6 +86,49 @@ def test_a_result_is_a_number_with_an_interval():
         share.value = 1.0
     assert repr(share) == f"MetricResult(0.75 [{share.low:.4g}, {share.high:.4g}] share (n = 4))"
     assert all(text in share._repr_html_() for text in ("<td>0.75</td>", "<td>share</td>", f"{share.low:.4g} to {share.high:.4g}"))
+
+
+def test_what_would_pass_by_mistake_is_an_error():
+    share, of_one = evaluate.summary([1, 0, 1, 1], "share"), evaluate.summary([2.0], "nats")
+    for use in (lambda: bool(share), lambda: share or 1, lambda: any([share])):
+        with pytest.raises(ps.InvalidInput, match=r"no truth value: compare it .* this one is 0.75 \[0.3006"):
+            use()
+    assert 0.3007 in share and share.low in share and share.high in share and 0.3 not in share and 0.96 not in share
+    with pytest.raises(ps.InvalidInput, match=r"one prompt has no interval that could hold 2.0"):
+        assert 2.0 in of_one
+
+
+def test_the_difference_of_two_results_is_prompt_by_prompt(rng):
+    """Against SciPy's paired bootstrap: what two results share between prompts does not widen the interval."""
+    common, x, y = 10 * rng.standard_normal(60), rng.standard_normal(60) + 0.5, rng.standard_normal(60)
+    a, b = evaluate.summary(common + x, "nats"), evaluate.summary(common + y, "nats")
+    difference = a - b
+    want = scipy.stats.bootstrap((x - y,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    np.testing.assert_allclose((difference.low, difference.high), want, atol=0.05)
+    assert (
+        difference == pytest.approx(a.value - b.value)
+        and difference.n == 60
+        and difference.unit == "difference of nats"
+    )
+    assert difference.high - difference.low < 0.5 * (a.high - a.low)
+    better = evaluate.summary([1, 1, 1], "share") - evaluate.summary([0, 0, 1], "share")
+    assert better.interval == "bootstrap" and better.low >= 0  # not Wilson's: a difference is no proportion
+
+
+def test_other_differences_are_plain_numbers(model):
+    of_two, of_three = evaluate.summary([1.0, 2.0], "nats"), evaluate.summary([1.0, 2.0, 3.0], "nats")
+    worse, better = (evaluate.perplexity(model, ["abc", text]) for text in ("what?", "abcabc"))
+    for a, b in (
+        (of_two, of_three),
+        (of_two, evaluate.summary([1, 0], "share")),
+        (worse, better),
+        (of_two, 1.0),
+        (1.0, of_two),
+    ):
+        assert type(a - b) is float and a - b == float(a) - float(b)
+    np.testing.assert_array_equal(of_two - np.arange(3.0), [1.5, 0.5, -0.5])
+    with pytest.raises(TypeError, match="unsupported operand"):
+        of_two - "1"
 
 
 # ---- next-token distributions
@@ -385,3 +430,17 @@ AB = ("A", "B")
 def test_refusals(model, vectors, call, said):
     with pytest.raises(ps.InvalidInput, match=said):
         call(model, vectors[0])
+
+
+@given(st.integers(0, 2**32), st.floats(-5, 2), st.sampled_from([np.float32, np.float64]))
+def test_divergences_are_scipys(seed, size, dtype):
+    """Of logits far from 0, near ones too, whose divergence is a small difference of large numbers."""
+    rng = np.random.default_rng(seed)
+    z = (rng.normal(size=(3, 40)) * 4 + rng.normal() * 50).astype(dtype)
+    other = (z + 10**size * rng.normal(size=z.shape)).astype(dtype)
+    logp, logq = (scipy.special.log_softmax(x.astype(np.float64), axis=-1) for x in (z, other))
+    want = scipy.special.rel_entr(np.exp(logp), np.exp(logq)).sum(-1)
+    reference, tokens = Reference(z), rng.integers(0, 40, 3)
+    np.testing.assert_allclose(reference.kl(other), want, rtol=1e-6, atol=1e-13)
+    assert (reference.kl(z) == 0).all()
+    assert nll(z, tokens) == pytest.approx(-logp[range(3), tokens].sum(), rel=1e-12)

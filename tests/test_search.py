@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
+import dying
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,7 +16,9 @@ from tiny import ids, tiny
 
 import powersteer as ps
 from powersteer import evaluate
+from powersteer.evaluate import search, worker_tables
 from powersteer.evaluate.search import random_like
+from powersteer.model.remote import RemoteModel
 
 VALIDATION = [f"v{c}" for c in "abcdefgh"]
 TEST = [f"t{c}" for c in "abcdefghij"]
@@ -313,3 +318,129 @@ def test_a_share_of_none_is_shown(model, vectors):
     """A result is a number, and 0 is false."""
     found = ps.search(model, vectors, lambda p, t: 0.0, **SPLIT, n_random=1, max_new_tokens=1)
     assert found.random_share == 0 and "0 of 4 random ones" in str(found)
+
+
+def test_the_vectors_and_all_draws_share_their_batches(model, vectors, score, monkeypatch):
+    """A round is one table of scores, with the unsteered model in it; the test is one more."""
+    tables, scored = [], search.score_table
+
+    def noted(model, items, vectors, *args, **how):
+        tables.append((len(items), len(vectors)))
+        return scored(model, items, vectors, *args, **how)
+
+    monkeypatch.setattr(search, "score_table", noted)
+    found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, halving=2, top=2)
+    assert tables == [(4, 1 + 3 * 16), (4, 1 + 3 * 8), (len(TEST), 1 + 2 + 2)]
+    base = evaluate.accuracy(model, VALIDATION, score=score).value
+    assert found.unsteered[0] == pytest.approx(base, rel=1e-12)
+
+
+def test_unsteered_scores_are_those_of_their_prompts(model, vectors, score, monkeypatch):
+    seen, order = [], np.random.default_rng(0).permutation(8)
+    monkeypatch.setattr(search, "_rank_correlation", lambda ranked, plain: seen.append(plain) or (0.0, len(ranked)))
+    ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=0, screen=6, halving=2)
+    want = evaluate.accuracy(model, [VALIDATION[i] for i in order], score=score).values
+    np.testing.assert_allclose(seen[0], want, rtol=1e-12)
+
+
+# ---- many processes
+
+SUMS = [f"Q: {a}+{a + b}\nA:" for b in (1, 2) for a in range(1, 4)]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """A model with a file, which workers can load."""
+    return ps.load("demo", threads=1)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+def odd(prompt, text):
+    return float(len(text) % 2)
+
+
+def broken(prompt, text):
+    raise TypeError("no score of a pickle")
+
+
+class Backwards:
+    """Workers that end the last call first, in this process, with closures."""
+
+    def run(self, function, calls):
+        for index in reversed(range(len(calls))):
+            yield index, function(*calls[index])
+
+
+def figures(found):
+    """All numbers of a result, to the bit."""
+    results = [r for s in (*found.chosen, *found.random) for r in (s.test, s.raw)] + [found.gain, found.unsteered[1], found.unsteered_raw]
+    ranked = [(c.index, c.sign, c.scale, c.n, repr((c.score, c.predicted)), c.vector.vector.tobytes()) for c in found.ranked]
+    return str(found), found.unsteered[0], ranked, [r is None or (r.value, r.low, r.high, *r.values) for r in results]
+
+
+DIFFERENCE = evaluate.LogitDifference("3", "4")
+SEARCHES = [
+    (DIFFERENCE, {"screen": 6, "halving": 2, "positions": slice(1, None)}),
+    (evaluate.coherent(odd, repetition=0.9), {"screen": DIFFERENCE, "screened": 3, "max_new_tokens": 4, "kl": 0.1}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocessing")
+@pytest.mark.parametrize(("score", "how"), SEARCHES, ids=["logits", "texts"])
+def test_workers_find_the_same_bits(demo, pool, monkeypatch, score, how):
+    monkeypatch.setattr(worker_tables, "_CELLS", 6)
+    some, calls = ps.random_vectors(demo, 1, k=2), []
+    view = demo.steered(ps.random_vectors(demo, 2, k=1, seed=1)[0])
+    how = {"validation": SUMS[:4], "test": SUMS[4:], "n_random": 2, "top": 2, **how}
+    want = ps.search(view, some, score, **how)
+    found = ps.search(view, some, score, **how, executor=pool, progress=lambda done, total: calls.append((done, total)))
+    assert figures(found) == figures(want) and (want.chosen[0].raw is None) == (score is DIFFERENCE)
+    assert calls[-1][0] == calls[-1][1] and calls == sorted(calls)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocessing")
+def test_a_search_goes_on_where_a_worker_dies(demo, tmp_path):
+    made, how = [], {"validation": SUMS[:4], "test": SUMS[4:], "n_random": 0}
+
+    def executor():
+        made.append(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
+        made[-1].submit(dying.once, str(tmp_path / "flag"))
+        return made[-1]
+
+    some = ps.random_vectors(demo, 1)
+    found = ps.search(demo, some, DIFFERENCE, **how, executor=executor)
+    for one in made:
+        one.shutdown()
+    assert len(made) == 2 and figures(found) == figures(ps.search(demo, some, DIFFERENCE, **how))
+
+
+@pytest.mark.parametrize(("k", "cells", "parts"), [(5, 2, 9), (2, 3, 3), (2, 6, 2), (2, 64, 1)])
+def test_parts_of_a_table_are_joined_in_order(demo, monkeypatch, k, cells, parts):
+    monkeypatch.setattr(worker_tables, "_CELLS", cells)
+    tables, done = worker_tables.WorkerTables(RemoteModel.of(demo, 1), Backwards()), []
+    steer, made, want = [None, *ps.random_vectors(demo, 1, k=k, prompts=SUMS)], [], []
+    score = lambda prompt, text: float(sum(map(ord, prompt + text)))  # noqa: E731
+    table = tables(SUMS[:3], steer, score, max_new_tokens=3, made=made, callback=done.append)
+    alone = evaluate.score_table(demo, SUMS[:3], steer, score, 3, made=want)
+    assert np.array_equal(table, alone) and len(np.unique(alone)) > 3
+    assert len(done) == parts and sum(done) == table.size
+    assert [(g.prompt, g.steering, g.text) for g in made] == [(g.prompt, g.steering, g.text) for g in want]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocessing")
+def test_scores_that_workers_cannot_have(model, vectors, demo, pool):
+    how = {"validation": SUMS[:2], "test": SUMS[4:], "n_random": 0, "max_new_tokens": 1}
+    some = ps.random_vectors(demo, 1, prompts=SUMS)
+    with pytest.raises(ps.InvalidInput, match=r"(?s)the score .*lambda.* cannot be sent .*top level of a module.*Dask"):
+        ps.search(demo, some, lambda prompt, text: 1.0, **how, executor=pool)
+    with pytest.raises(TypeError, match="no score of a pickle"):  # one that is sent, and fails there
+        ps.search(demo, some, broken, **how, executor=pool)
+    with pytest.raises(TypeError, match="concatenate"):  # and one that other workers can have
+        worker_tables.WorkerTables(RemoteModel.of(demo, 1), Backwards())(SUMS, [None], lambda p, t: t + 1, max_new_tokens=1)
+    with pytest.raises(ps.InvalidInput, match="from its file"):
+        ps.search(model, vectors, DIFFERENCE, **how, executor=pool)

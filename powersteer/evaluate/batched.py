@@ -8,39 +8,22 @@ from typing import Any
 import numpy as np
 
 from .._util.checks import check_count
+from ..inputs.positions import Positions
 from ..inputs.prompts import Ids
 from ..inputs.sites import Site
-from ..model.cost import forward_bytes
-from ..model.generation import Generation
+from ..model.cost import cache_bytes, forward_costs, generation_costs, spans
+from ..model.forward import Rows
+from ..model.generation import Generation, decode_rows, follow_draft
 from ..model.model import Model
 from ..vectors.interventions import Steering
 from .distributions import Array
 
-__all__ = ["Callback", "Steer", "forward_rows", "generate_rows", "joined", "spans"]
+__all__ = ["Callback", "Steer", "followed_rows", "forward_rows", "generate_rows", "joined"]
 
 Steer = Steering | None  # steering of one row
 Callback = Callable[[int], object]  # gets the number of rows completed since the last call
 
-_BYTES = 2**28  # of buffers, logits and cache of one batch, unless a single row needs more
-_ROWS = 128  # of one batch: more rows make products no faster, and progress is reported between batches
-
-
-def spans(costs: Sequence[int], budget: int = _BYTES, most: int = _ROWS) -> Iterator[slice]:
-    """Consecutive slices of at most `most` items whose costs add up to at most `budget`, or of one item."""
-    first = total = 0
-    for i, cost in enumerate(costs):
-        if i > first and (total + cost > budget or i - first == most):
-            yield slice(first, i)
-            first, total = i, 0
-        total += cost
-    if costs:
-        yield slice(first, len(costs))
-
-
-def _batches(lengths: Sequence[int], cost: Callable[[int], int]) -> Iterator[slice]:
-    """`spans` of sequences, given the bytes that one of n tokens costs."""
-    cost_of = {n: cost(n) for n in set(lengths)}
-    return spans([cost_of[n] for n in lengths])
+_CACHE = 2**29  # of keys and values of one decoder that goes on from forward passes, whose steps are fast with many rows
 
 
 def joined(prompt: Ids, *more: Ids) -> Ids:
@@ -54,28 +37,78 @@ def forward_rows(
     steer: Sequence[Steer],
     prompt_lengths: Sequence[int] | None = None,
     sites: Sequence[Site] = (),
-    rows: str = "all",
+    rows: Rows = "all",
     callback: Callback | None = None,
+    positions: Positions = None,
 ) -> Iterator[tuple[Array, dict[Site, Array]]]:
-    """Forward pass of every sequence, steered in addition to the steering of the view.
+    """Forward pass of every sequence, steered at `positions` in addition to the steering of the view.
 
     Yields (logits, {site: activation (T, d)}). rows: logits of "all" positions (T, n_vocab), of the "last"
-    (1, n_vocab), or of "none" (0, n_vocab). prompt_lengths: number of tokens of each sequence that are its prompt, for a
-    view that steers prompts and continuations differently; None: all.
+    (1, n_vocab), of "none" (0, n_vocab), or of the last rows[i] positions of sequence i. What sequences of one batch have
+    in common is computed once, so those with the same prompt should follow each other. prompt_lengths: number of tokens
+    of each sequence that are its prompt, for a view that steers prompts and continuations differently; None: all.
     """
-    none = np.empty((0, model.n_vocab), model.dtype)
-
-    def cost(n: int) -> int:
-        n_logits = {"all": n, "last": 1, "none": 0}[rows]
-        return forward_bytes(model, [n], n_logits) + model.dtype.itemsize * n * model.d_model * len(sites)
-
-    for part in _batches([len(t) for t in tokens], cost):
-        extra = [() if item is None else model._interventions(item) for item in steer[part]]
-        logits, acts = model._forward(list(tokens[part]), sites, rows, extra, prompt_lengths and prompt_lengths[part])
+    lengths = [len(t) for t in tokens]
+    counts = {"all": lengths, "last": [1] * len(lengths), "none": [0] * len(lengths)}[rows] if isinstance(rows, str) else rows
+    for part in spans(forward_costs(model, lengths, counts, len(sites))):
+        extra = [() if item is None else model._interventions(item, positions) for item in steer[part]]
+        logits, acts = model._forward(list(tokens[part]), sites, counts[part], extra, prompt_lengths and prompt_lengths[part])
         if callback:  # before the last row, after which the generator may not be resumed
             callback(len(acts))
         for i, here in enumerate(acts):
-            yield (none if rows == "none" else logits[i]), dict(zip(sites, here, strict=True))
+            yield logits[i], dict(zip(sites, here, strict=True))
+
+
+def followed_rows(
+    model: Model,
+    prompts: Sequence[Ids],
+    drafts: Sequence[Ids],
+    steer: Sequence[Steer],
+    sites: Sequence[Site],
+    max_new_tokens: int,
+    stop: Any,
+    generated: list[Generation],
+    callback: Callback,
+    positions: Positions = None,
+) -> Iterator[tuple[Array, dict[Site, Array]]]:
+    """Forward pass of every prompt along a draft of its continuation, and its greedy continuation, each with its own steering
+    at `positions`.
+
+    Yields (logits (n, n_vocab) that predict the draft's n tokens, {site: activation}), and appends the continuations to
+    `generated`, before the last row of a batch. They go on from the keys and values of the forward pass: tokens that agree
+    with the draft are not decoded. callback: as of `forward_rows`, for the passes and again for the continuations.
+    """
+    full, counts = [joined(p, d[:-1]) for p, d in zip(prompts, drafts, strict=True)], [len(d) for d in drafts]
+    lengths = [len(p) for p in prompts]
+    changes = [table[3] for table in model.spec.rope if len(table) > 2]  # lengths after which a rotary table changes
+    if any(n <= change < len(f) for n, f in zip(lengths, full, strict=True) for change in changes):
+        generated += generate_rows(model, prompts, steer, max_new_tokens, stop, callback, positions=positions)
+        yield from forward_rows(model, full, steer, lengths, sites, counts, callback, positions)
+        return
+    costs = forward_costs(model, list(map(len, full)), counts, len(sites))
+    for part in spans([(n + max_new_tokens) * cache_bytes(model) for n in lengths], _CACHE):
+        extra = [() if item is None else model._interventions(item, positions) for item in steer[part]]
+        seeds = np.zeros(len(extra), np.uint64)
+        decoder, rows = model._decoder(list(prompts[part]), extra, max_new_tokens, stop, (0.0, 0, 1.0), seeds)
+        follows: list[int] = []
+        for some in (batches := list(spans(costs[part]))):
+            here = slice(part.start + some.start, part.start + some.stop)
+            with model._loaded.computing():
+                logits, acts = decoder.feed(
+                    some.start, full[here], [(s.layer, s.index) for s in sites], np.array(counts[here], np.int32)
+                )
+            assert logits is not None
+            follows += [follow_draft(*one) for one in zip(rows[some], drafts[here], logits, strict=True)]
+            callback(len(acts))
+            if some == batches[-1]:
+                held = np.array([len(row.prompt) + len(row.tokens) - 1 for row in rows], np.int32)
+                decoder.resume(held, np.array(follows, np.int32))
+                for _ in model._loaded.checkpoint.weights.iterating(decode_rows(decoder, rows)):
+                    pass
+                generated += [row.generation() for row in rows]
+                callback(len(rows))
+            for z, one in zip(logits, acts, strict=True):
+                yield z, dict(zip(sites, one, strict=True))
 
 
 def generate_rows(
@@ -87,17 +120,17 @@ def generate_rows(
     callback: Callback | None = None,
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
+    positions: Positions = None,
 ) -> list[Generation]:
-    """A continuation of every prompt, each with its own steering at every position. stop, temperature: as for
+    """A continuation of every prompt, each with its own steering at `positions`. stop, temperature: as for
     `Model.generate`. seeds: one for each prompt; None for greedy continuations, which use none."""
-    spec, new = model.spec, check_count(max_new_tokens, "max_new_tokens")
-    token = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * model.dtype.itemsize  # keys and values
+    new = check_count(max_new_tokens, "max_new_tokens")
     out: list[Generation] = []
     seeds = [0] * len(prompts) if seeds is None else seeds
-    for part in _batches([len(p) for p in prompts], lambda n: forward_bytes(model, [n], 1) + (n + new) * token):
+    for part in spans(generation_costs(model, list(map(len, prompts)), new)):
         generated = model.generate(
             list(prompts[part]), max_new_tokens=new, temperature=temperature, seed=list(seeds[part]), stop=stop,
-            steer=list(steer[part]),
+            steer=list(steer[part]), steer_positions=positions,
         )
         out += generated
         if callback:

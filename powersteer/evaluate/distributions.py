@@ -1,4 +1,4 @@
-"""Next-token distributions as log-probabilities."""
+"""Next-token distributions of rows of logits, compared in float64 one row at a time, which stays in the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..inputs.prompts import Ids
 
-__all__ = ["Array", "kl_divergence", "log_softmax", "nll"]
+__all__ = ["Array", "Reference", "log_softmax", "nll"]
 
 Array = NDArray[Any]
 
@@ -20,12 +20,33 @@ def log_softmax(logits: Array) -> Array:
     return np.asarray(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
 
 
-def kl_divergence(p: Array, q: Array) -> Array:
-    """KL (...) of log-probabilities (..., n_vocab), nats, never below 0."""
-    return np.asarray(np.maximum(np.sum(np.exp(p) * (p - q), -1), 0.0))
+def _exponentials(z: Array) -> tuple[Array, float, float]:
+    """(exp(z - max z), their sum, ln sum exp z) of one row."""
+    most = z.max()
+    e = np.exp(np.subtract(z, most, dtype=np.float64))
+    total = e.sum()
+    return e, total, float(most + np.log(total))
 
 
-def nll(logits: Array, tokens: Ids, start: int) -> tuple[float, int]:
-    """(- sum of ln p of tokens[start:] in nats, their number); logits (len(tokens), n_vocab)."""
-    logp = log_softmax(logits[start - 1 : -1])
-    return -float(np.take_along_axis(logp, tokens[start:, None].astype(np.intp), 1).sum()), len(tokens) - start
+class Reference:
+    """Distributions p = softmax(logits), logits (n, n_vocab), that others are compared with."""
+
+    def __init__(self, logits: Array) -> None:
+        self._logits, self._p, self._lse = logits, np.empty(logits.shape), np.empty(len(logits))
+        for i, z in enumerate(logits):
+            e, total, self._lse[i] = _exponentials(z)
+            np.divide(e, total, out=self._p[i])
+
+    def kl(self, logits: Array) -> Array:
+        """KL(p || softmax(logits)) of every row (n,), nats, never below 0 and 0 for equal logits."""
+        out = np.empty(len(logits))
+        for i, (p, mine, z) in enumerate(zip(self._p, self._logits, logits, strict=True)):
+            apart = np.subtract(mine, z, dtype=np.float64)
+            apart *= p
+            out[i] = apart.sum() + (_exponentials(z)[2] - self._lse[i])
+        return np.maximum(out, 0.0)
+
+
+def nll(logits: Array, tokens: Ids) -> float:
+    """- sum of ln p(token) in nats; each of the logits (n, n_vocab) predicts one of the tokens (n,)."""
+    return sum(_exponentials(z)[2] - float(z[token]) for z, token in zip(logits, tokens, strict=True))

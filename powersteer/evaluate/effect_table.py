@@ -18,9 +18,9 @@ from ..errors import InvalidInput, MissingDependency, NotFound
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["PUSH", "Effect", "Effects", "counted"]
+__all__ = ["Effect", "Effects", "counted", "push", "strength"]
 
-PUSH = ("prompt", "source", "site", "sign", "scale", "norm")  # fields that an effect shares with those of random vectors
+_PUSH = ("prompt", "source", "site", "sign")  # fields that an effect shares with those of random vectors, with its strength
 FORMAT = "powersteer-effects-1"
 _PARTS = ("effects", "random", "base")
 _SHOWN = 40  # records in a notebook
@@ -38,8 +38,9 @@ class Effect:
         Layer, "next_token" or "logits"; the method of a vector without a target; "random" or "base".
     rank
         Singular rank, 0 if the vector has none; of random vectors the draw.
-    sign, scale, norm
-        +1 or -1; fraction of the site's mean activation norm; length that is added.
+    sign, scale, norm, budget
+        +1 or -1; fraction of the site's mean activation norm; length that is added; the KL that the scale was found for, in
+        nats, None for a given scale.
     prompt, vector
         Indices into the prompts and the vectors; -1 for random vectors and the base.
     kl_end, kl_continuation
@@ -87,11 +88,12 @@ class Effect:
     vector: int
     samples: tuple[str, ...] = ()
     sample_scores: tuple[float, ...] = ()
+    budget: float | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Effects:
-    """A table of effects, made by `powersteer.effects`. Iterating yields the records of the vectors.
+    """A table of effects, made by `powersteer.effects`. Iterating and indexing give the records of the vectors.
 
     Attributes
     ----------
@@ -101,7 +103,8 @@ class Effects:
         Texts of the prompts.
     settings
         Arguments of the call and the model: "model", "weights", "scales", "signs", "max_new_tokens", "tokens", "random"
-        (n_random), "seed", "titles", "temperature", "samples".
+        (n_random), "seed", "titles", "temperature", "samples", "kl" (the budgets, or None), "positions", "unreached"
+        (number of random vectors, signs and budgets that are left out, because no scale reaches the budget).
 
     Examples
     --------
@@ -124,6 +127,19 @@ class Effects:
     def __len__(self) -> int:
         return len(self.effects)
 
+    def __getitem__(self, index: int) -> Effect:
+        return self.effects[index]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in Effect.__dataclass_fields__:
+                raise AttributeError(
+                    f"Effects is a table of {len(self.effects)} records, and each of them has its own {name}: write "
+                    f"effects[0].{name}, or ps.evaluate.summary([e.{name} for e in effects.where(sign=1)], unit) for a mean"
+                )
+            raise AttributeError(f"Effects has no attribute {name!r}")
+
     def where(self, **conditions: Any) -> Effects:
         """The records that fulfil all conditions.
 
@@ -135,8 +151,8 @@ class Effects:
         Returns
         -------
         Effects
-            Of the random vectors, the records that agree in prompt, source, site, sign, scale and norm; of the base,
-            those of the prompt.
+            Of the random vectors, the records that agree in prompt, source, site, sign, scale and norm, or of budgets in
+            prompt, source, site, sign and budget; of the base, those of the prompt.
 
         Raises
         ------
@@ -160,7 +176,8 @@ class Effects:
             known = [(name, wanted) for name, wanted in conditions.items() if name in names]
             return tuple(e for e in records if all(_agrees(getattr(e, name), wanted) for name, wanted in known))
 
-        effects, random, base = matching(self.effects, names), matching(self.random, PUSH), matching(self.base, ["prompt"])
+        shared = (*_PUSH, "budget") if self.settings.get("kl") else (*_PUSH, "scale", "norm")
+        effects, random, base = matching(self.effects, names), matching(self.random, shared), matching(self.base, ["prompt"])
         return replace(self, effects=effects, random=random, base=base)
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -290,21 +307,35 @@ class Effects:
 
     def __repr__(self) -> str:
         vectors = counted(len({e.vector for e in self.effects}), "vector")
+        budgets = self.settings.get("kl")
+        strengths = f"KL {budgets} nats" if budgets else f"scales {self.settings['scales']}"
+        left = f" ({n} left out that do not reach it)" if (n := self.settings.get("unreached")) else ""
         return (
             f"Effects({len(self.effects)} of {vectors} on {counted(len(self.base), 'prompt')}, {len(self.random)} of random "
-            f"vectors; scales {self.settings['scales']}, signs {self.settings['signs']})"
+            f"vectors{left}; {strengths}, signs {self.settings['signs']})"
         )
 
     def _repr_html_(self) -> str:
         header = ("source", "target", "rank", "scale", "prompt", "KL", "linearity", "repetition", "perplexity", "score", "text")
         rows = [
-            (f"{e.source} {e.site}", e.target, e.rank, f"{e.sign * e.scale:+g}", e.prompt, f"{e.kl_end:.3g}",
+            (f"{e.source} {e.site}", e.target, e.rank, f"{e.sign * e.scale:+.4g}", e.prompt, f"{e.kl_end:.3g}",
              *("" if x is None or math.isnan(x) else f"{x:.3g}" for x in (e.linearity, e.repetition, e.perplexity, e.score)),
              e.text)
             for e in self.effects[:_SHOWN]
         ]  # fmt: skip
         more = len(self.effects) - len(rows)
         return table(header, rows, f"{self!r}{f'; {more} more not shown' if more else ''}")
+
+
+def strength(effect: Effect) -> float:
+    """What the scale was asked for: the budget, or the scale itself."""
+    return effect.scale if effect.budget is None else effect.budget
+
+
+def push(effect: Effect) -> tuple[Any, ...]:
+    """What an effect shares with those of the random vectors it is compared with."""
+    shared = (effect.scale, effect.norm) if effect.budget is None else (effect.budget,)
+    return (*(getattr(effect, name) for name in _PUSH), *shared)
 
 
 def counted(n: int, noun: str) -> str:

@@ -9,13 +9,14 @@ One gradient gives the change g.v of the score, to first order, for every vector
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..errors import InvalidInput, shown
 from ..inputs.positions import Positions
 from ..inputs.sites import Site
+from ..model.cost import spans
 from ..model.jacobian import Jacobians
 from ..model.linearise import LAST_TWO, linearise
 from ..model.model import Model
@@ -47,24 +48,42 @@ def score_gradients(
     positions: Positions = None,
     callback: Callback | None = None,
 ) -> dict[Site, Array]:
-    """Gradients (items, d) in float64 with respect to a vector at each site, added at `positions` of every prompt. Each item
-    takes a forward pass and one sweep from the logits down to all sites."""
+    """Gradients (items, d) in float64 with respect to a vector at each site, added at `positions` of every prompt. A batch of
+    items, as many as memory permits, takes a forward pass and one cotangent, which passes all sites on its way from the logits
+    down. An item's gradients have the same bits in any batch."""
     score = check_gradient(score)
     sites = list(dict.fromkeys(sites))
     out = {site: np.empty((len(items), model.d_model)) for site in sites}
-    for i, (item, tokens) in enumerate(zip(items, item_tokens(model, score, items), strict=True)):
+    tokens = item_tokens(model, score, items)
+    if not all(tokens):
+        empty = [bool(prompts) for prompts in tokens].index(False)
+        raise InvalidInput(f"{shown(score)} has no prompts for item {empty}; a score needs the logits of one prompt or more")
+    for part in spans([_item_bytes(model, [len(t) for t in prompts], sites) for prompts in tokens]):
         core, made, pairs = linearise(
-            model, tokens, [(site, [("logits", None)]) for site in sites], source_site=None, target_positions=LAST_TWO,
-            source_positions=positions, reduce="stack",
+            model, [t for prompts in tokens[part] for t in prompts], [(site, [("logits", None)]) for site in sites],
+            source_site=None, target_positions=LAST_TWO, source_positions=positions, reduce="stack",
         )  # fmt: skip
         J = Jacobians(core, model.dtype, model.threads, made, pairs)
-        logits = list(J.bases[0].reshape(len(tokens), model.n_vocab))
-        u = _cotangent(score, score.gradient(model, item, logits), logits).astype(model.dtype)
-        for site, (row,) in zip(sites, J._apply_t([(pair, u) for pair in range(len(sites))]), strict=True):
-            out[site][i] = row
+        ends = np.cumsum([0, *(len(prompts) for prompts in tokens[part])])  # an item's prompts are ends[i] to ends[i + 1]
+        logits = J.bases[0].reshape(-1, model.n_vocab)
+        u = np.empty_like(logits)
+        for item, first, last in zip(items[part], ends, ends[1:], strict=False):
+            u[first:last] = _cotangent(score, score.gradient(model, item, list(logits[first:last])), *logits[first:last].shape)
+        for site, (of_prompts,) in zip(sites, J.apply_t_all(u.reshape(1, -1), per_prompt=True), strict=True):
+            out[site][part] = np.add.reduceat(of_prompts.astype(np.float64), ends[:-1])
         if callback:
-            callback(1)
+            callback(len(ends) - 1)
     return out
+
+
+def _item_bytes(model: Model, lengths: Sequence[int], sites: Sequence[Site]) -> int:
+    """Bytes of the linearisation of an item with prompts of these lengths, and of its sweep."""
+    first = min(sites, key=lambda site: (site.layer, site.index))
+    counted = model._loaded.module.Jacobian.count_bytes(
+        model._loaded.core, lengths, (first.layer, first.index), "logits", len(lengths), 1
+    )
+    per_site = (sum(lengths) + len(lengths)) * model.d_model  # the activation, and the gradients
+    return int(sum(counted.values())) + model.dtype.itemsize * (len(sites) * per_site + 2 * len(lengths) * model.n_vocab)
 
 
 def first_order_changes(model: Model, vectors: Sequence[SteeringVector], gradients: Mapping[Site, Array]) -> Array:
@@ -73,15 +92,14 @@ def first_order_changes(model: Model, vectors: Sequence[SteeringVector], gradien
     return np.array([gradients[v.location] @ array for v, array in zip(vectors, arrays, strict=True)])
 
 
-def _cotangent(score: LogitScore, given: Any, logits: Sequence[Array]) -> Array:
-    """(1, prompts x n_vocab), from the gradient that a score gave."""
+def _cotangent(score: LogitScore, given: Any, n: int, n_vocab: int) -> Array:
+    """(n, n_vocab), the gradient that a score gave for an item of n prompts."""
     try:
         rows = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         rows = np.empty(0)
-    if rows.shape != (len(logits), len(logits[0])) or not np.isfinite(rows).all():
+    if rows.shape != (n, n_vocab) or not np.isfinite(rows).all():
         raise InvalidInput(
-            f"the gradient of {shown(score)} must be {len(logits)} arrays of {len(logits[0])} finite numbers, one for each prompt "
-            "of the item"
+            f"the gradient of {shown(score)} must be {n} arrays of {n_vocab} finite numbers, one for each prompt of the item"
         )
-    return cast(Array, rows.reshape(1, -1))
+    return rows

@@ -15,7 +15,7 @@ from .._util.html import table
 from ..errors import InvalidInput, shown
 from .distributions import Array
 
-__all__ = ["SHARE", "MetricResult", "bootstrap", "percentiles", "resample_counts", "summary", "wilson"]
+__all__ = ["SHARE", "MetricResult", "bootstrap", "percentiles", "resample_counts", "summaries", "summary", "wilson"]
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -25,7 +25,12 @@ SHARE = "share"  # the unit of a mean of zeros and ones, which gets the Wilson i
 @dataclass(frozen=True, eq=False, repr=False)
 class MetricResult(float):
     """Mean of a metric over prompts, with a 95% confidence interval. It is a float: `result < 5`, `np.log(result)` and
-    `pytest.approx` use its `value`, and so do `==` and `hash`; compare `values` to compare prompt by prompt.
+    `pytest.approx` use its `value`, and so do `==` and `hash`.
+
+    `0.5 in result` says whether the interval contains a number. `a - b` of two means over the same prompts is a MetricResult
+    with the bootstrap interval of the differences, prompt by prompt; of perplexities, which are not means, of different units
+    and of different numbers of prompts it is a plain float. A result has no truth value: `assert result` raises InvalidInput,
+    so that nobody tests by mistake whether a metric is anything but 0.
 
     Attributes
     ----------
@@ -50,8 +55,10 @@ class MetricResult(float):
     >>> result = ps.evaluate.summary([1, 0, 1, 1], "share")
     >>> result
     MetricResult(0.75 [0.3006, 0.9544] share (n = 4))
-    >>> result > 0.5, float(result), f"{result:.0%}", result.n
-    (True, 0.75, '75%', 4)
+    >>> result > 0.5, float(result), f"{result:.0%}", result.n, 0.5 in result
+    (True, 0.75, '75%', 4, True)
+    >>> print(result - ps.evaluate.summary([0, 0, 0, 1], "share"))
+    0.5 [0, 1] difference of share (n = 4)
     """
 
     value: float
@@ -65,6 +72,23 @@ class MetricResult(float):
 
     def __new__(cls, value: float, *_: Any, **__: Any) -> MetricResult:
         return super().__new__(cls, value)
+
+    def __bool__(self) -> bool:
+        raise InvalidInput(f"a metric has no truth value: compare it with a number, as in `result > 0.5`; this one is {self}")
+
+    def __contains__(self, number: float) -> bool:
+        if math.isnan(self.low):
+            raise InvalidInput(f"a metric of one prompt has no interval that could hold {shown(number)}; measure on more prompts")
+        return self.low <= number <= self.high
+
+    def __sub__(self, other: float) -> MetricResult | float:
+        difference = super().__sub__(other)
+        if not isinstance(other, MetricResult) or (self.n, self.unit) != (other.n, other.unit):
+            return difference
+        each = np.subtract(self.values, other.values)
+        if not math.isclose(each.mean(), difference, rel_tol=1e-9, abs_tol=1e-9 * (abs(self.value) + abs(other.value))):
+            return difference  # not of means
+        return summary(each, f"difference of {self.unit}", self.seed)
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] {self.unit} (n = {self.n})"
@@ -183,10 +207,21 @@ def summary(values: Sequence[float] | Array, unit: str, seed: int = 0) -> Metric
     >>> print(ps.evaluate.summary([0.5, 0.5], "nats"))
     0.5 [0.5, 0.5] nats (n = 2)
     """
-    x = _checked_values(values)
-    if unit == SHARE and set(x.tolist()) <= {0.0, 1.0}:
-        return MetricResult(float(x.mean()), *wilson(int(x.sum()), len(x)), len(x), seed, tuple(x.tolist()), unit, "wilson")
-    return MetricResult(float(x.mean()), *bootstrap(x, seed=seed), len(x), seed, tuple(x.tolist()), unit)
+    return summaries([values], unit, seed)[0]
+
+
+def summaries(table: Sequence[Sequence[float] | Array] | Array, unit: str, seed: int = 0) -> list[MetricResult]:
+    """`summary` of every row of a table (rows, prompts), with the same resamples of prompts."""
+    results, counts = [], None
+    for x in map(_checked_values, table):
+        if unit == SHARE and set(x.tolist()) <= {0.0, 1.0}:
+            how = (*wilson(int(x.sum()), len(x)), "wilson")
+        else:
+            counts = resample_counts(len(x), RESAMPLES, seed) if counts is None else counts
+            how = (*percentiles(counts @ x / len(x), len(x)), "bootstrap")
+        low, high, interval = how
+        results.append(MetricResult(float(x.mean()), low, high, len(x), seed, tuple(x.tolist()), unit, interval))
+    return results
 
 
 def _checked_values(values: Sequence[float] | Array) -> Array:

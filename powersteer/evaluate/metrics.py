@@ -15,29 +15,29 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 
 import numpy as np
 
-from .._util.checks import as_integer, as_list
+from .._util.checks import as_integer
 from .._util.deprecated import deprecated_arguments, warn_deprecated
 from .._util.progress import Report, progress_bar
 from ..errors import InvalidInput
 from ..inputs.positions import Positions, prompt_positions
-from ..inputs.prompts import Ids, Prompt, Prompts, split, token_ids
-from ..model.generation import Generation
+from ..inputs.prompts import Prompt, Prompts, split
 from ..model.model import Model
+from ..vectors.arithmetic import check_adds
 from ..vectors.steering_vector import SteeringVector
-from .batched import Steer, forward_rows, generate_rows, joined
-from .distributions import Array, kl_divergence, log_softmax, nll
+from .batched import Steer, forward_rows, joined
+from .distributions import Array, nll
+from .divergence import Continuations, along, continued, kl_table, logit_rows
 from .gradients import first_order_changes, score_gradients
-from .intervals import RESAMPLES, SHARE, MetricResult, percentiles, resample_counts, summary
+from .intervals import RESAMPLES, SHARE, MetricResult, percentiles, resample_counts, summaries
 from .scores import Choice, LogitScore, Score, score_items, score_table
 from .target_response import jvps, nonlinearity, target_sites
 
-__all__ = ["accuracy", "choice", "curve", "first_order", "kl", "linearity", "perplexity", "presence_ratio"]
+__all__ = ["accuracy", "choice", "first_order", "kl", "linearity", "perplexity", "presence_ratio"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Items = TypeVar("Items", contravariant=True)
 Vectors = Sequence[Steer] | SteeringVector | None
-Continuations = Sequence[Generation | Sequence[int] | Ids]  # one for each prompt
 Template = str | Callable[[str, str, str], Prompt]
 
 
@@ -63,7 +63,8 @@ def _metric(
 
 @_metric
 def kl(
-    model: Model, prompts: Prompts, vectors: Vectors = None, *, continuation: int | Continuations = 0, seed: int = 0
+    model: Model, prompts: Prompts, vectors: Vectors = None, *, continuation: int | Continuations = 0,
+    positions: Positions = None, seed: int = 0,
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
     """KL(base || steered) = sum p (ln p - ln q) of next-token distributions, in nats.
 
@@ -79,6 +80,8 @@ def kl(
     continuation
         0: at the prompt's end. n: the mean per token along the base's own greedy continuation of up to n tokens, the
         first at the prompt's end. Or one continuation (Generation, or token ids) for each prompt.
+    positions
+        Where the vectors are added, in the forms of `Model.steered`; None: everywhere.
     seed
         Seed of the bootstrap over prompts.
 
@@ -106,19 +109,10 @@ def kl(
         raise InvalidInput("kl compares a steered model with its base: give vectors, or a view: model.steered(...)")
     base = replace(model, _steering=()) if vectors is None else model
     items, is_batch = _items(vectors)
-    tokens, generated = _continued(base, prompts, continuation)
-    full = [joined(t, c[:-1]) for t, c in zip(tokens, generated, strict=True)]
-    lengths, rows = [len(t) for t in tokens], "all" if any(map(len, generated)) else "last"
-    plain = forward_rows(base, full, [None] * len(full), lengths, rows=rows)
-    moved = forward_rows(
-        model, [f for f in full for _ in items], items * len(full), [n for n in lengths for _ in items], rows=rows
-    )
-    table = np.empty((len(items), len(full)))
-    for j, (f, n) in enumerate(zip(full, lengths, strict=True)):
-        first = n - 1 - len(f)  # from the end: the row that predicts the first token after the prompt
-        p = log_softmax(next(plain)[0][first:])
-        table[:, j] = [kl_divergence(p, log_softmax(next(moved)[0][first:])).mean() for _ in items]
-    return _results(table, is_batch, "nats", seed)
+    paths = along(*continued(base, prompts, continuation))
+    moved = logit_rows(model, paths, items if vectors is None else [None, *items], positions)
+    plain = logit_rows(base, paths, [None]) if vectors is None else moved
+    return _results(kl_table(plain, moved, len(paths), len(items)), is_batch, "nats", seed)
 
 
 @_metric
@@ -164,37 +158,28 @@ def perplexity(
     items, is_batch = _items(vectors)
     if continuation is None:
         full = [model.tokens(p) for p in split(prompts)[0]]
-        lengths, starts = [len(t) for t in full], [1] * len(full)
+        lengths, predicted = [len(t) for t in full], [t[1:] for t in full]
         if min(lengths) < 2:
             raise InvalidInput("perplexity: a prompt has one token, and nothing to predict; give continuation=")
     elif as_integer(continuation) is not None:
         raise InvalidInput(f"perplexity: continuation is {continuation}; give one for each prompt, such as model.generate's")
     else:
-        tokens, generated = _continued(model, prompts, continuation)
-        full = [joined(t, c) for t, c in zip(tokens, generated, strict=True)]
-        starts = lengths = [len(t) for t in tokens]
-    results = []
-    rows = forward_rows(model, full * len(items), [i for i in items for _ in full], lengths * len(items))
-    for _ in items:
-        nats = np.array([nll(next(rows)[0], f, at) for f, at in zip(full, starts, strict=True)])  # (n, 2)
-        weighted = resample_counts(len(full), RESAMPLES, seed) @ nats
-        low, high = percentiles(np.exp(weighted[:, 0] / weighted[:, 1]), len(full))
-        total, count = nats.sum(0)
-        each = tuple(np.exp(nats[:, 0] / nats[:, 1]).tolist())
-        results.append(MetricResult(math.exp(total / count), low, high, len(full), seed, each, "perplexity"))
+        tokens, predicted = continued(model, prompts, continuation)
+        full = [joined(t, c) for t, c in zip(tokens, predicted, strict=True)]
+        lengths = [len(t) for t in tokens]
+    each = [x for x in zip(full, lengths, predicted, strict=True) for _ in items]
+    rows = forward_rows(
+        model, [f for f, *_ in each], items * len(full), [n for _, n, _ in each], rows=[len(c) + 1 for *_, c in each]
+    )
+    table = np.array([nll(z[:-1], c) for (z, _), (*_, c) in zip(rows, each, strict=True)]).reshape(len(full), len(items))
+    counts, results = np.array([len(c) for c in predicted], dtype=float), []
+    for nats in table.T:
+        sums = resample_counts(len(full), RESAMPLES, seed) @ np.stack([nats, counts], 1)
+        low, high = percentiles(np.exp(sums[:, 0] / sums[:, 1]), len(full))
+        of_prompts = tuple(np.exp(nats / counts).tolist())
+        value = math.exp(nats.sum() / counts.sum())
+        results.append(MetricResult(value, low, high, len(full), seed, of_prompts, "perplexity"))
     return results if is_batch else results[0]
-
-
-def _continued(model: Model, prompts: Prompts, continuation: int | Continuations) -> tuple[list[Ids], list[Ids]]:
-    """(tokens of each prompt, tokens of its continuation): the given one, or the model's own."""
-    tokens = [model.tokens(p) for p in split(prompts)[0]]
-    if (new := as_integer(continuation)) is not None:
-        greedy = generate_rows(model, tokens, [None] * len(tokens), new) if new else []
-        return tokens, [g.tokens for g in greedy] or [np.empty(0, np.int32)] * len(tokens)
-    if not isinstance(continuation, (list, tuple)) or len(continuation) != len(tokens):
-        raise InvalidInput(f"continuation must be a number of tokens, or one continuation for each of {len(tokens)} prompts")
-    given = [c.tokens if isinstance(c, Generation) else c for c in continuation]
-    return tokens, [token_ids(c, model.n_vocab) for c in given]
 
 
 @_metric
@@ -306,8 +291,9 @@ def first_order(
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
     """Change of a score that a vector makes, to first order: the mean over prompts of d score(h v) / dh at h = 0.
 
-    Each item takes one Jacobian of the logits at the ends of its prompts, whose transpose carries the score's gradient to
-    all sites of the vectors in one sweep; the cost hardly depends on the number of vectors at a site.
+    The score's gradient goes down once from the logits at the ends of an item's prompts and is read at every site of the
+    vectors on its way. The cost hardly depends on the number of vectors and of sites: all vectors of an atlas,
+    `atlas.vectors()`, take little more than one.
 
     Parameters
     ----------
@@ -452,55 +438,12 @@ def linearity(
     sites = target_sites(single)
     table = np.empty((len(single), len(tokens)))
     for j, t in enumerate(tokens):
-        jvp = jvps(model, t, dict(enumerate(single)))
         rows = forward_rows(model, [t] * (1 + len(single)), [None, *single], sites=sites, rows="last")
         reads = ((logits[0], acts) for logits, acts in rows)
         base = next(reads)
-        table[:, j] = [nonlinearity(v, len(t), jvp[i], base, next(reads)) for i, v in enumerate(single)]
+        responses = zip(single, jvps(model, t, single), reads, strict=True)
+        table[:, j] = [nonlinearity(v, len(t), cast(Array, jvp), base, steered) for v, jvp, steered in responses]
     return _results(table, is_batch, "ratio", seed)
-
-
-def curve(
-    measure: Callable[[list[SteeringVector]], list[MetricResult]], vector: SteeringVector, scales: Sequence[float], *,
-    relative: bool = True,
-) -> list[tuple[float, MetricResult]]:  # fmt: skip
-    """A metric of one vector at several scales.
-
-    Parameters
-    ----------
-    measure
-        Called once, with the scaled vectors: `lambda vectors: ps.evaluate.kl(model, prompts, vectors)`.
-    vector
-        The vector.
-    scales
-        Fractions of the site's mean activation norm; negative ones steer in the other direction.
-    relative
-        False: `scales` are lengths.
-
-    Returns
-    -------
-    list of (scale, MetricResult)
-
-    Raises
-    ------
-    InvalidInput
-        With relative=True, for a vector without its site's norm.
-
-    Examples
-    --------
-    >>> import powersteer as ps
-    >>> model, prompt = ps.load("demo"), "Task: 3 * 4 ="
-    >>> vec = model.jacobian(prompt, 1, 3).svd(k=1).vectors[0]
-    >>> points = ps.evaluate.curve(lambda vs: ps.evaluate.kl(model, prompt, vs), vec, [0.0, 1.0])
-    >>> [scale for scale, _ in points], points[0][1] == 0.0
-    ([0.0, 1.0], True)
-    """
-    if relative and vector.site_norm is None:
-        raise InvalidInput("curve: this vector does not know its site's norm; give relative=False and lengths as scales")
-    length = float(vector.site_norm or 1.0) if relative else 1.0
-    sign = math.copysign(1.0, vector.scale)
-    given = [float(s) for s in as_list(scales)]
-    return list(zip(given, measure([replace(vector, scale=sign * s * length) for s in given]), strict=True))
 
 
 def _items(vectors: Vectors) -> tuple[list[Steer], bool]:
@@ -517,10 +460,12 @@ def _single(vectors: Vectors, what: str) -> tuple[list[SteeringVector], bool]:
     single = [v for v in items if isinstance(v, SteeringVector)]
     if len(single) != len(items):
         raise InvalidInput(f"{what} is about single vectors; give a SteeringVector or a list of them")
+    for vector in single:
+        check_adds(vector, f"measured by {what}")
     return single, is_batch
 
 
 def _results(table: Array, is_batch: bool, unit: str, seed: int) -> MetricResult | list[MetricResult]:
     """One result for each row of a table (vectors, prompts)."""
-    results = [summary(row, unit, seed) for row in table]
+    results = summaries(table, unit, seed)
     return results if is_batch else results[0]

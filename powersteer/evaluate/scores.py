@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInput, shown
-from ..inputs.prompts import Ids, Prompt, split, token_ids
+from ..inputs.positions import Positions
+from ..inputs.prompts import Ids, Prompt, split
+from ..model.generation import Generation
 from ..model.model import Model
+from ..model.one_token import token_id
 from .batched import Callback, Steer, forward_rows, generate_rows
 from .distributions import Array
 
 __all__ = [
-    "Choice", "LogitDifference", "LogitScore", "Score", "check_text_score", "contains", "finite_score", "item_tokens",
-    "score_items", "score_table", "token_id",
+    "Choice", "LogitDifference", "LogitScore", "Score", "TextScore", "check_text_score", "contains", "finite_score",
+    "item_tokens", "score_items", "score_table", "text_values", "token_id",
 ]  # fmt: skip
 
 
@@ -121,7 +124,33 @@ class LogitScore(ABC):
         raise InvalidInput(f"{type(self).__name__} does not define gradient, the derivative of its value by the logits")
 
 
-Score = LogitScore | Callable[[Any, str], float]  # else score(prompt, continuation) -> number or bool
+class TextScore(ABC):
+    """A score of continuations that needs the model or the tokens. Other scores of texts are functions of (prompt,
+    continuation) that return a number or bool.
+
+    Examples
+    --------
+    >>> import powersteer as ps
+    >>> isinstance(ps.evaluate.coherent(ps.evaluate.contains("yes"), repetition=0.2), ps.evaluate.TextScore)
+    True
+    """
+
+    @abstractmethod
+    def values(self, model: Model, items: Sequence[Any], generated: Sequence[Generation]) -> list[float]:
+        """The scores (n,) of the continuations of n items.
+
+        Examples
+        --------
+        >>> import powersteer as ps
+        >>> class Short(ps.evaluate.TextScore):
+        ...     def values(self, model, items, generated):
+        ...         return [float(len(g.tokens) < 9) for g in generated]
+        >>> ps.evaluate.accuracy(ps.load("demo"), "Q: 3*4\\nA:", score=Short()).value
+        1.0
+        """
+
+
+Score = LogitScore | TextScore | Callable[[Any, str], float]
 
 
 @dataclass(frozen=True)
@@ -275,40 +304,6 @@ class Choice(LogitScore):
         return [row / 2, -row / 2]
 
 
-def token_id(model: Model, token: str | int) -> int:
-    """The one token of a text that continues other text.
-
-    Parameters
-    ----------
-    model
-        The model whose tokenizer is used.
-    token
-        A text as it continues other text (" yes" for a word), or a token id, which is returned after a check.
-
-    Raises
-    ------
-    InvalidInput
-        For a text of several tokens, or an id outside of the vocabulary.
-
-    Examples
-    --------
-    >>> import powersteer as ps
-    >>> model = ps.load("demo")
-    >>> model.to_str_tokens([ps.evaluate.token_id(model, "7")])
-    ['7']
-    """
-    if not isinstance(token, str):
-        return int(token_ids([token], model.n_vocab)[0])
-    tokenizer = model._need_tokenizer(f"find the token {token!r}")
-    for before in ("\n", "a"):
-        alone, both = tokenizer.encode(before).tolist(), tokenizer.encode(before + token).tolist()
-        if len(both) == len(alone) + 1 and both[:-1] == alone:
-            if "".join(model.to_str_tokens(both[-1:])).strip() != token.strip():
-                raise InvalidInput(f"{token!r} is unknown to the tokenizer of {model.name!r}; give another text, or a token id")
-            return int(both[-1])
-    raise InvalidInput(f"{token!r} is not one token of {model.name!r}; give its first token's id, or a shorter text")
-
-
 @dataclass(frozen=True)
 class _Contains:
     pattern: re.Pattern[str]
@@ -356,8 +351,11 @@ def score_table(
     max_new_tokens: int = 64,
     stop: Any = None,
     callback: Callback | None = None,
+    positions: Positions = None,
+    made: list[Generation] | None = None,
 ) -> Array:
-    """The score of every item under every vector; greedy continuations are decoded in batches.
+    """The score of every item under every vector; greedy continuations are decoded in batches, item after item, which share
+    what lies before the vectors' layers.
 
     Parameters
     ----------
@@ -371,6 +369,10 @@ def score_table(
         As for `accuracy`.
     callback
         Called with the number of items that were scored since the last call.
+    positions
+        Where the vectors are added, in the forms of `Model.steered`; None: everywhere.
+    made
+        A list that the continuations are appended to, item after item.
 
     Returns
     -------
@@ -392,19 +394,31 @@ def score_table(
     if not isinstance(score, LogitScore):
         check_text_score(model, score, ", or a LogitScore such as evaluate.LogitDifference(a, b)")
     tokens_of = item_tokens(model, score, items)
-    every = list(zip(items, tokens_of, strict=True)) * len(vectors)
+    every = [(item, some) for item, some in zip(items, tokens_of, strict=True) for _ in vectors]
     tokens = [t for _, some in every for t in some]
-    steer = [v for v in vectors for some in tokens_of for _ in some]
+    steer = [v for some in tokens_of for v in vectors for _ in some]
     if isinstance(score, LogitScore):
-        values, rows = list[float](), forward_rows(model, tokens, steer, rows="last")
+        values, rows = list[float](), forward_rows(model, tokens, steer, rows="last", positions=positions)
         for item, some in every:
             values.append(score.value(model, item, [next(rows)[0][0] for _ in some]))
             if callback:
                 callback(1)  # an item, of one prompt or more
     else:
-        generated = generate_rows(model, tokens, steer, max_new_tokens, stop, callback)
-        values = [score(item, g.text or "") for (item, _), g in zip(every, generated, strict=True)]
-    return np.array([finite_score(v) for v in values]).reshape(len(vectors), len(items))
+        generated = generate_rows(model, tokens, steer, max_new_tokens, stop, callback, positions=positions)
+        values = text_values(model, score, [item for item, _ in every], generated)
+        if made is not None:
+            made += generated
+    return np.ascontiguousarray(np.array([finite_score(v) for v in values]).reshape(len(items), len(vectors)).T)
+
+
+def text_values(model: Model, score: Score, items: Sequence[Any], generated: Sequence[Generation]) -> list[float]:
+    """The score of every continuation of the items, for a score of texts. Raises InvalidInput unless they are finite."""
+    if isinstance(score, TextScore):
+        values: Sequence[Any] = score.values(model, items, generated)
+    else:
+        assert not isinstance(score, LogitScore)
+        values = [score(item, g.text or "") for item, g in zip(items, generated, strict=True)]
+    return [finite_score(value) for value in values]
 
 
 def item_tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[Ids]]:
@@ -415,7 +429,7 @@ def item_tokens(model: Model, score: Score, items: Sequence[Any]) -> list[list[I
 
 def check_text_score(model: Model, score: Any, instead: str = "") -> None:
     """Raises InvalidInput for a score that is not a function, and for a model without texts."""
-    if not callable(score):
+    if not callable(score) and not isinstance(score, TextScore):
         raise InvalidInput(
             f"a score is a function of (prompt, continuation), such as evaluate.contains('yes'){instead}; got {shown(score)}"
         )

@@ -4,8 +4,9 @@ vectors."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,22 @@ from .._util.checks import as_integer, as_number, check_count
 from .._util.deprecated import deprecated_arguments
 from .._util.html import table
 from .._util.progress import Report, progress_bar
+from .._util.workers import ExecutorLike, Workers
 from ..errors import InvalidInput, shown
+from ..inputs.positions import Positions
 from ..inputs.prompts import Ids, Prompts
+from ..model.generation import Generation
 from ..model.model import Model
+from ..model.remote import RemoteModel
 from ..vectors.steering_vector import SteeringVector
+from .coherence import Coherent
 from .distributions import Array
 from .effect_table import counted
-from .effects import checked_pushes, random_vector, with_norms
+from .effects import checked_pushes, pushed_vectors, random_vector, with_norms
 from .gradients import check_gradient, first_order_changes, score_gradients
-from .intervals import MetricResult, summary
-from .scores import LogitScore, Score, item_tokens, score_items, score_table
+from .intervals import SHARE, MetricResult, summary
+from .scores import LogitScore, Score, item_tokens, score_items, score_table, text_values
+from .worker_tables import WorkerTables
 
 __all__ = ["Candidate", "SearchResult", "Selection", "random_like", "search"]
 
@@ -38,6 +45,8 @@ class Candidate:
     ----------
     index, sign, scale
         Index into the vectors, +1 or -1, and fraction of the site's mean activation norm.
+    budget
+        The KL that the scale was found for, in nats; None for a given scale.
     vector
         The vector as it is added.
     score, n
@@ -62,14 +71,16 @@ class Candidate:
     score: float
     n: int
     predicted: float = math.nan
+    budget: float | None = None
 
     def __repr__(self) -> str:
         return f"Candidate({self})"
 
     def __str__(self) -> str:
         v = self.vector
+        kl = "" if self.budget is None else f" (KL {self.budget:g})"
         target = "" if v.target is None else f" -> {v.target}"
-        return f"{v.location}{target} {v.method} {v.rank}, {'+' if self.sign > 0 else '-'}{self.scale:g}: {self.score:.4g}"
+        return f"{v.location}{target} {v.method} {v.rank}, {'+' if self.sign > 0 else '-'}{self.scale:.4g}{kl}: {self.score:.4g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +99,7 @@ class Selection:
 
     candidate: Candidate
     test: MetricResult
+    raw: MetricResult | None = None  # of a `coherent` score: that of the score without the demand for coherence
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,6 +131,12 @@ class SearchResult:
         without such a screen. The measured change is on the prompts on which a candidate was scored.
     seed
         Seed of the random vectors, the order of prompts and the intervals.
+    unsteered_raw
+        Of a `coherent` score: the result on test of the model without vectors, without the demand for coherence, as
+        `chosen[0].raw` is of the first vector. Else None.
+    unreached
+        Number of random vectors, signs and budgets that were left out, because no scale reaches the budget. A draw without
+        any candidate has no selection.
 
     Examples
     --------
@@ -141,6 +159,8 @@ class SearchResult:
     rounds: tuple[tuple[int, int], ...]
     screen_correlation: tuple[float, int] | None
     seed: int
+    unsteered_raw: MetricResult | None = None
+    unreached: int = 0
 
     @property
     def vector(self) -> SteeringVector:
@@ -180,6 +200,12 @@ class SearchResult:
             ("share", f"{self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
              + ("" if of_random is None else f", {of_random.value:.3g} of {of_random.n} random ones")),
         ]  # fmt: skip
+        if (raw := self.chosen[0].raw) is not None:
+            best = max((found.raw for found in self.random if found.raw is not None), default=None)
+            random = "" if best is None else f"; random {best}, the greatest"
+            lines.append(("raw", f"{raw}; unsteered {self.unsteered_raw}{random}: test without the demand for coherence"))
+        if self.unreached:
+            lines.append(("unreached", f"{counted(self.unreached, 'random candidate')} left out that no scale brings to the KL"))
         if len(self.rounds) > 1:
             lines.append(("halving", ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds)))
         if self.screen_correlation is not None:
@@ -209,7 +235,9 @@ def search(
     validation: Prompts | Sequence[Any],
     test: Prompts | Sequence[Any],
     signs: Sequence[int] = (1, -1),
-    scales: Sequence[float] = (0.35, 1.0),
+    scales: Sequence[float] | None = None,
+    kl: float | Sequence[float] | None = None,
+    positions: Positions = None,
     n_random: int = 5,
     seed: int = 0,
     max_new_tokens: int = 64,
@@ -219,6 +247,8 @@ def search(
     halving: int | None = None,
     screen: LogitScore | int | None = None,
     screened: int = 32,
+    executor: ExecutorLike | None = None,
+    worker_threads: int = 1,
     progress: bool | Report = False,
 ) -> SearchResult:
     """Select the (vector, sign, scale) with the highest mean score on validation prompts, and score it on test prompts.
@@ -227,14 +257,14 @@ def search(
     ----------
     model
         The model, or a steered view of it.
-    vectors, signs, scales
-        As for `effects`; a site's norm that a vector lacks is measured on the validation prompts.
+    vectors, signs, scales, kl, positions
+        As for `effects`; a site's norm that a vector lacks, and the divergences, are measured on the validation prompts.
     score
-        As for `evaluate.accuracy`; higher is better, ties go to the smaller scale, then to the earlier vector.
+        As for `evaluate.accuracy`; higher is better, ties go to the smaller scale or budget, then to the earlier vector.
     validation, test
         Prompts, without any in common. Test prompts are used after the selection only.
     n_random
-        Number of draws of equally many random unit vectors at the same sites, with the same signs and norms; in each
+        Number of draws of equally many random unit vectors at the same sites, with the same signs and norms or budgets; in each
         draw the best one on validation is selected and tested.
     seed
         Seed of the random vectors, the order of prompts and the intervals.
@@ -253,6 +283,9 @@ def search(
         gradient of each prompt serves all vectors, so this saves time where there are many, and `score` must have a
         gradient. A `LogitScore`: by its mean on the prompts of the first round, and the best `screened` go on; this saves
         time where `score` needs continuations.
+    executor, worker_threads
+        As for `powersteer.atlas`: workers compute the scores, of the same bits; this process norms, budgets and gradients.
+        `score` must be one that can be pickled, such as a function at the top level of a module.
     progress
         True for a progress bar, or a function that is called with (done, total).
 
@@ -263,7 +296,8 @@ def search(
     Raises
     ------
     InvalidInput
-        If validation and test share a prompt, a number is out of range, or screen is a number and the score has no gradient.
+        If validation and test share a prompt, a number is out of range, screen is a number and the score has no gradient, or
+        the score cannot be sent to the workers.
 
     References
     ----------
@@ -281,7 +315,7 @@ def search(
     >>> [c.n for c in quick.ranked], quick.ranked[0].predicted > 0, quick.screen_correlation[1]
     ([2, 2, 0, 0], True, 2)
     """
-    given, signs, scales = checked_pushes(vectors, signs, scales)
+    given, signs, strengths = checked_pushes(vectors, signs, scales, kl)
     n_random, seed = check_count(n_random, "search: n_random", least=0), check_count(seed, "search: seed", least=0)
     top = check_count(top, "search: top", len(given), "there are no more vectors")
     if halving is not None:
@@ -289,80 +323,149 @@ def search(
     threshold = as_number(passing)
     if threshold is None or math.isnan(threshold):
         raise InvalidInput(f"search: passing is {shown(passing)}; it must be a number, the score from which a vector passes")
-    by_gradient = screen is not None and not isinstance(screen, LogitScore)
-    if by_gradient:
-        if as_integer(screen) is None:
-            raise InvalidInput(f"search: screen is {shown(screen)}; it must be a number of candidates, or a LogitScore")
-        screened = check_count(screen, "search: screen")
-        check_gradient(score)
+    by_gradient, screened = _checked_screen(screen, screened, score, len(given) * len(signs) * len(strengths))
+    scored = _tables_by(model, executor, worker_threads)
     items, unseen = score_items(score, validation), score_items(score, test)
     tokens = item_tokens(model, score, items)
     _apart(tokens, item_tokens(model, score, unseen))
-    given = with_norms(model, [t for some in tokens for t in some], given)
+    ids = [t for some in tokens for t in some]
+    given = with_norms(model, ids, given)
+    draws = [given, *(random_like(model, given, seed, draw) for draw in range(n_random))]
+    by_kl = kl is not None
+    random = [v for some in draws[1:] for v in some]
+    scales, budgets = ([], strengths) if by_kl else (strengths, None)
+    pushed = pushed_vectors(model, ids, given, random, signs, scales, budgets, positions)
+    fields = [  # that of the vectors first
+        _Field([
+            _candidate(i, sign, s, pushed[key], by_kl)
+            for s in sorted(strengths) for i in range(len(given)) for sign in signs
+            if (key := (~((n - 1) * len(given) + i) if n else i, sign, s)) in pushed
+        ])
+        for n in range(len(draws))
+    ]  # fmt: skip
+    fields = [field for field in fields if field.candidates]
     permutation = np.random.default_rng(seed).permutation(len(items))
     order = [items[i] for i in permutation]
-    count = len(given) * len(signs) * len(scales)
-    screened = count if screen is None else min(check_count(screened, "search: screened"), count)
     plan = _rounds(screened, len(items), halving)
-    first = order[: plan[0][1]]
-    scores_of_one = sum(m * (n - before) for (m, n), before in zip(plan, [0, *(n for _, n in plan)], strict=False))
-    total = (1 + n_random) * (scores_of_one + isinstance(screen, LogitScore) * count * len(first))
-    total += (1 + by_gradient) * len(items) + (top + n_random + 1) * len(unseen)
+    total = _cells(fields, plan, screen) + (1 + by_gradient) * len(items) + (top + len(fields)) * len(unseen)
     with progress_bar(progress, total, "search") as callback:
-        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, "callback": callback}
-        gradients = {}
-        if by_gradient:
-            gradients = score_gradients(model, items, score, [v.location for v in given], callback=callback)
-
-        def rank(vectors: Sequence[SteeringVector]) -> list[Candidate]:
-            """Candidates with their scores, best first; those of later rounds before those of earlier rounds."""
-            candidates = [  # in the order in which ties are decided
-                Candidate(i, sign, scale, v.relative(sign * scale), math.nan, 0)
-                for scale in sorted(scales) for i, v in enumerate(vectors) for sign in signs
-            ]  # fmt: skip
-            alive, out, sums, seen = list(range(count)), list[int](), np.zeros(count), 0
-            if screen is not None:
-                every = [c.vector for c in candidates]
-                if isinstance(screen, LogitScore):
-                    values = score_table(model, first, every, screen, callback=callback).mean(1)
-                else:
-                    values = first_order_changes(model, every, gradients).mean(1)
-                    candidates = [replace(c, predicted=float(x)) for c, x in zip(candidates, values, strict=True)]
-                best = np.argsort(-values, kind="stable").tolist()
-                alive, out = sorted(best[:screened]), best[screened:]
-            for kept, n in plan:
-                alive, out = alive[:kept], alive[kept:] + out
-                some = [candidates[i].vector for i in alive]
-                sums[alive] += score_table(model, order[seen:n], some, score, **how).sum(1)
-                for i in alive:
-                    candidates[i] = replace(candidates[i], score=float(sums[i] / n), n=n)
-                alive, seen = sorted(alive, key=lambda i: (-sums[i], i)), n
-            return [candidates[i] for i in alive + out]
-
-        ranked = rank(given)
-        drawn = [rank(random_like(model, given, seed, draw)) for draw in range(n_random)]
+        where: dict[str, Any] = {"callback": callback, "positions": positions}
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop, **where}
+        if isinstance(screen, LogitScore):
+            _, tables = _tables(scored, fields, order[: plan[0][1]], screen, [], **where)
+            for field, table in zip(fields, tables, strict=True):
+                field.screen(table.mean(1), screened)
+        elif by_gradient:
+            gradients = score_gradients(model, items, score, [v.location for v in given], **where)
+            for field in fields:
+                field.screen(first_order_changes(model, field.vectors, gradients).mean(1), screened, predicted=True)
+        plain, seen = np.empty(len(items)), 0
+        for kept, n in plan:
+            for field in fields:
+                field.cut(kept)
+            (plain[permutation[seen:n]],), tables = _tables(scored, fields, order[seen:n], score, [None], **how)
+            for field, table in zip(fields, tables, strict=True):
+                field.add(table, n)
+            seen = n
+        ranked, *drawn = (field.ranked for field in fields)
         best_of: dict[int, Candidate] = {}  # by vector
         for c in ranked:
             best_of.setdefault(c.index, c)
         winners = [*list(best_of.values())[:top], *(of_draw[0] for of_draw in drawn)]
-        (plain,) = score_table(model, items, [None], score, **how)
-        scores = score_table(model, unseen, [None, *[c.vector for c in winners]], score, **how)
+        made: list[Generation] = []
+        scores = scored(unseen, [None, *[c.vector for c in winners]], score, **how, made=made)
+    raw = _raw(model, score, unseen, made, seed) if isinstance(score, Coherent) else [None] * len(scores)
     unit = score.unit if isinstance(score, LogitScore) else "share"
     results = [summary(row, unit, seed) for row in scores]
-    found = [Selection(c, m) for c, m in zip(winners, results[1:], strict=True)]
+    found = [Selection(*one) for one in zip(winners, results[1:], raw[1:], strict=True)]
     return SearchResult(
         chosen=tuple(found[:top]),
         gain=summary(scores[1] - scores[0], f"difference of {unit}", seed),
         unsteered=(float(plain.mean()), results[0]),
         random=tuple(found[top:]),
         share=_share([ranked], len(given), threshold, seed),
-        random_share=_share(drawn, len(given), threshold, seed) if n_random else None,
+        random_share=_share([*drawn, *[[]] * (n_random - len(drawn))], len(given), threshold, seed) if n_random else None,
         passing=threshold,
         ranked=tuple(ranked),
         rounds=tuple(plan),
         screen_correlation=_rank_correlation(ranked, plain[permutation]) if by_gradient else None,
         seed=seed,
+        unsteered_raw=raw[0],
+        unreached=len(draws) * len(given) * len(signs) * len(strengths) - len(pushed),
     )
+
+
+def _candidate(index: int, sign: int, strength: float, v: SteeringVector, by_kl: bool) -> Candidate:
+    scale, budget = (abs(v.scale) / (v.site_norm or math.nan), strength) if by_kl else (strength, None)
+    return Candidate(index, sign, scale, v, math.nan, 0, budget=budget)
+
+
+class _Field:
+    """Candidates that compete with each other, those of the vectors or of one random draw, on their way through a search."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.candidates = list(candidates)  # in the order in which ties are decided
+        self._alive, self._out = list(range(len(self.candidates))), list[int]()  # indices, the best first
+        self._sums = np.zeros(len(self.candidates))
+
+    @property
+    def vectors(self) -> list[SteeringVector]:
+        """Of the candidates that are still in the search."""
+        return [self.candidates[i].vector for i in self._alive]
+
+    @property
+    def ranked(self) -> list[Candidate]:
+        """All candidates, best first; those of later rounds before those of earlier rounds."""
+        return [self.candidates[i] for i in self._alive + self._out]
+
+    def screen(self, values: Array, most: int, predicted: bool = False) -> None:
+        """Keep the candidates of the greatest values, which may be predicted changes of their scores."""
+        if predicted:
+            self.candidates = [replace(c, predicted=float(x)) for c, x in zip(self.candidates, values, strict=True)]
+        best = np.argsort(-values, kind="stable").tolist()
+        self._alive, self._out = sorted(best[:most]), best[most:]
+
+    def cut(self, most: int) -> None:
+        """Keep the best so far."""
+        self._alive, self._out = self._alive[:most], self._alive[most:] + self._out
+
+    def add(self, scores: Array, n: int) -> None:
+        """Scores (candidates in the search, prompts) on further prompts, n prompts by now."""
+        self._sums[self._alive] += scores.sum(1)
+        for i in self._alive:
+            self.candidates[i] = replace(self.candidates[i], score=float(self._sums[i] / n), n=n)
+        self._alive.sort(key=lambda i: (-self._sums[i], i))
+
+
+def _tables_by(model: Model, executor: ExecutorLike | None, threads: int) -> Callable[..., Array]:
+    """`score_table` of the model, in this process or by the workers of an executor."""
+    if executor is None:
+        return partial(score_table, model)
+    return WorkerTables(RemoteModel.of(model, threads), Workers(executor))
+
+
+def _tables(
+    scored: Callable[..., Array], fields: Sequence[_Field], items: Sequence[Any], score: Score, others: Sequence[None], **how: Any
+) -> tuple[Array, list[Array]]:
+    """Scores (vectors, items) of others, and of the vectors of each field, all in the same batches."""
+    of_fields = [field.vectors for field in fields]
+    table = scored(items, [*others, *(v for some in of_fields for v in some)], score, **how)
+    ends = np.cumsum([len(others), *map(len, of_fields)])
+    first, *rest = np.split(table, ends[:-1])
+    return first, rest
+
+
+def _checked_screen(screen: Any, screened: int, score: Score, candidates: int) -> tuple[bool, int]:
+    """(whether candidates are screened by the score's gradient, how many are kept)."""
+    if screen is None:
+        return False, candidates
+    by_gradient = not isinstance(screen, LogitScore)
+    if by_gradient:
+        if as_integer(screen) is None:
+            raise InvalidInput(f"search: screen is {shown(screen)}; it must be a number of candidates, or a LogitScore")
+        screened = check_count(screen, "search: screen")
+        check_gradient(score)
+    return by_gradient, min(check_count(screened, "search: screened"), candidates)
 
 
 def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
@@ -387,6 +490,19 @@ def _rounds(candidates: int, prompts: int, halving: int | None) -> list[tuple[in
     while halving is not None and _FEWEST <= (fewer := math.ceil(counts[0] / halving)) < counts[0]:
         counts.insert(0, fewer)
     return [(math.ceil(candidates / (halving or 1) ** i), n) for i, n in enumerate(counts)]
+
+
+def _cells(fields: Sequence[_Field], plan: Sequence[tuple[int, int]], screen: Any) -> int:
+    """Number of scores of candidates in all rounds, and in a screen by a score."""
+    sizes, ends = [len(field.candidates) for field in fields], [0, *(n for _, n in plan)]
+    measured = sum(min(m, size) * (n - before) for (m, n), before in zip(plan, ends, strict=False) for size in sizes)
+    return measured + isinstance(screen, LogitScore) * sum(sizes) * ends[1]
+
+
+def _raw(model: Model, score: Coherent, items: Sequence[Any], made: Sequence[Generation], seed: int) -> list[MetricResult]:
+    """For every vector the score without the demand for coherence, of continuations that are in the order of the items."""
+    each = text_values(model, score.score, [item for item in items for _ in range(len(made) // len(items))], made)
+    return [summary(row, SHARE, seed) for row in np.array(each).reshape(len(items), -1).T]
 
 
 def _rank_correlation(ranked: Sequence[Candidate], plain: Array) -> tuple[float, int]:
