@@ -23,8 +23,10 @@ import tiny
 from spectra import PUBLISHED, published
 
 import powersteer as ps
-from powersteer.mapping import compute as work
+from powersteer.mapping import compute as sketches
 from powersteer.mapping import plan as planning
+from powersteer.mapping.speed import Speed
+from powersteer.model.remote import RemoteModel
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
 K = 3
@@ -135,7 +137,7 @@ def test_the_sketch_says_how_wrong_it_may_be():
         for _ in range(60):
             Y = rng.standard_normal((24, len(sigma))) * sigma
             where = {"prompt_group": 0, "source": 0, "target": 1, "site_norm": 1.0, "base_norm": 1.0}
-            s = work._sketch(where, Y, 12)
+            s = sketches._sketch(where, Y, 12)
             inside += list(np.abs(np.array(s.sigma[:3]) - sigma[:3]) <= 2 * np.array(s.error[:3]))
             assert s.frobenius == pytest.approx(np.linalg.norm(sigma), rel=0.35)
         assert np.mean(inside) >= 0.9
@@ -250,6 +252,40 @@ def test_killed_at_any_moment_and_resumed(checkpoint, undisturbed, tmp_path, rng
     assert process.communicate()[1] == ""
     mine = {name: data for name, data in contents(folder).items() if not name.endswith(".tmp")}
     assert mine == contents(undisturbed)
+
+
+def test_resumed_in_units_of_another_size(model, tmp_path, monkeypatch):
+    """Pairs are found whatever units they were stored in, and what is missing is computed, no more, to the same bits."""
+    whole = compute(model, method="krylov", out=tmp_path)
+    before = contents(tmp_path / "cells")
+    assert next(iter(before)) == "0-000-1+next_token.safetensors"
+    (tmp_path / "cells" / "0-000-1+next_token.safetensors").unlink()
+    monkeypatch.setattr(planning, "MAX_COLUMNS", 1)
+    finer = compute(model, method="krylov", out=tmp_path)
+    assert np.array_equal(finer.S, whole.S, equal_nan=True) and finer.complete
+    kept = dict(list(before.items())[1:])
+    now = contents(tmp_path / "cells")
+    parts = {f"0-000-{target}.safetensors" for target in (1, 2, 3, "next_token")}
+    assert now.keys() == kept.keys() | parts and kept.items() <= now.items()
+    monkeypatch.undo()
+    assert compute(model, method="krylov", out=tmp_path).complete and contents(tmp_path / "cells") == now
+    (tmp_path / "cells" / "0-000-2.safetensors").unlink()
+    assert not ps.Atlas.load(tmp_path).complete
+    assert compute(model, method="krylov", out=tmp_path).complete and contents(tmp_path / "cells") == now
+
+
+def test_workers_with_their_number(checkpoint, undisturbed, tmp_path, monkeypatch):
+    """Units of one pair, for so many workers of a slow machine; the numbers are those of any units."""
+    monkeypatch.setattr(planning, "sweep_speed", lambda *sizes: Speed(1e3))
+    model = ps.load(checkpoint, threads=1)
+    how = {"method": "krylov", "prompt_groups": "both", "tol": 1e-5}
+    assert ps.atlas_plan(model, PROMPTS, k=K, workers=64, **how).workers.largest == 1
+    with spawn() as executor:
+        found = compute(model, executor=executor, workers=64, out=tmp_path, **how)
+    want = ps.Atlas.load(undisturbed)
+    for mine, other in zip(found.prompt_groups(), want.prompt_groups(), strict=True):
+        assert np.array_equal(mine.S, other.S, equal_nan=True) and mine.pairs == other.pairs
+        assert np.array_equal(mine.vector(0, 2).direction, other.vector(0, 2).direction)
 
 
 def test_two_processes_on_one_folder(checkpoint, undisturbed, tmp_path):
@@ -392,10 +428,9 @@ def test_an_executor_needs_a_file(model):
 
 
 def test_a_changed_file_is_noticed_by_the_workers(checkpoint):
-    settings = compute(tiny.tiny(n_layers=4)[0]).settings
-    job = work.JobSpec(str(checkpoint), 1, settings, ())
+    other = RemoteModel(str(checkpoint), "float32", 1, tiny.tiny(n_layers=4)[0].identity["weights"])
     with pytest.raises(ps.InvalidInput, match="weights differ"):
-        job.model()
+        other.load()
 
 
 def test_workers_steer_too(checkpoint):
@@ -456,6 +491,25 @@ def test_questions_out_of_range(model):
         atlas.prompt(0)
     alone = compute(model, PROMPTS[:1])
     assert np.array_equal(alone.prompt(0).S, alone.S, equal_nan=True)
+
+
+def test_vectors_of_many_pairs(model):
+    """Those of a source, of a target and of all: in the order of the pairs; their first-order changes are those of each alone."""
+    atlas = compute(model, prompt_groups="both").prompt(1)
+    ends = [(pair.source, pair.target) for pair in atlas]
+    assert len(ends) == 6 + 4
+
+    def found(*pair):
+        return [(v.layer, v.target_layer, v.rank) for v in atlas.vectors(*pair)]
+
+    assert found() == [(*pair, k) for pair in ends for k in range(K)]
+    assert found(1) == [(*pair, k) for pair in ends if pair[0] == 1 for k in range(K)]
+    assert found(None, "next_token") == [(*pair, k) for pair in ends if pair[1] == "next_token" for k in range(K)]
+    assert found(None, 0) == []
+    score, items = ps.evaluate.LogitDifference(5, 7), [[1, 5, 9], [2, 8, 4, 4]]
+    every = ps.evaluate.first_order(model, items, atlas.vectors(), score=score)
+    for v, result in zip(atlas.vectors(), every, strict=True):
+        assert result.values == ps.evaluate.first_order(model, items, v, score=score).values
 
 
 def test_tables(model):

@@ -5,19 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 
 import atlas_pages
+import checkpoints
+import dying
 import numpy as np
 import pytest
 import tiny
 
 import powersteer as ps
+from powersteer.evaluate import effects as measuring
 from powersteer.mapping import effects_cache as kept
 from powersteer.report.check import check
 
 PROMPTS = [[1, 5, 9, 3, 3, 7], [2, 8, 4, 4]]
 HOW = {"scales": [0.5, 2.0], "max_new_tokens": 4, "n_random": 3, "progress": False}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocessing")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +56,83 @@ def test_they_are_those_of_its_vectors(model):
     wanted = [(v.layer, v.target if isinstance(v.target, str) else v.target[0], v.rank) for v in vectors]
     assert [labels[i] for i in range(len(vectors))] == wanted
     assert {e.target for e in found} == {1, 2, 3, "next_token"} and {e.rank for e in found} == {0, 1}
+
+
+# ---- many processes
+
+
+@pytest.fixture(scope="module")
+def filed():
+    """A model with a file, which workers can load."""
+    return ps.load(checkpoints.saved("llama"), threads=1)
+
+
+def spawn(n=1):
+    return ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
+
+
+WORK = {**HOW, "samples": 1, "temperature": 1.0, "tokens": [3]}
+
+
+def test_workers_find_the_same_bits(filed, tmp_path, monkeypatch):
+    """Whatever dies on the way: prompts and vectors are given out one by one, and joined in order."""
+    monkeypatch.setattr(measuring, "_VECTORS", 3)
+    here = make(filed, out=tmp_path / "here")
+    for group in here.prompt_groups()[:2]:
+        group.effects(2, **WORK)
+    made, there = [], make(filed, out=tmp_path / "there")
+
+    def executor():
+        made.append(spawn())
+        made[-1].submit(dying.once, str(tmp_path / "flag"))
+        return made[-1]
+
+    calls = []
+    for group in there.prompt_groups()[:2]:
+        found = group.effects(2, **{**WORK, "progress": lambda done, total: calls.append((done, total))}, executor=executor)
+        assert len(found) == len(group.kept_effects)
+    assert len(made) == 3  # of the first group two, of which the first died
+    for one in made:
+        one.shutdown()
+    files = sorted(f.relative_to(tmp_path / "here") for f in (tmp_path / "here").glob("effects/*"))
+    assert len(files) == 2 * len(filed.spec.layers) and calls[-1][0] == calls[-1][1]
+    for file in files:
+        assert (tmp_path / "there" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+
+
+def test_workers_steer_too(filed):
+    steered = filed.steered(tiny.vector(filed, scale=2.0), positions=slice(1, None))
+    vectors = ps.random_vectors(filed, 1)[:2]
+    want = ps.effects(steered, PROMPTS, vectors, **HOW)
+    with spawn() as executor:
+        got = ps.effects(steered, PROMPTS, vectors, executor=executor, **HOW)
+    assert got.to_json() == want.to_json()
+    with spawn() as executor, pytest.raises(ps.InvalidInput, match="from its file"):
+        ps.effects(tiny.tiny(n_layers=4)[0], PROMPTS, tiny.vector(filed), executor=executor, **HOW)
+
+
+def test_workers_add_at_budgets_of_all_prompts(filed, monkeypatch):
+    monkeypatch.setattr(measuring, "_VECTORS", 2)
+    vectors = [-2 * v for v in ps.random_vectors(filed, 1, k=3, prompts=PROMPTS)]
+    how = {"kl": [0.02, 0.1], "positions": slice(1, None), "n_random": 2, "max_new_tokens": 2}
+    want = ps.effects(filed, PROMPTS, vectors, **how)
+    with spawn() as executor:
+        got = ps.effects(filed, PROMPTS, vectors, executor=executor, **how)
+    assert got.to_json() == want.to_json() and len(got) == 2 * 3 * 2 * 2
+
+
+def stopping(prompt, text):
+    """A score that fails, in the workers."""
+    raise ArithmeticError(f"no score of {text!r}")
+
+
+def test_an_error_in_a_worker_leaves_what_was_there(tmp_path):
+    demo = ps.load("demo", threads=1)
+    atlas = ps.atlas(demo, "Q: 6*8", k=2, sources=[1], targets=[3], next_token=False, out=tmp_path)
+    with spawn() as executor, pytest.raises(ArithmeticError, match="no score"):
+        atlas.effects(1, **HOW, score=stopping, executor=executor)
+    assert ps.Atlas.load(tmp_path, demo).kept_effects is None
+    assert len(atlas.effects(1, **HOW)) == len(ps.Atlas.load(tmp_path, demo).kept_effects)
 
 
 def test_of_one_prompt_alone(model):
@@ -94,6 +179,17 @@ def test_other_arguments_are_refused_by_name(model, tmp_path):
     assert {e.scale for e in atlas.kept_effects} == {1.0}
 
 
+def test_positions_are_an_argument_like_others(model, tmp_path):
+    atlas = make(model, prompt_groups="stacked", out=tmp_path)
+    found = atlas.effects(1, **HOW, positions=slice(-2, None))
+    want = ps.effects(model, PROMPTS, [v for pair in atlas.pairs if pair[0] == 1 for v in atlas.vectors(*pair)[:1]],
+                      **HOW, positions=slice(-2, None))  # fmt: skip
+    assert plain(sorted(found.where(source=1), key=lambda e: e.prompt)) == plain(want) and found.settings["positions"] == "-2:"
+    with pytest.raises(ps.InvalidInput, match=r"positions \('all', there '-2:'\)"):
+        atlas.effects(1, **HOW)
+    assert len(atlas.effects(2, **HOW, positions=slice(-2, None))) == 2 * len(found)
+
+
 def close(a, b):
     """The same records, figures up to rounding: vectors are computed in other company."""
     for name in ("effects", "random", "base"):
@@ -114,7 +210,7 @@ MORE = [  # ranks, scales, signs: first, then; how many pushes of a prompt are n
 
 @pytest.mark.parametrize(("first", "then", "pushes", "draws"), MORE)
 def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then, pushes, draws):
-    atlas, computed, compute = make(model, prompt_groups="stacked", out=tmp_path), [], kept.effects
+    atlas, computed, compute = make(model, prompt_groups="stacked", out=tmp_path), [], kept.Baseline.effects
 
     def watched(*args, **how):
         computed.append(compute(*args, **how))
@@ -124,7 +220,7 @@ def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then
         return atlas.effects(ranks, **{**HOW, "scales": scales, "signs": signs})
 
     request(atlas, *first)
-    monkeypatch.setattr(kept, "effects", watched)
+    monkeypatch.setattr(kept.Baseline, "effects", watched)
     got = request(ps.Atlas.load(tmp_path, model), *then)
     assert sum(len(e) for e in computed) == pushes * len(PROMPTS)  # nothing twice, nothing that was not requested
     assert sum(len(e.random) for e in computed) == draws * len(PROMPTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,11 +13,13 @@ from .._util.checks import as_list
 from .._util.deprecated import deprecated_arguments, warn_deprecated
 from .._util.html import heat_map
 from .._util.progress import Report
+from .._util.workers import ExecutorLike
 from .._version import __version__
 from ..errors import InvalidInput, MissingDependency, NotFound
 from ..evaluate.effects import Effects
 from ..evaluate.scores import Score
 from ..evaluate.search import SearchResult, search
+from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..model import Model, load
 from ..report.check import FORMAT
@@ -173,15 +175,18 @@ class Atlas(Results):
         *,
         scales: Sequence[float] = (0.35, 1.0),
         signs: Sequence[int] = (1, -1),
+        positions: Positions = None,
         max_new_tokens: int = 32,
         tokens: str | int | Sequence[str | int] = (),
-        score: Callable[[Any, str], float] | None = None,
+        score: Score | None = None,
         stop: Any = None,
         n_random: int = 8,
         seed: int = 0,
         temperature: float = 0.0,
         samples: int = 0,
         resume: bool = True,
+        executor: ExecutorLike | None = None,
+        worker_threads: int = 1,
         progress: bool | Report = False,
     ) -> Effects:
         """Measure the effects of the vectors on the prompts: KL, logits, linearity, continuations, signs of degeneration.
@@ -195,7 +200,9 @@ class Atlas(Results):
             Vectors of each pair: the first k, or the ranks in a list; all by default.
         resume : bool
             False replaces the stored effects.
-        scales, signs, max_new_tokens, tokens, score, stop, n_random, seed, temperature, samples, progress
+        executor, worker_threads
+            As for `powersteer.atlas`. The effects are the same bits, and are stored as soon as those of a source are complete.
+        scales, signs, positions, max_new_tokens, tokens, score, stop, n_random, seed, temperature, samples, progress
             As for `powersteer.effects`.
 
         Returns
@@ -217,10 +224,10 @@ class Atlas(Results):
         """
         how = {"scales": as_list(scales), "signs": as_list(signs), "max_new_tokens": max_new_tokens,
                "tokens": as_list(tokens), "score": score, "stop": stop, "n_random": n_random, "seed": seed,
-               "temperature": temperature, "samples": samples}  # fmt: skip
+               "temperature": temperature, "samples": samples, "positions": positions}  # fmt: skip
         ranks = chosen_ranks(k, self.k)
         vectors = {s: self._vectors(ranks, [pair for pair in self.pairs if pair[0] == s]) for s in self.sources}
-        return kept.compute(self.model, self._store, self._group, vectors, resume, progress, how)
+        return kept.compute(self.model, self._store, self._group, vectors, resume, progress, how, executor, worker_threads)
 
     @property
     def kept_effects(self) -> Effects | None:
@@ -251,7 +258,7 @@ class Atlas(Results):
         pairs : list of (source, target), optional
             Pairs whose vectors are candidates; by default all computed pairs.
         **how
-            Other arguments of `powersteer.search`.
+            Other arguments of `powersteer.search`, such as `executor` and `worker_threads`.
 
         Returns
         -------

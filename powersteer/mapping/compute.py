@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInput
-from ..inputs.positions import Canonical
 from ..linalg.lockstep import matrices_together
 from ..linalg.svd import SVDResult
-from ..model import Model, load
+from ..model import Model
 from ..model.jacobian import Jacobians
 from ..model.linearise import linearise
-from ..vectors.steering_vector import SteeringVector
+from ..model.remote import RemoteModel
 from .settings import NEXT_TOKEN, Settings
 from .store import Pair, Sketch, WorkUnit
 
-__all__ = ["JobSpec", "compute", "run_remote"]
+__all__ = ["compute", "run_remote"]
 
 Array = NDArray[Any]
 
 
 def compute(
     model: Model, settings: Settings, kind: str, units: Sequence[WorkUnit], progress: Callable[[int], object] | None = None
-) -> list[Any]:
-    """Of every unit, its pairs and the vectors (k, d) of each; or, of the kind "sketch", its list of sketches.
+) -> Iterator[Any]:
+    """Of every unit, its pairs and the vectors (k, d) of each; or, of the kind "sketch", its list of sketches. Units have one group
+    of prompts and share its forward pass.
 
-    Krylov runs of all units, which have one group of prompts, advance together; progress is called with the number of vectors
-    that each of their sweeps has multiplied.
+    Krylov runs of all units advance together; progress is called with the number of vectors that each of their sweeps has
+    multiplied. Units of other kinds are computed one after the other.
     """
-    if kind != "krylov":
-        return [_compute_unit(model, settings, kind, unit) for unit in units]
     J, where = _jacobians(model, settings, units)
-    results = J.svd(
-        settings.k, tol=settings.tol, seed=settings.seed, max_applications=settings.max_applications, progress=progress
-    )
-    pairs = iter([(_pair(at, r, r.applications), r.Vh) for at, r in zip(where, results, strict=True)])
-    made = [list(itertools.islice(pairs, len(unit.targets))) for unit in units]
-    return [([pair for pair, _ in of_unit], [V for _, V in of_unit]) for of_unit in made]
+    left = iter(where)
+    at = [list(itertools.islice(left, len(unit.targets))) for unit in units]
+    if kind == "krylov":
+        results = iter(J.svd(
+            settings.k, tol=settings.tol, seed=settings.seed, max_applications=settings.max_applications, progress=progress
+        ))  # fmt: skip
+        for places in at:
+            found = list(itertools.islice(results, len(places)))
+            yield [_pair(place, r, r.applications) for place, r in zip(places, found, strict=True)], [r.Vh for r in found]
+        return
+    d, first = model.d_model, itertools.accumulate((len(unit.targets) for unit in units), initial=0)
+    for unit, places, i in zip(units, at, first, strict=False):
+        if kind == "sketch":
+            rng = np.random.Generator(np.random.Philox(key=[settings.seed, unit.source]))
+            omega = rng.standard_normal((settings.sketch, d)).astype(J.dtype)
+            products = J.apply_all(omega, slice(i, i + len(places)))
+            yield [_sketch(place, Y, settings.k) for place, Y in zip(places, products, strict=True)]
+        else:
+            matrices = J.dense(slice(i, i + len(places)))
+            found = matrices_together(matrices, settings.k, settings.tol, settings.seed, model.threads)
+            yield [_pair(place, r, d) for place, r in zip(places, found, strict=True)], [r.Vh for r in found]
 
 
 def _jacobians(model: Model, settings: Settings, units: Sequence[WorkUnit]) -> tuple[Jacobians, list[dict[str, Any]]]:
@@ -61,16 +71,6 @@ def _jacobians(model: Model, settings: Settings, units: Sequence[WorkUnit]) -> t
         {"prompt_group": group, "source": source, "target": target, "site_norm": norm, "base_norm": float(np.linalg.norm(base))}
         for (source, target), norm, base in zip(ends, J.source_norms, J.bases, strict=True)
     ]
-
-
-def _compute_unit(model: Model, settings: Settings, kind: str, unit: WorkUnit) -> Any:
-    J, where = _jacobians(model, settings, [unit])
-    if kind == "sketch":
-        rng = np.random.Generator(np.random.Philox(key=[settings.seed, unit.source]))
-        omega = rng.standard_normal((settings.sketch, model.d_model)).astype(J.dtype)
-        return [_sketch(at, Y, settings.k) for at, Y in zip(where, J.apply_all(omega), strict=True)]
-    results = matrices_together(J.dense(), settings.k, settings.tol, settings.seed, model.threads)
-    return [_pair(at, r, J.shapes[0][1]) for at, r in zip(where, results, strict=True)], [r.Vh for r in results]
 
 
 def _pair(where: dict[str, Any], r: SVDResult, applications: int) -> Pair:
@@ -108,33 +108,6 @@ def _sketch(where: dict[str, Any], Y: Array, k: int) -> Sketch:
     return Sketch(**where, sigma=tuple(map(float, sigma)), error=tuple(map(float, error)), frobenius=float(np.sqrt(total)))
 
 
-# ---- in another process ----
-
-
-@dataclass(frozen=True)
-class JobSpec:
-    """What a worker process needs besides a batch. It maps the model's file itself, so this is small enough to send."""
-
-    path: str
-    threads: int
-    settings: Settings
-    steering: tuple[tuple[SteeringVector, Canonical], ...]
-
-    def model(self) -> Model:
-        """Load the model. Raises InvalidInput if the weights of the file are not those of the settings."""
-        model = _loaded(self.path, self.settings.dtype, self.threads)
-        if model.identity["weights"] != self.settings.model["weights"]:
-            raise InvalidInput(f"the model at {self.path!r} is not the model of this atlas: the weights differ")
-        for vector, positions in self.steering:
-            model = model.steered(vector, positions)
-        return model
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(path: str, dtype: str, threads: int) -> Model:
-    return load(path, dtype=dtype, threads=threads)
-
-
-def run_remote(job: JobSpec, kind: str, units: Sequence[WorkUnit]) -> list[Any]:
+def run_remote(remote: RemoteModel, settings: Settings, kind: str, units: Sequence[WorkUnit]) -> list[Any]:
     """`compute` in a worker process: units of one kind, enough of them that the overhead of the call is small."""
-    return compute(job.model(), job.settings, kind, units)
+    return list(compute(remote.load(), settings, kind, units))

@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from .._util.checks import check_count
 from .._util.progress import Report, progress_bar
+from .._util.workers import ExecutorLike, Workers
 from ..errors import InvalidInput, shown
-from ..evaluate.effects import Effect, Effects, checked_pushes, checked_samples, effect_rows, effects
+from ..evaluate.effects import Baseline, Effect, Effects, checked_pushes, effects_by
+from ..inputs.positions import describe
 from ..model.model import Model
+from ..model.remote import RemoteModel
 from ..vectors.steering_vector import SteeringVector
 from .settings import Settings
 from .store import Store, json_name
 
 __all__ = ["compute", "stored"]
 
-_SINCE = {"temperature": 0.0, "samples": 0}  # arguments that files of earlier versions do not have
+_SINCE = {"temperature": 0.0, "samples": 0, "positions": "all"}  # arguments that files of earlier versions do not have
 _KEYS = {"n_random": "random"}  # argument -> its key in files, where they differ
 Label = tuple[Any, int]  # target, rank: unique among the vectors of a source
+_OF_CALLS = ("scales", "signs", "n_random")  # arguments that differ between the calls for one baseline
 _EXTENDS = ("scales", "signs")  # more of these are computed and added to the stored ones
 
 
@@ -35,13 +40,16 @@ def compute(
     resume: bool,
     progress: bool | Report,
     how: dict[str, Any],
+    executor: ExecutorLike | None = None,
+    threads: int = 1,
 ) -> Effects:
     """Effects of the vectors of every source, for a group of prompts. Stored effects are not computed again; missing vectors,
     signs and scales are added to them. how: arguments of `powersteer.effects`. Raises InvalidInput where effects with
-    other arguments are stored, unless resume is False."""
+    other arguments are stored, unless resume is False. executor, threads: workers and threads of each, as for `powersteer.atlas`."""
     settings = store.settings
     prompts = [list(settings.prompts[i].tokens) for i in settings.groups[group]]
-    common = {_KEYS.get(k, k): v for k, v in _plain(how).items() if k not in _EXTENDS} | {"atlas": settings.hash}
+    common = {_KEYS.get(k, k): v for k, v in _plain(how).items() if k not in _EXTENDS}
+    common |= {"positions": describe(how["positions"]), "atlas": settings.hash}
     todo = []
     for source, vectors in vectors_of.items():
         if vectors:
@@ -52,24 +60,45 @@ def compute(
             todo.append((source, vectors, kept, _missing(kept, vectors, signs, scales, how["n_random"])))
     if not todo:
         raise InvalidInput("this atlas has no computed pair yet, so it has no vectors")
-    new, _ = (check_count(how[name], f"effects: {name}", least=0) for name in ("max_new_tokens", "n_random"))
-    _, samples = checked_samples(how["temperature"], how["samples"], new)
-    rows = sum(
-        effect_rows(len(prompts), len(c["vectors"]), len(c["signs"]), len(c["scales"]), c["n_random"], new, samples)
-        for *_, calls in todo for c in calls
-    )  # fmt: skip
-    parts: list[Effects] = []
-    with progress_bar(progress, rows, "effects") as report:
-        for source, vectors, found, calls in todo:
-            for call in calls:
-                made = effects(model, prompts, **{**how, **call}, progress=_relay(report))
-                requested = {**common, "vectors": [list(_label(v)) for v in call["vectors"]]}
-                found = _with(found, replace(made, settings={**made.settings, "asked": requested}), settings)
-            assert found is not None  # stored, or computed in at least one call
-            if calls:
-                store.put_text(json_name("effects", group, source), found.to_json())
-            parts.append(_of(found, map(_label, vectors), signs, scales))
+    check_count(how["n_random"], "effects: n_random", least=0)
+    of_all = {name: value for name, value in how.items() if name not in _OF_CALLS}
+    calls, baseline = [call for *_, of_source in todo for call in of_source], Baseline(model, prompts, **of_all)
+    found = [kept for _, _, kept, _ in todo]
+    with progress_bar(progress, sum(map(baseline.rows, calls)), "effects") as report:
+        run: Iterator[tuple[int, Effects]] = ((i, baseline.effects(**call, progress=_relay(report))) for i, call in enumerate(calls))
+        if executor is not None:
+            run = _reported(effects_by(Workers(executor), RemoteModel.of(model, threads), prompts, of_all, calls), calls, baseline, report)
+        made: dict[int, Effects] = {}
+        ends = list(accumulate(len(of_source) for *_, of_source in todo))
+        for index, of_call in run:
+            made[index] = of_call
+            n = bisect(ends, index)  # its source
+            of_source = range(ends[n] - len(todo[n][3]), ends[n])
+            if made.keys() >= {*of_source}:
+                extended = _extended(found[n], [(calls[i], made.pop(i)) for i in of_source], common, settings)
+                store.put_text(json_name("effects", group, todo[n][0]), extended.to_json())
+                found[n] = extended
+    parts = [_of(part, map(_label, vectors), signs, scales) for (_, vectors, *_), part in zip(todo, found, strict=True) if part is not None]
     return _joined(parts, settings, group)
+
+
+def _reported(
+    run: Iterator[tuple[int, Effects]], calls: Sequence[dict[str, Any]], baseline: Baseline, report: Callable[[int], object]
+) -> Iterator[tuple[int, Effects]]:
+    for index, made in run:
+        report(baseline.rows(calls[index]))
+        yield index, made
+
+
+def _extended(
+    found: Effects | None, made: Iterable[tuple[dict[str, Any], Effects]], common: dict[str, Any], settings: Settings
+) -> Effects:
+    """The effects of a source, with those of more calls."""
+    for call, of_call in made:
+        requested = {**common, "vectors": [list(_label(v)) for v in call["vectors"]]}
+        found = _with(found, replace(of_call, settings={**of_call.settings, "asked": requested}), settings)
+    assert found is not None  # of at least one call
+    return found
 
 
 def _label(v: SteeringVector) -> Label:

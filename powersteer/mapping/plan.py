@@ -1,73 +1,29 @@
-"""The plan of an atlas: its units of work, their method and their cost.
-
-For every source, and every group of prompts, the cheaper of
-    krylov   `applications` sweeps from the source to the target and back, for each pair separately
-    dense    d sweeps from the source to its deepest target, shared by all targets, and the same solver on each matrix
-and before the krylov units a sketch: some sweeps from each source, shared by all its targets.
-"""
+"""The plan of an atlas: its units of work, their method, the time of one worker or of many."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .._core._core32 import SWEEP_ROWS
 from .._util.checks import as_list, check_count
 from .._util.deprecated import deprecated_arguments
 from .._util.html import table
+from ..errors import InvalidInput
 from ..evaluate.effects import checked_samples
-from ..inputs.positions import prompt_positions
 from ..inputs.sites import Site
-from ..model.cost import estimate
+from ..model.cost import estimate, first_swept
 from ..model.model import Model
-from .settings import Settings, chosen_ranks
-from .speed import disk_rate, effect_cost, sweep_rate
+from .batches import PlannedUnit, batches, makespan, operations
+from .costs import MAX_COLUMNS, shared, source_steps
+from .settings import Settings, Target, chosen_ranks
+from .speed import Speed, disk_rate, effect_cost, sweep_speed
 from .store import WorkUnit
 
-__all__ = ["EffectsPlan", "Plan", "PlannedUnit", "make_plan", "plan_effects"]
+__all__ = ["EffectsPlan", "Plan", "PlannedUnit", "WorkersPlan", "make_plan", "plan_effects"]
 
-MAX_COLUMNS = 16  # largest number of targets in a unit
-_MATRIX_SLOWER = 10.0  # a product of a matrix with one vector than products of many, for the same operations
-_FILLED = 2  # times SWEEP_ROWS: rows of all pairs that are computed together, about half of which cross a layer
-_BASES = 1 << 30  # bytes that their bases take at most
-
-
-def applications(k: int, d: int) -> float:
-    """Expected products of one pair until k triplets are certified to 1e-2: about 6 k on the published spectra and on small
-    trained models, the probe included, and at most 2 d, when both bases are full."""
-    return min(6.0 * k + 4, 2.0 * d)
-
-
-@dataclass(frozen=True)
-class PlannedUnit:
-    """A unit of work with its method and its expected number of operations.
-
-    Attributes
-    ----------
-    unit : WorkUnit
-        Source, targets and group of prompts.
-    kind : str
-        "krylov", "dense" or "sketch".
-    flops : float
-        Operations.
-    together : int
-        Pairs, those of other units included, that are computed at the same time at most.
-    read : int
-        Bytes that are read from the model's file, where the model is larger than memory.
-
-    Examples
-    --------
-    >>> step = ps.atlas_plan(model, "Task: 3 * 4 =", method="krylov", sketch=0).steps[0]
-    >>> step.kind, step.unit.targets
-    ('krylov', (1, 2, 3, 4, 'next_token'))
-    """
-
-    unit: WorkUnit
-    kind: str
-    flops: float
-    together: int = 1
-    read: int = 0
+SECONDS = 2.0  # of work in a call of an executor, at least
+_FIELDS = 1000  # bytes of a pair beside its vectors
 
 
 _ABOUT = {
@@ -89,10 +45,12 @@ class Plan:
         Pairs of layers, over all groups of prompts.
     memory, disk : int
         Bytes: of one worker, besides the weights; of the folder.
-    rate : float
-        Operations per second, measured by one sweep on this machine.
+    speed : Speed
+        Of sweeps of one worker, measured on this machine.
     disk_rate : float
         Bytes per second that the model's file is read at, where the model is larger than memory; else infinity.
+    workers : WorkersPlan or None
+        What many workers have each, if their number was given.
     effects : EffectsPlan or None
         The plan of `Atlas.effects`, if it was requested.
 
@@ -107,18 +65,41 @@ class Plan:
     pairs: int
     memory: int
     disk: int
-    rate: float
+    speed: Speed
     disk_rate: float = math.inf
+    workers: WorkersPlan | None = None
     effects: EffectsPlan | None = None
 
     @property
+    def rate(self) -> float:
+        """Operations per second of one worker, with many rows."""
+        return self.speed.rate
+
+    @property
     def seconds(self) -> float:
-        """Expected seconds of one worker on this machine, effects included."""
-        return self._seconds(self.steps) + (self.effects.seconds if self.effects else 0.0)
+        """Expected seconds until all is computed, effects included: by this process, or by the workers."""
+        ours = self.workers.seconds if self.workers else self._seconds(self.steps)
+        return ours + (self.effects.seconds if self.effects else 0.0)
 
     def _seconds(self, steps: Sequence[PlannedUnit]) -> float:
-        """Computing and reading overlap."""
-        return max(_operations(steps) / self.rate, sum(step.read for step in steps) / self.disk_rate)
+        """Of one worker. Computing and reading overlap."""
+        computing = self.speed.seconds(operations(steps), sum(step.row_flops for step in steps))
+        return max(computing, sum(step.read for step in steps) / self.disk_rate)
+
+    def method(self, source: int, target: Target, prompt_group: int = 0) -> str:
+        """How a pair is computed: "dense", "krylov", or "sketch" for one that is estimated only.
+
+        Raises InvalidInput if the pair is not in the plan.
+
+        Examples
+        --------
+        >>> ps.atlas_plan(model, "Task: 3 * 4 =", k=2).method(0, 1)
+        'krylov'
+        """
+        kinds = {s.kind for s in self.steps if (s.unit.prompt_group, s.unit.source) == (prompt_group, source) and target in s.unit.targets}
+        if not kinds:
+            raise InvalidInput(f"the pair {source} -> {target} of prompt group {prompt_group} is not in this plan")
+        return next(kind for kind in ("dense", "krylov", "sketch") if kind in kinds)
 
     def of_kind(self, *kinds: str) -> list[PlannedUnit]:
         """The steps of some kinds: "sketch", "dense", "krylov".
@@ -132,10 +113,10 @@ class Plan:
         return [step for step in self.steps if step.kind in kinds]
 
     def _table(self) -> list[tuple[str, str, str, str, str]]:
-        """Kind, pairs, operations, time and description of every kind of step."""
+        """Kind, pairs, operations, time of one worker and description of every kind of step."""
         return [
-            (kind, f"{sum(len(step.unit.targets) for step in steps)}", f"{_operations(steps) / 1e12:.3g} TFLOP",
-             _time(self._seconds(steps)), about)
+            (kind, f"{sum(len(step.unit.targets) for step in steps)}", f"{operations(steps) / 1e12:.3g} TFLOP",
+             _time(self._seconds(steps)), f"{about}; from {_layers({step.unit.source for step in steps})}")
             for kind, about in _ABOUT.items() if (steps := self.of_kind(kind))
         ]  # fmt: skip
 
@@ -151,18 +132,22 @@ class Plan:
     def __str__(self) -> str:
         rows = [f"  {kind:7s} {pairs:>5s} pairs, {work:>14s}, {time:>7s}: {about}" for kind, pairs, work, time, about in self._table()]
         effects = [str(self.effects)] if self.effects else []
-        measured = f"  measured on one sweep: {self.rate / 1e9:.3g} GFLOP/s"
+        workers = [str(self.workers)] if self.workers else []
+        measured = f"  measured on sweeps: {self.rate / 1e9:.3g} GFLOP/s"
         if read := sum(step.read for step in self.steps):
             measured += f"; larger than memory: {read / 1e9:.3g} GB are read from its file at {self.disk_rate / 1e9:.2g} GB/s"
-        return "\n".join([self._summary(), *rows, *effects, measured])
+        return "\n".join([self._summary(), *rows, *effects, *workers, measured])
 
     def _repr_html_(self) -> str:
         effects = [("effects", "", "", _time(self.effects.seconds), str(self.effects).split(maxsplit=1)[1])] if self.effects else []
         return table(("step", "pairs", "operations", "time", ""), [*self._table(), *effects], self._summary())
 
 
-def _operations(steps: Iterable[PlannedUnit]) -> float:
-    return sum(step.flops for step in steps)
+def _layers(layers: set[int]) -> str:
+    """ "layers 0-3, 7" """
+    starts = sorted(i for i in layers if i - 1 not in layers)
+    ends = sorted(i for i in layers if i + 1 not in layers)
+    return "layers " + ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _time(seconds: float) -> str:
@@ -171,74 +156,104 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
 
 
-def make_plan(model: Model, settings: Settings, rate: float | None = None) -> Plan:
-    """Plan an atlas. rate: operations per second; None: measured by a sweep through one block."""
+@dataclass(frozen=True)
+class WorkersPlan:
+    """What many workers have to do.
+
+    Attributes
+    ----------
+    workers, threads : int
+        Number of workers, and threads of each.
+    batches : int
+        Calls of the executor.
+    largest : int
+        Targets of a unit at most: with more workers, units are smaller.
+    seconds : float
+        Until the last worker has ended.
+    idle : float
+        Share of their time in which workers wait for the last ones, of the sketches and of the pairs.
+    memory : int
+        Bytes of a worker, the weights included, which it maps from the model's file.
+    start : int
+        Bytes that a worker reads when it starts: the model's file.
+    moved : int
+        Bytes of the largest result of a call.
+
+    Examples
+    --------
+    >>> plan = ps.atlas_plan(model, "Task: 3 * 4 =", k=2, workers=4)
+    >>> plan.workers.threads, plan.workers.idle < 1
+    (1, True)
+    """
+
+    workers: int
+    threads: int
+    batches: int
+    largest: int
+    seconds: float
+    idle: float
+    memory: int
+    start: int
+    moved: int
+
+    def __str__(self) -> str:
+        return (
+            f"  {self.workers} workers of {self.threads} threads: {_time(self.seconds)}, of which {self.idle:.0%} are waiting; "
+            f"{self.batches} calls, of which the largest returns {self.moved / 1e6:.2g} MB; each worker takes "
+            f"{self.memory / 1e9:.2g} GB, and reads {self.start / 1e9:.2g} GB when it starts"
+        )
+
+
+def make_plan(
+    model: Model, settings: Settings, workers: int | None = None, threads: int | None = None, speed: Speed | None = None
+) -> Plan:
+    """Plan an atlas. workers, threads: workers of an executor, and threads of each; None: this process. speed: of this process;
+    None: it is measured."""
+    measured = speed or sweep_speed(model, sum(len(settings.prompts[i].tokens) for i in settings.groups[0]))
+    if threads is not None:
+        measured = Speed(measured.rate * threads / model.threads, measured.rows)
+    plans = [_plan(model, settings, measured, most, workers, threads or 1, speed is None) for most in _sizes(workers)]
+    return min(plans, key=lambda plan: plan.seconds)  # the first of equal ones
+
+
+def _sizes(workers: int | None) -> Sequence[int]:
+    """Largest numbers of targets of a unit to choose from: those that leave some units to every worker."""
+    return [MAX_COLUMNS] if workers is None else [MAX_COLUMNS, 4, 2, 1]
+
+
+def _plan(
+    model: Model, settings: Settings, speed: Speed, most: int, workers: int | None, threads: int, measure: bool
+) -> Plan:
     parts = [
-        _source_steps(model, settings, WorkUnit(group, source, targets))
+        source_steps(model, settings, WorkUnit(group, source, targets), most)
         for group in range(len(settings.groups)) for source in settings.sources if (targets := settings.targets_of(source))
     ]  # fmt: skip
-    steps = [step for some, _ in parts for step in some]
+    order = [step for some, _ in parts for step in some]
+    cut = list(batches(order, None if workers is None else SECONDS * speed.rate))
+    whole = {(step.kind, step.unit): step for batch in cut for step in shared(model, settings, batch)}
+    steps = tuple(whole[step.kind, step.unit] for step in order)
     pairs = [step for step in steps if step.kind != "sketch"]
     count = sum(len(step.unit.targets) for step in (pairs or steps))
-    width = settings.k * model.d_model * model.dtype.itemsize
-    disk = sum(len(step.unit.targets) * (width + 1000) + 500 for step in pairs) + 600 * count
-    file_rate = disk_rate(model._loaded.checkpoint.files) if rate is None and any(step.read for step in steps) else math.inf
-    return Plan(tuple(steps), count, max(memory for _, memory in parts), disk, rate or _rate(model, settings, steps), file_rate)
+    disk = sum(_stored(model, settings, step) for step in pairs) + 600 * count
+    file_rate = disk_rate(model._loaded.checkpoint.files) if measure and any(step.read for step in steps) else math.inf
+    plan = Plan(steps, count, max(memory for _, memory in parts), disk, speed, file_rate)
+    if workers is None:
+        return plan
+    calls = [[whole[step.kind, step.unit] for step in batch] for batch in cut]
+    phases = [[plan._seconds(batch) for batch in calls if (batch[0].kind == "sketch") == sketch] for sketch in (True, False)]
+    ends = [makespan(sorted(phase, reverse=True), workers) for phase in phases]
+    seconds, moved = sum(ends), max(sum(_stored(model, settings, step) for step in batch) for batch in calls)
+    of_workers = WorkersPlan(
+        workers=workers, threads=threads, batches=len(cut), largest=most, seconds=seconds,
+        idle=1 - sum(map(sum, phases)) / (workers * seconds), memory=plan.memory + model.spec.nbytes, start=model.spec.nbytes, moved=moved,
+    )  # fmt: skip
+    return replace(plan, workers=of_workers)
 
 
-def _source_steps(model: Model, settings: Settings, whole: WorkUnit) -> tuple[list[PlannedUnit], int]:
-    """Steps of the targets of one source, and the bytes that they take at most."""
-    lengths, targets = [len(settings.prompts[i].tokens) for i in settings.groups[whole.prompt_group]], whole.targets
-    itemsize, d, k = model.dtype.itemsize, model.d_model, settings.k
-    start = Site(whole.source, settings.source_site)
-    at_layers = sum(len(prompt_positions(settings.target_positions, n)) for n in lengths)
-    rows = [len(lengths) if isinstance(t, str) else at_layers for t in targets]
-    ends = [t if isinstance(t, str) else Site(t, settings.target_site) for t in targets]
-    costs = [estimate(model, lengths, start, e, n, k) for e, n in zip(ends, rows, strict=True)]
-    heights = [n * (model.n_vocab if isinstance(t, str) else d) for t, n in zip(targets, rows, strict=True)]
-    deepest = max(cost.flops for cost in costs)  # of a sweep, and of the forward pass that every unit starts with
-    each = [applications(k, min(m, d)) * c.flops for m, c in zip(heights, costs, strict=True)]
-    solving = sum(applications(k, min(m, d)) * 2 * m * d * _MATRIX_SLOWER for m in heights)
-    dense = (d + 1) * deepest + solving
-    method = settings.method
-    if method == "auto":
-        method = "dense" if dense < sum(each) else "krylov"
-
-    tile, streamed = max(1, SWEEP_ROWS // sum(lengths)), max(cost.streamed for cost in costs)
-
-    def passes(columns: int) -> int:
-        """Bytes read by the forward pass and the sweeps of so many columns of one source."""
-        return (1 + math.ceil(columns / tile)) * streamed
-
-    def memory(columns: int, others: int) -> int:
-        """Of sweeps of so many columns, and so many other bytes. Targets that are layers are alike."""
-        swept = max(estimate(model, lengths, start, ends[i], rows[i], columns).sweep for i in (0, -1))
-        return max(cost.tape for cost in costs) + max(*(cost.forward for cost in costs), swept + others)
-
-    if method == "dense":
-        others = itemsize * d * sum(heights) + sum(cost.basis for cost in costs)
-        return [PlannedUnit(whole, "dense", dense, read=passes(d))], memory(tile, others)
-    steps = [PlannedUnit(whole, "sketch", (settings.sketch + 1) * deepest, read=passes(settings.sketch))] if settings.sketch else []
-    most = [memory(settings.sketch, itemsize * settings.sketch * sum(heights))] if settings.sketch else []
-    every = sum(len(settings.targets_of(source)) for source in settings.sources)
-    for i in range(0, len(targets) if method == "krylov" else 0, MAX_COLUMNS):
-        part = slice(i, i + MAX_COLUMNS)
-        basis = sum(cost.basis for cost in costs[part]) / len(costs[part])
-        together = max(MAX_COLUMNS, min(_FILLED * SWEEP_ROWS // sum(lengths), int(_BASES / basis)))
-        shared = len(targets[part]) / min(together, every)  # of the sweeps, which all pairs together make
-        read = int((1 + applications(k, d)) * streamed * shared)
-        steps.append(PlannedUnit(replace(whole, targets=targets[part]), "krylov", deepest + sum(each[part]), together, read))
-        most.append(memory(min(together, every), int(min(together, every) * basis)))
-    return steps, max(most)
-
-
-def _rate(model: Model, settings: Settings, steps: Sequence[PlannedUnit]) -> float:
-    """Operations per second in a sweep of as many vectors as the steps have on average: with few rows a sweep is slower."""
-    columns = {"sketch": settings.sketch, "dense": model.d_model}
-    pairs = sum(len(step.unit.targets) for step in steps if step.kind == "krylov")
-    together = sum(step.flops * columns.get(step.kind, min(pairs, step.together // 2)) for step in steps)
-    n = sum(len(settings.prompts[i].tokens) for i in settings.groups[steps[0].unit.prompt_group])
-    return sweep_rate(model, n, max(1, min(round(together / _operations(steps)), MAX_COLUMNS, SWEEP_ROWS // n)))
+def _stored(model: Model, settings: Settings, step: PlannedUnit) -> int:
+    """Bytes of the result of a unit."""
+    vectors = 0 if step.kind == "sketch" else settings.k * model.d_model * model.dtype.itemsize
+    return len(step.unit.targets) * (vectors + _FIELDS) + 500
 
 
 @dataclass(frozen=True)
@@ -283,7 +298,7 @@ class EffectsPlan:
 def plan_effects(
     model: Model,
     settings: Settings,
-    rate: float,
+    plan: Plan,
     *,
     k: int | Sequence[int] | None = None,
     scales: Sequence[float] = (0.35, 1.0),
@@ -293,43 +308,27 @@ def plan_effects(
     temperature: float = 0.0,
     samples: int = 0,
 ) -> EffectsPlan:
-    """Plan effects with these arguments, from a few measured continuations. rate: operations per second of sweeps."""
+    """Plan effects with these arguments, from a few measured continuations, after an atlas with this plan. Workers of it get calls
+    of one source and one prompt."""
     max_new_tokens = check_count(max_new_tokens, "effects: max_new_tokens", least=0)
     n_random = check_count(n_random, "effects: n_random", least=0)
     _, samples = checked_samples(temperature, samples, max_new_tokens)
     cost = effect_cost(model, [p.tokens for p in settings.prompts[:8]], max_new_tokens)
     per_pair, ways = len(chosen_ranks(k, settings.k)), len(as_list(scales)) * len(as_list(signs))
+    slower = model.threads / plan.workers.threads if plan.workers else 1.0
     vectors = pushes = 0
-    seconds = 0.0
+    calls: list[float] = []
     for group in settings.groups:
         for source in settings.sources:
             here = per_pair * len(settings.targets_of(source))
             if not here:
                 continue
             vectors += here
+            above = 1 - first_swept(Site(source, settings.source_site)) / model.n_layers
             for n in (len(settings.prompts[i].tokens) for i in group):
                 pushes += ways * (here + n_random)
                 start, end = Site(source, settings.source_site), Site(model.n_layers - 1, "resid_post")
                 sweep = estimate(model, [n], start, end, 1, 1).flops if source < end.layer else 0.0
-                seconds += cost.seconds(n, ways * (here + n_random) + 1, samples) + here * sweep / rate
+                calls.append(slower * cost.seconds(n, ways * (here + n_random) + 1, above, samples) + here * sweep / plan.rate)
+    seconds = makespan(sorted(calls, reverse=True), plan.workers.workers) if plan.workers else sum(calls)
     return EffectsPlan(vectors, pushes, samples, cost.new_tokens, seconds)
-
-
-def batches(steps: Iterable[PlannedUnit], flops: float | None = None) -> Iterator[list[PlannedUnit]]:
-    """Join steps of one kind and one group of prompts, in their order, until they take so many operations. None: each alone, but
-    steps of the kind krylov, which never fill more than their sweeps, until they fill them."""
-    waiting: dict[tuple[str, int], list[PlannedUnit]] = {}
-    for step in steps:
-        key = step.kind, step.unit.prompt_group
-        batch = waiting.pop(key, [])
-        together = min(s.together for s in (*batch, step))
-        if batch and step.kind == "krylov" and sum(len(s.unit.targets) for s in (*batch, step)) > together:
-            yield batch
-            batch = []
-        batch.append(step)
-        enough = flops if flops is not None else float("inf") if step.kind == "krylov" else 0.0
-        if _operations(batch) >= enough:
-            yield batch
-        else:
-            waiting[key] = batch
-    yield from waiting.values()

@@ -215,14 +215,23 @@ class Results:
         vectors = self.vectors(source, target)
         return vectors[check_count(rank, "rank", len(vectors) - 1, f"the last of the pair {source} -> {target}", least=0)]
 
-    def vectors(self, source: int, target: Target) -> list[SteeringVector]:
-        """All right singular vectors of a pair by rank, with their provenance. Raises InvalidInput as `pair`.
+    def vectors(self, source: int | None = None, target: Target | None = None) -> list[SteeringVector]:
+        """All right singular vectors of a pair by rank, with their provenance. Without a source or a target, those of all
+        computed pairs with the other, and without both, of the whole atlas. Raises InvalidInput as `pair`.
 
         Examples
         --------
-        >>> [vec.rank for vec in ps.atlas(model, "Task: 3 * 4 =", k=2, sources=[1], targets=[3]).vectors(1, "next_token")]
-        [0, 1]
+        >>> atlas = ps.atlas(model, "Task: 3 * 4 =", k=2, sources=[1], targets=[3])
+        >>> [vec.rank for vec in atlas.vectors(1, "next_token")], len(atlas.vectors())
+        ([0, 1], 4)
+        >>> score = ps.evaluate.LogitDifference("1", "8")
+        >>> changes = ps.evaluate.first_order(model, ["Task: 3 * 4 =", "Task: 2 * 4 ="], atlas.vectors(), score=score)
+        >>> len(changes), changes[0].unit
+        (4, 'nats to first order')
         """
+        if source is None or target is None:
+            ends = [(p.source, p.target) for p in self if source in (None, p.source) and target in (None, p.target)]
+            return [v for pair in ends for v in self.vectors(*pair)]
         pair, s, prompts = self.pair(source, target), self.settings, self._records
         last = isinstance(target, str)
         at = [prompt_positions(slice(-1, None) if last else s.target_positions, len(p.tokens)) for p in prompts]

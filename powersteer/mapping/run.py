@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from .._util.deprecated import deprecated_arguments
 from .._util.progress import Report, progress_bar
+from .._util.workers import ExecutorLike, Workers
 from ..errors import InvalidInput
 from ..inputs.positions import Positions
 from ..inputs.prompts import Prompts
 from ..model.model import Model
+from ..model.remote import RemoteModel
 from .atlas import Atlas
-from .compute import JobSpec, compute, run_remote
-from .plan import Plan, PlannedUnit, applications, batches, make_plan, plan_effects
+from .batches import PlannedUnit, batches, operations
+from .compute import compute, run_remote
+from .costs import applications
+from .plan import SECONDS, Plan, make_plan, plan_effects
 from .settings import Settings, Target, make_settings
-from .store import Store, WorkUnit, json_name, open_folder
+from .speed import Speed
+from .store import Store, json_name, open_folder
 
 __all__ = ["atlas", "atlas_plan"]
 
-_SECONDS = 2.0  # of work in a call of an executor
-_ATTEMPTS = 3  # at a batch whose worker died
-ExecutorLike = Executor | Callable[[], Executor]
 _LAST_TWO = slice(-2, None)
 
 
@@ -51,6 +53,7 @@ def atlas(
     sketch: int = 16,
     seed: int = 0,
     max_applications: int | None = None,
+    workers: int | None = None,
     worker_threads: int = 1,
 ) -> Atlas:
     """Compute the k leading singular triplets of the Jacobian from every source layer to every later target layer, certified.
@@ -94,6 +97,9 @@ def atlas(
         Seed of all random vectors.
     max_applications : int, optional
         Largest number of products per pair (see `powersteer.svd`).
+    workers : int, optional
+        Number of workers of the executor: the work is cut so that all of them have some until the end, and the longest parts come
+        first. None: the most promising come first. No number depends on it.
     worker_threads : int
         Threads of each worker of the executor.
 
@@ -119,19 +125,22 @@ def atlas(
         prompt_groups=prompt_groups, next_token=next_token, method=method, sketch=sketch, seed=seed,
         max_applications=max_applications,
     )  # fmt: skip
-    job = _job(model, settings, worker_threads) if executor is not None else None
+    remote = None if executor is None else RemoteModel.of(model, worker_threads)
     store = Store(settings) if out is None else open_folder(Path(out).expanduser(), settings, {"path": model.path}, resume)
     done = Atlas(store, model)
-    if not _missing(store, make_plan(model, settings, rate=1.0).steps):
+    if not _missing(store, make_plan(model, settings, speed=Speed(1.0)).steps):
         return done
-    plan = make_plan(model, settings)
+    plan = make_plan(model, settings, None if remote is None else workers, None if remote is None else worker_threads)
     if progress is True:
         print(plan, file=sys.stderr)
-    total, left = _operations(plan.steps), _operations(_missing(store, plan.steps))
+    total, left = _reported(plan.steps), _reported(_missing(store, plan.steps))
     with progress_bar(progress, total, "atlas", initial=total - left, bar_format=_BAR) as report:
-        run = partial(_run_here, model, settings, report) if job is None else _Remote(job, executor, plan.rate).run
+        run = partial(_run_here, model, settings, report)
+        if remote is not None and executor is not None:
+            run = partial(_run_remote, Workers(executor), remote, settings, SECONDS * plan.rate, plan.workers is not None)
         for phase in (("sketch",), ("dense", "krylov")):
-            todo = _promising(store, _missing(store, plan.of_kind(*phase)))
+            todo = _missing(store, plan.of_kind(*phase))
+            todo = _promising(store, todo) if plan.workers is None else todo
             for step, result, unreported in run(todo):
                 if step.kind == "sketch":
                     store.put_sketches(step.unit.prompt_group, step.unit.source, result)
@@ -162,6 +171,8 @@ def atlas_plan(
     sketch: int = 16,
     seed: int = 0,
     max_applications: int | None = None,
+    workers: int | None = None,
+    worker_threads: int = 1,
 ) -> Plan:
     """Plan `atlas`: its units of work, time, memory and disk. Nothing is written.
 
@@ -172,6 +183,8 @@ def atlas_plan(
     effects : int or dict, optional
         Also plan `Atlas.effects` of every group of prompts: its `k`, or a dict of its arguments k, scales, signs,
         max_new_tokens, n_random, temperature and samples.
+    workers, worker_threads : int
+        Plan for an executor with so many workers, as fast as this machine with as many threads.
     model, prompts, sources, ...
         As for `atlas`.
 
@@ -196,33 +209,38 @@ def atlas_plan(
         prompt_groups=prompt_groups, next_token=next_token, method=method, sketch=sketch, seed=seed,
         max_applications=max_applications,
     )  # fmt: skip
-    plan = make_plan(model, settings)
+    plan = make_plan(model, settings, workers, None if workers is None else worker_threads)
     if effects is None:
         return plan
     how = {"k": effects} if isinstance(effects, int) else dict(effects)
     if unknown := sorted(set(how) - _EFFECTS - {"ranks", "random"}):
         raise InvalidInput(f"atlas_plan: effects has {unknown[0]!r}; its keys are {', '.join(sorted(_EFFECTS))}")
-    return replace(plan, effects=plan_effects(model, settings, plan.rate, **how))
+    return replace(plan, effects=plan_effects(model, settings, plan, **how))
 
 
 _EFFECTS = {"k", "scales", "signs", "max_new_tokens", "n_random", "temperature", "samples"}
 
 
-def _operations(steps: Sequence[PlannedUnit]) -> int:
+def _reported(steps: Sequence[PlannedUnit]) -> int:
     return sum(int(step.flops) for step in steps)
 
 
-def _job(model: Model, settings: Settings, threads: int) -> JobSpec:
-    if model.path is None:
-        raise InvalidInput("the workers of an executor load the model from its file, and this model has no file; run without executor")
-    return JobSpec(model.path, threads, settings, model.interventions)
-
-
 def _missing(store: Store, steps: Sequence[PlannedUnit]) -> list[PlannedUnit]:
-    def stored(unit: WorkUnit, kind: str) -> bool:
-        return store.text(json_name("sketches", unit.prompt_group, unit.source)) is not None if kind == "sketch" else store.has(unit)
-
-    return [step for step in steps if not stored(step.unit, step.kind)]
+    """What is not stored of the steps, whose units may be other ones than those that were stored."""
+    there: dict[tuple[int, int], set[Target]] = {}
+    left: list[PlannedUnit] = []
+    for step in steps:
+        at = step.unit.prompt_group, step.unit.source
+        if step.kind == "sketch":
+            left += [step] if store.text(json_name("sketches", *at)) is None else []
+            continue
+        stored = there[at] if at in there else there.setdefault(at, store.there(*at))
+        for is_there, run in groupby(step.unit.targets, stored.__contains__):
+            some = tuple(run)
+            if not is_there:
+                share = len(some) / len(step.unit.targets)
+                left.append(replace(step, unit=replace(step.unit, targets=some), flops=share * step.flops))
+    return left
 
 
 def _promising(store: Store, steps: list[PlannedUnit]) -> list[PlannedUnit]:
@@ -243,7 +261,7 @@ _Results = Iterator[tuple[PlannedUnit, Any, int]]  # of each unit, and how many 
 
 def _run_here(model: Model, settings: Settings, report: Callable[[int], object], steps: Sequence[PlannedUnit]) -> _Results:
     for batch in batches(steps):
-        left = [_operations([step]) for step in batch]
+        left = [int(step.flops) for step in batch]
         products = sum(len(step.unit.targets) for step in batch) * applications(settings.k, model.d_model)
 
         def progress(vectors: int, left: list[int] = left, share: float = sum(left) / products) -> None:
@@ -257,35 +275,11 @@ def _run_here(model: Model, settings: Settings, report: Callable[[int], object],
         yield from zip(batch, results, left, strict=True)
 
 
-class _Remote:
-    """Units in the workers of an executor. If a worker dies, its batch is submitted again."""
-
-    def __init__(self, job: JobSpec, executor: ExecutorLike | None, rate: float) -> None:
-        self.job, self.flops = job, _SECONDS * rate
-        self.make = executor if not isinstance(executor, Executor) and callable(executor) else None
-        self.executor: Any = self.make() if self.make else executor
-
-    def run(self, steps: Sequence[PlannedUnit]) -> _Results:
-        waiting: dict[Future[list[Any]], tuple[list[PlannedUnit], int]] = {}
-        todo = [(batch, 1) for batch in batches(steps, self.flops)]
-        try:
-            while todo or waiting:
-                for batch, attempt in todo:
-                    waiting[self._submit(batch)] = (batch, attempt)
-                todo = []
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    batch, attempt = waiting.pop(future)
-                    if isinstance(future.exception(), BrokenExecutor) and self.make and attempt < _ATTEMPTS:
-                        todo.append((batch, attempt + 1))
-                    else:
-                        yield from zip(batch, future.result(), [_operations([step]) for step in batch], strict=True)
-                if todo and self.make:  # the executor is broken, and with it every batch that was waiting
-                    todo += waiting.values()
-                    waiting, self.executor = {}, self.make()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-    def _submit(self, batch: list[PlannedUnit]) -> Future[list[Any]]:
-        future: Future[list[Any]] = self.executor.submit(run_remote, self.job, batch[0].kind, [step.unit for step in batch])
-        return future
+def _run_remote(
+    workers: Workers, remote: RemoteModel, settings: Settings, flops: float, longest_first: bool, steps: Sequence[PlannedUnit]
+) -> _Results:
+    todo = list(batches(steps, flops))
+    if longest_first:
+        todo.sort(key=operations, reverse=True)
+    for i, results in workers.run(run_remote, [(remote, settings, b[0].kind, [step.unit for step in b]) for b in todo]):
+        yield from zip(todo[i], results, [int(step.flops) for step in todo[i]], strict=True)

@@ -154,8 +154,9 @@ class Store:
         self._pairs: dict[tuple[int, int, Target], tuple[Pair, Array]] = {}
         self._texts: dict[str, str] = {}
 
-    def has(self, unit: WorkUnit) -> bool:
-        return all((unit.prompt_group, unit.source, target) in self._pairs for target in unit.targets)
+    def there(self, group: int, source: int) -> set[Target]:
+        """The targets of a source whose pairs are stored, of a group of prompts."""
+        return {t for g, s, t in self._pairs if (g, s) == (group, source)}
 
     def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
         self._pairs |= {(p.prompt_group, p.source, p.target): (p, V) for p, V in zip(pairs, vectors, strict=True)}
@@ -215,8 +216,14 @@ class Folder(Store):
         super().__init__(settings)
         self.path, self.origin = path, origin
 
-    def has(self, unit: WorkUnit) -> bool:
-        return (self.path / unit.file).exists()
+    def there(self, group: int, source: int) -> set[Target]:
+        targets = self.settings.targets_of(source)
+        index, found = {str(t): i for i, t in enumerate(targets)}, set[Target]()
+        for file in self.path.glob(f"cells/{group}-{source:03d}-*.safetensors"):
+            first, *_, last = file.stem.split("-", 2)[2].split("+") * 2  # the names of one target, or of two
+            if first in index and last in index:
+                found |= {*targets[index[first] : index[last] + 1]}
+        return found
 
     def put(self, unit: WorkUnit, pairs: Sequence[Pair], vectors: Sequence[Array]) -> None:
         tensors = {f"V.{p.target}": np.ascontiguousarray(V) for p, V in zip(pairs, vectors, strict=True)}
