@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
 
 
 @pytest.mark.parametrize(("args", "words"), [
-    ([], "no command.*info, svd, .*generate, search, export"),
+    ([], "no command.*info, svd, .*generate, chat, search, export"),
     (["--json"], "no argument --json"),
     (["inof"], "'inof': did you mean info"),
     (["frobnicate"], "'frobnicate': commands are demo, info, .*generate"),
@@ -277,10 +278,12 @@ def test_examples_work(stories, tmp_path):
     """Copied from the help, in one folder, in the order of the list."""
     (tmp_path / "validation.jsonl").write_text('"Once upon a time"\n"The dog"\n')
     (tmp_path / "test.jsonl").write_text('"One day"\n"The cat"\n')
+    chatty = shutil.copytree(stories, tmp_path / "stories260K")
+    (chatty / "chat_template.jinja").write_text("{{ messages[-1].content }}")
     for name in COMMANDS:
         words = shlex.split(example(name))
         assert words[:2] == ["powersteer", name]
-        run(*(str(stories) if word == "path/to/model" else word for word in words[1:]), cwd=tmp_path)
+        run(*(str(chatty) if word == "path/to/model" else word for word in words[1:]), cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert (tmp_path / "run" / "svd.json").exists() and (tmp_path / "v.gguf").exists()
 
 
@@ -444,6 +447,12 @@ def test_search(stories, mapped, capsys, tmp_path):
     assert main(args) == 0
     shown = capsys.readouterr().out
     assert shown.strip() == str(want) and "validation" in shown and "random      test" in shown
+    score = ps.evaluate.coherent(ps.evaluate.contains("was|her"), perplexity=5.0, repetition=0.5)
+    want = atlas.search(score, validation=validation, test=test, k=1, scales=[1.0], n_random=2, max_new_tokens=6)
+    assert main([*args[:-2], "--perplexity", "5", "--repetition", "0.5", "--json"]) == 0
+    limited = json.loads(capsys.readouterr().out)
+    assert (limited["test"]["value"], limited["raw"]["value"]) == (want.test.value, want.chosen[0].raw.value)
+    assert said["raw"] is None and limited["validation"] == want.chosen[0].candidate.score
     ps.save_vectors(tmp_path / "some.safetensors", [atlas.vector(1, 4, r) for r in range(3)])
     assert main(list(map(str, ["search", tmp_path / "some.safetensors", *words]))) == 2
     assert "--model" in capsys.readouterr().err
@@ -464,13 +473,15 @@ def test_search_by_logits_with_a_screen(stories, mapped, capsys, tmp_path):
     said = json.loads(capsys.readouterr().out)
     assert (said["validation"], said["test"]["value"]) == (want.chosen[0].candidate.score, want.test.value)
     assert said["screen_correlation"] == dict(zip(("value", "n"), want.screen_correlation, strict=True)) and want.rounds == ((4, 3),)
-    assert main(list(map(str, [*words, "--screen", 4]))) == 0
+    assert main(list(map(str, [*words, "--screen", 4, "--workers", 2]))) == 0
     assert capsys.readouterr().out.strip() == str(want)
     for more, value in ((["--screen", 1], {"value": None, "n": 1}), ([], None)):
         assert main(list(map(str, [*words, *more, "--json"]))) == 0
         assert json.loads(capsys.readouterr().out)["screen_correlation"] == value
+    assert main(list(map(str, [*words, "--workers", -1]))) == 2 and "--workers is -1" in capsys.readouterr().err
     for wrong, why in (([], "give either --wanted"), (["--prefer", "a"], "give either --wanted"),
                        (["--wanted", "a", "--over", "a"], "give either --wanted"), (["--wanted", "a", "--screen", 2], "has no gradient"),
+                       (["--prefer", " was", "--over", " her", "--perplexity", 5], "--perplexity is a limit of texts"),
                        (["--prefer", " was", "--over", " xyz"], "not one token")):  # fmt: skip
         assert main(list(map(str, [*files, *wrong]))) == 2
         assert why in capsys.readouterr().err

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 
 from .._version import __version__
 from ..errors import InvalidInput
-from . import atlas, demo, export, generate, info, report, search, svd
+from . import atlas, chat, demo, export, generate, info, report, search, svd
 from .arguments import Command, Parser, command_parser
 from .console import guarded
 
 __all__ = ["COMMANDS", "main"]
 
-_MODULES = (demo, info, svd, atlas, report, generate, search, export)
+_MODULES = (demo, info, svd, atlas, report, generate, chat, search, export)
 COMMANDS: dict[str, Command] = {module.__name__.rpartition(".")[2]: module.COMMAND for module in _MODULES}
 
 

@@ -8,12 +8,15 @@ import json
 import warnings
 from argparse import ArgumentTypeError, Namespace
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from .._util.atomic import check_writable
+from .._util.checks import check_count
 from ..errors import InvalidInput, MissingDependency
 from ..inputs.sites import HEADS, near_head, parse_site
 from ..model import Model, load
@@ -103,6 +106,23 @@ def given(args: Namespace, *names: str) -> dict[str, Any]:
 
 def load_model(args: Namespace) -> Model:
     return load(args.model, dtype=args.dtype, threads=args.threads, check=args.check or None)
+
+
+@contextmanager
+def worker_pools(n: int) -> Iterator[Callable[[], Executor] | None]:
+    """A function that makes executors of n processes, the value of --workers; None for n = 0. Raises InvalidInput for n < 0."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    check_count(n, "--workers", least=0)
+    with ExitStack() as pools:
+
+        def make() -> Executor:
+            pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
+            pools.callback(pool.shutdown, cancel_futures=True)
+            return pool
+
+        yield make if n else None
 
 
 # ---- prompts

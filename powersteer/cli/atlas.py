@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,17 @@ from ..errors import InvalidInput
 from ..mapping import Atlas
 from ..mapping.run import atlas, atlas_plan
 from ..mapping.settings import METHODS, PROMPT_GROUPS
-from .arguments import PROMPTS, Argument, Command, given, load_model, nonempty, read_prompts, target_positions
+from .arguments import (
+    PROMPTS,
+    Argument,
+    Command,
+    given,
+    load_model,
+    nonempty,
+    read_prompts,
+    target_positions,
+    worker_pools,
+)
 from .console import json_object, print_result
 
 
@@ -23,8 +32,6 @@ def _atlas(args: Namespace) -> int:
     prompts = read_prompts(args)
     if args.out is None and not args.dry_run:
         raise InvalidInput("an atlas needs a folder: --out FOLDER (or --dry-run for the plan alone)")
-    if args.workers < 0:
-        raise InvalidInput(f"--workers is {args.workers}; it must be 0 or more")
     if not 0 <= args.effects <= args.k:
         raise InvalidInput(f"--effects is {args.effects}; a pair has {args.k} vectors (-k)")
     for scale in args.scales:
@@ -34,36 +41,21 @@ def _atlas(args: Namespace) -> int:
                  "sketch", "seed")  # fmt: skip
     how = {"k": args.effects, **given(args, "scales", "max_new_tokens", "samples", "temperature")} if args.effects else None
     if args.dry_run or how:
-        plan = atlas_plan(model, prompts, effects=how, **what)
+        plan = atlas_plan(model, prompts, effects=how, workers=args.workers or None, worker_threads=args.threads or 1, **what)
         if args.dry_run:
             facts = {key: getattr(plan, key) for key in ("pairs", "seconds", "memory", "disk")}
             return print_result(args.json, facts | {"effects_seconds": plan.effects.seconds if plan.effects else None}, plan)
         print(f"after the atlas:{plan.effects}", file=sys.stderr)  # the atlas prints the rest of its plan itself
-    with _workers(args.workers) as executor:
-        made = atlas(model, prompts, out=args.out, executor=executor, worker_threads=args.threads or 1, progress=True, **what)
-    groups = made.prompt_groups()
-    if how:
-        for group in groups:
-            group.effects(**how, seed=args.seed, progress=True)
+    with worker_pools(args.workers) as executor:
+        by: dict[str, Any] = {"executor": executor, "worker_threads": args.threads or 1, "progress": True}
+        made = atlas(model, prompts, out=args.out, workers=args.workers or None, **by, **what)
+        groups = made.prompt_groups()
+        if how:
+            for group in groups:
+                group.effects(**how, seed=args.seed, **by)
     pairs = [pair for group in groups for pair in group]
     print_result(args.json, json_object(COMMAND.json, groups, pairs, made), "\n".join([*map(repr, groups), _map(made)]))
     return 0 if all(pair.converged for pair in pairs) else 1
-
-
-@contextmanager
-def _workers(n: int) -> Iterator[Callable[[], Executor] | None]:
-    """A function that makes executors of n processes for `atlas`, or None for n = 0."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ExitStack() as pools:
-
-        def make() -> Executor:
-            pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
-            pools.callback(pool.shutdown, cancel_futures=True)
-            return pool
-
-        yield make if n else None
 
 
 def _map(made: Atlas) -> str:
@@ -109,7 +101,7 @@ COMMAND = Command(
         Argument("--max-new-tokens", old="--new-tokens", type=int, default=32, help="of every continuation (default 32)"),
         Argument("--samples", type=int, default=0, help="of effects: drawn continuations beside the greedy one (default 0)"),
         Argument("--temperature", type=float, default=0.0, help="of these, above 0"),
-        Argument("--workers", type=int, default=0, help="processes, with --threads threads each or 1 (default: none)"),
+        Argument("--workers", type=int, default=0, help="processes, with --threads threads each or 1; also for effects (default: none)"),
         Argument("--dry-run", action="store_true", help="print the plan: time, memory, disk"),
     ),
     run=_atlas,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import PowersteerError
 
-__all__ = ["Keys", "guarded", "json_object", "print_json", "print_result"]
+__all__ = ["Keys", "complain", "guarded", "json_object", "print_json", "print_result"]
 
 # Of --json: key -> its meaning and how it is read from what the command found; a meaning alone: from the attribute of that
 # name of the last thing found. "a.b" is key b of the objects in the list a, whose items are tuples of things found.
@@ -29,17 +29,17 @@ def guarded(work: Callable[[], int]) -> int:
         try:
             return _finished(work)
         except KeyboardInterrupt:
-            _complain("interrupted")
+            complain("interrupted")
             return 130
         except BrokenPipeError:
             return 141
         except PowersteerError as error:
-            _complain(str(error))
+            complain(str(error))
         except OSError as error:
             where = error.filename or "standard output"
-            _complain(f"cannot read or write {where}: {error.strerror or error}; make room for it or choose another place")
+            complain(f"cannot read or write {where}: {error.strerror or error}; make room for it or choose another place")
         except MemoryError:
-            _complain("out of memory; take shorter prompts, a smaller k, or a smaller model")
+            complain("out of memory; take shorter prompts, a smaller k, or a smaller model")
         finally:
             _settle()
     return 2
@@ -66,12 +66,12 @@ def _settle() -> None:
         os.close(null)
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
     print(f"powersteer: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _complain(f"warning: {message}")
+    complain(f"warning: {message}")
 
 
 def json_object(keys: Keys, *found: Any) -> dict[str, Any]:

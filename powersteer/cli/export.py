@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from .._util.atomic import check_writable
 from ..errors import InvalidInput
-from ..vectors.steering_vector import save_vectors
+from ..vectors.saved import save_vectors
 from .arguments import Argument, Command, nonempty
 from .console import json_object, print_result
 from .vectors import CHOICE, STRENGTH, chosen_vectors, scaled, target_name

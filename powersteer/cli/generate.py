@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from ..errors import InvalidInput
 from ..inputs.prompts import title
-from ..vectors.steering_vector import load_vectors
+from ..vectors.saved import load_vectors
 from .arguments import PROMPTS, Argument, Command, given, load_model, nonempty, positions, read_prompts
 from .console import json_object, print_json
 from .vectors import STRENGTH, scaled
@@ -49,7 +49,7 @@ COMMAND = Command(
     arguments=(
         *PROMPTS,
         Argument("--steer", action="append", default=[], type=nonempty, metavar="FILE",
-                 help="saved vectors, .safetensors or .gguf, all of them added; may be repeated"),
+                 help="saved vectors, .safetensors or .gguf, all of them added, or clamped by; may be repeated"),
         *STRENGTH,
         Argument("--positions", type=positions, help="where to steer: prompt, generated, -2: or 3,5 (default all)"),
         Argument("--compare", action="store_true", default=None, help="unsteered and both signs, one after the other"),

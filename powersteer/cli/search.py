@@ -9,12 +9,13 @@ from typing import Any
 
 from .._util.atomic import check_writable
 from ..errors import InvalidInput
+from ..evaluate.coherence import coherent
 from ..evaluate.intervals import MetricResult
 from ..evaluate.scores import LogitDifference, Score, contains
 from ..evaluate.search import search
 from ..model import load
-from ..vectors.steering_vector import load_vectors
-from .arguments import CHAT, Argument, Command, given, nonempty, read_lines
+from ..vectors.saved import load_vectors
+from .arguments import CHAT, Argument, Command, given, nonempty, positions, read_lines, worker_pools
 from .console import json_object, print_result
 from .vectors import PROMPT_GROUP, chosen_atlas, target_name
 
@@ -25,13 +26,16 @@ def _search(args: Namespace) -> int:
     if args.out is not None:
         check_writable(args.out)
     model = None if args.model is None else load(args.model)
-    how = given(args, "scales", "n_random", "seed", "max_new_tokens", "passing", "halving", "screen") | {"progress": True}
-    if Path(args.vectors).is_dir():
-        result = chosen_atlas(args.vectors, args.prompt_group, model).search(score, validation=validation, test=test, k=args.rank, **how)
-    elif model is None:
-        raise InvalidInput(f"{args.vectors} is not the folder of an atlas: give the model of its vectors by --model")
-    else:
-        result = search(model, load_vectors(args.vectors), score, validation=validation, test=test, **how)
+    how = given(args, "scales", "kl", "positions", "n_random", "seed", "max_new_tokens", "passing", "halving", "screen")
+    how["progress"] = True
+    with worker_pools(args.workers) as how["executor"]:
+        if Path(args.vectors).is_dir():
+            made = chosen_atlas(args.vectors, args.prompt_group, model)
+            result = made.search(score, validation=validation, test=test, k=args.rank, **how)
+        elif model is None:
+            raise InvalidInput(f"{args.vectors} is not the folder of an atlas: give the model of its vectors by --model")
+        else:
+            result = search(model, load_vectors(args.vectors), score, validation=validation, test=test, **how)
     if args.out is not None:
         result.vector.save(args.out)
     return print_result(args.json, json_object(COMMAND.json, result, result.chosen[0].candidate), result)
@@ -40,7 +44,12 @@ def _search(args: Namespace) -> int:
 def _score(args: Namespace) -> Score:
     if [args.prefer is None, args.over is None] != [args.wanted is not None] * 2:
         raise InvalidInput("give either --wanted REGEX, or both --prefer TEXT and --over TEXT")
-    return LogitDifference(args.prefer, args.over) if args.wanted is None else contains(args.wanted)
+    limits = given(args, "repetition", "perplexity")
+    if args.wanted is None:
+        if limits:
+            raise InvalidInput(f"--{min(limits)} is a limit of texts: it needs --wanted REGEX")
+        return LogitDifference(args.prefer, args.over)
+    return coherent(contains(args.wanted), **limits) if limits else contains(args.wanted)
 
 
 def _measured(m: MetricResult | None) -> dict[str, Any] | None:
@@ -63,19 +72,26 @@ COMMAND = Command(
         Argument("--wanted", type=nonempty, metavar="REGEX", help="regular expression that a wanted continuation contains"),
         Argument("--prefer", metavar="TEXT", help="instead of --wanted: one token, whose logit minus that of --over is the score"),
         Argument("--over", metavar="TEXT", help="the other token"),
+        Argument("--repetition", type=float, metavar="SHARE", help="of --wanted: largest share of repeated 4-grams in a text that counts"),
+        Argument("--perplexity", type=float, metavar="LIMIT",
+                 help="of --wanted: largest perplexity, under the plain model, of a text that counts"),
         Argument("--validation", type=nonempty, required=True, metavar="FILE", help="prompts to select on: JSON lines, as of --prompts"),
         Argument("--test", type=nonempty, required=True, metavar="FILE", help="other prompts, to report the selected vector on"),
         CHAT,
         Argument("--model", type=nonempty, help="checkpoint (default: the one of the atlas)"),
         Argument("--rank", type=list[int], metavar="RANKS", help="of every pair of an atlas: 0 or 0-3 (default: all)"),
         PROMPT_GROUP,
-        Argument("--scales", type=list[float], default=[0.35, 1.0], help="to try, in site norms (default 0.35,1)"),
+        Argument("--scales", group="strength", type=list[float], help="to try, in site norms (default 0.35,1)"),
+        Argument("--kl", group="strength", type=list[float], metavar="NATS",
+                 help="instead: try every vector at the scales that move the next token by so much, such as 0.5,1"),
+        Argument("--positions", type=positions, help="where vectors are added: prompt, generated, -1, 3,5 or -2: (default all)"),
         Argument("--n-random", old="--random", type=int, default=5, metavar="DRAWS", help="searches among random vectors (default 5)"),
         Argument("--halving", type=int, metavar="H", help="all on few prompts first, the best 1/H on H times as many, and so on"),
         Argument("--screen", type=int, metavar="N", help="measure the N candidates of the greatest first-order change (with --prefer)"),
         Argument("--passing", type=float, default=0.5, help="validation score from which a vector counts (default 0.5)"),
         Argument("--max-new-tokens", type=int, default=64, help="of every continuation (default 64)"),
         Argument("--seed", type=int, default=0, help="of random vectors (default 0)"),
+        Argument("--workers", type=int, default=0, help="processes that compute scores, with a thread each (default: none)"),
         Argument("--out", type=nonempty, metavar="FILE", help="write the selected vector, with its sign and scale"),
     ),
     run=_search,
@@ -87,11 +103,14 @@ COMMAND = Command(
         "method": ("how it was found", lambda _, chosen: chosen.vector.method),
         "sign": "1 or -1",
         "scale": "of the site's mean activation norm",
+        "kl": ("divergence in nats that the scale was found for, or null", lambda _, chosen: chosen.budget),
         "norm": ("absolute length added", lambda _, chosen: abs(chosen.vector.scale)),
         "validation": ("mean score on the validation prompts, on which it was selected", lambda _, chosen: chosen.score),
         "test": (f"mean score on the test prompts: {_INTERVAL}", lambda result, _: _measured(result.test)),
         "unsteered": ("likewise, without a vector", lambda result, _: _measured(result.unsteered[1])),
         "gain": ("likewise, the difference", lambda result, _: _measured(result.gain)),
+        "raw": ("the test without the limits of --repetition and --perplexity, or null",
+                lambda result, _: _measured(result.chosen[0].raw)),
         "random": ("likewise, a list: of each search among equally many random vectors",
                    lambda result, _: [_measured(r.test) for r in result.random]),
         "beats_random": ("whether the whole interval of the test lies above all of these",

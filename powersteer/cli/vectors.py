@@ -12,7 +12,9 @@ from ..evaluate.effects import with_norms
 from ..inputs.prompts import Prompt
 from ..mapping import Atlas
 from ..model.model import Model
-from ..vectors.steering_vector import SteeringVector, load_vectors
+from ..vectors.arithmetic import check_adds
+from ..vectors.saved import load_vectors
+from ..vectors.steering_vector import SteeringVector
 from .arguments import Argument, layer_target
 
 __all__ = ["CHOICE", "PROMPT_GROUP", "STRENGTH", "chosen_atlas", "chosen_vectors", "scaled", "target_name"]
@@ -35,7 +37,9 @@ def scaled(
 ) -> list[SteeringVector]:
     """The vectors at the strength of the arguments. A missing activation norm is measured on the prompts."""
     if args.scale is not None:
-        return [replace(v, scale=args.scale) for v in vectors]
+        for v in vectors:
+            check_adds(v, "given a scale by --scale")
+        return [replace(v, scale=args.scale, calibration=None) for v in vectors]
     if args.relative is None:
         return list(vectors)
     if model is not None:
