@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 
 import numpy as np
 import pytest
 
 import powersteer as ps
+
+collect_ignore = [] if importlib.util.find_spec("lm_eval") else ["powersteer/harness"]  # an extra
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ Examples
 
 from typing import TYPE_CHECKING
 
-from . import errors, evaluate, plots
+from . import errors, evaluate, plots, testing
 from ._core.blas import show_config
 from ._util.deprecated import moved_module, register_moved_modules
 from ._version import __version__
@@ -42,7 +42,18 @@ from .mapping.results import NextTokenColumn
 from .mapping.run import atlas, atlas_plan
 from .mapping.settings import PromptRecord, Settings
 from .mapping.store import Pair, Sketch
-from .methods import JLens, JLensMap, caa, calibrated_radius, power_vectors, random_vectors
+from .methods import (
+    JLens,
+    JLensMap,
+    caa,
+    calibrated_radius,
+    pca,
+    power_vectors,
+    probe,
+    pull_back,
+    random_vectors,
+    sae_vectors,
+)
 from .methods.dct import dct
 from .methods.melbo import melbo
 from .model import (
@@ -56,15 +67,20 @@ from .model import (
     from_transformers,
     load,
 )
+from .notebook import Comparison, Play, TokenShare
 from .vectors.interventions import Intervention
-from .vectors.steering_vector import Cost, ProvenanceWarning, SteeringVector, load_vectors, save_vectors
+from .vectors.saved import load_vectors, save_vectors
+from .vectors.steered_file import load_steered, save_steered
+from .vectors.steering_vector import Calibration, Cost, ProvenanceWarning, SteeringVector
 from .vectors.torch_hooks import Hook
 
 __all__ = [
     "ActivationCache",
     "Atlas",
     "BadCheckpoint",
+    "Calibration",
     "Candidate",
+    "Comparison",
     "ConvergenceWarning",
     "Cost",
     "Effect",
@@ -91,6 +107,7 @@ __all__ = [
     "Pair",
     "Plan",
     "PlannedUnit",
+    "Play",
     "PowersteerError",
     "PromptRecord",
     "ProvenanceWarning",
@@ -103,6 +120,7 @@ __all__ = [
     "Sketch",
     "SteeringVector",
     "Stream",
+    "TokenShare",
     "Tokenizer",
     "UnsupportedModel",
     "__version__",
@@ -116,15 +134,22 @@ __all__ = [
     "evaluate",
     "from_transformers",
     "load",
+    "load_steered",
     "load_vectors",
     "melbo",
+    "pca",
     "plots",
     "power_vectors",
+    "probe",
+    "pull_back",
     "random_vectors",
+    "sae_vectors",
+    "save_steered",
     "save_vectors",
     "search",
     "show_config",
     "svd",
+    "testing",
 ]
 
 register_moved_modules(__name__)

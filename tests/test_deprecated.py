@@ -105,7 +105,7 @@ def test_dir_is_what_is_public():
 
 
 def test_importing_warns_about_nothing_and_loads_no_extra():
-    extras = "torch transformers matplotlib plotly pandas xarray gguf distributed jax tqdm jinja2 huggingface_hub"
+    extras = "torch transformers matplotlib plotly pandas xarray gguf distributed jax tqdm jinja2 huggingface_hub prompt_toolkit"
     code = f"import powersteer, sys; print(sorted(set('{extras}'.split()) & set(sys.modules)))"
     done = python(code, "-W", "error")
     assert (done.returncode, done.stderr) == (0, "") and done.stdout == "[]\n"

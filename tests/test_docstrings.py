@@ -15,7 +15,7 @@ import pytest
 import powersteer as ps
 
 WITHOUT = Path(__file__).with_name("without_examples.txt")
-MODULES = {"": ps, "errors.": ps.errors, "evaluate.": ps.evaluate, "plots.": ps.plots}
+MODULES = {"": ps, "errors.": ps.errors, "evaluate.": ps.evaluate, "plots.": ps.plots, "testing.": ps.testing}
 
 
 def is_ours(thing):
@@ -77,7 +77,7 @@ def returned(thing):
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_what_it_returns_can_be_imported(name):
-    known = [vars(module)[public] for module in (ps, ps.evaluate) for public in module.__all__]
+    known = [vars(module)[public] for module in (ps, ps.evaluate, ps.testing) for public in module.__all__]
     space = vars(sys.modules[PUBLIC[name].__module__])
     words = re.findall(r"\w+", " ".join(map(str, returned(PUBLIC[name]))))
     found = [kind for word in words for kind in classes(space.get(word)) if not kind.__module__.startswith("powersteer.loading")]

@@ -368,6 +368,8 @@ def test_where_templates_are_kept(tmp_path):
     )
     assert named.render(message) == "d" and named.render(message, tools=[{}]) == "t"
     assert named.render(message, chat_template="rag") == "r"
+    with pytest.raises(InvalidInput, match="there is no chat template 'typo.jinja': it is neither a file"):
+        named.render(message, chat_template="typo.jinja")
     with pytest.raises(InvalidInput, match=r"several chat templates.*\['a', 'b'\]"):
         with_config([{"name": "a", "template": ""}, {"name": "b", "template": ""}]).render(message)
     with pytest.raises(BadCheckpoint, match="malformed chat_template"):

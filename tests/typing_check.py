@@ -46,3 +46,5 @@ assert_type(ps.evaluate.first_order(model, "text", vec, score=difference), Metri
 assert_type(ps.evaluate.first_order(model, ["text"], [vec], score=difference), list[MetricResult])
 ps.evaluate.accuracy(model, ["text"], vec)  # type: ignore[call-overload]
 model.generate("text", max_tokens=3)  # type: ignore[call-overload]
+assert_type(ps.testing.Cache("folder")(model.jacobian("text", 1, 3).dense), NDArray[Any])
+assert_type(ps.testing.Cache("folder")(ps.random_vectors, model, 1, k=2), list[ps.SteeringVector])

@@ -8,5 +8,6 @@ orange around zero: both remain distinguishable in the common kinds of colour bl
 from .curves import effect_curve, violin
 from .maps import cosine_map, sensitivity_map
 from .spectrum import spectra
+from .strength import strength_curve
 
-__all__ = ["cosine_map", "effect_curve", "sensitivity_map", "spectra", "violin"]
+__all__ = ["cosine_map", "effect_curve", "sensitivity_map", "spectra", "strength_curve", "violin"]

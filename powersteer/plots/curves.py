@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
-from ..evaluate.effect_table import PUSH, Effects
+from ..evaluate.effect_table import Effects, push, strength
 from .axes import GREY, Axes, axes_for, heading, plain_text, require_type
 from .measures import Sample, means, measure_label
 
@@ -60,7 +59,7 @@ def effect_curve(effects: Effects, value: str = "kl_end", *, ax: Axes | None = N
         _draw_band(ax, random)
     lines: dict[Any, list[tuple[float, float]]] = {}
     for e, x in vectors:
-        lines.setdefault((e.sign, e.vector, e.target, e.rank), []).append((e.scale, x))
+        lines.setdefault((e.sign, e.vector, e.target, e.rank), []).append((strength(e), x))
     faint = max(0.3, 1 / math.sqrt(len(lines)))
     for sign, name, colour, marker in SIGNS:
         of_sign = [sorted(points) for key, points in lines.items() if key[0] == sign]
@@ -74,8 +73,8 @@ def effect_curve(effects: Effects, value: str = "kl_end", *, ax: Axes | None = N
 
 def _draw_band(ax: Axes, random: Sample) -> None:
     """Range and median of the random draws, both signs, at every scale."""
-    scales = sorted({e.scale for e, _ in random})
-    draws = [[x for e, x in random if e.scale == s] for s in scales]
+    scales = sorted({strength(e) for e, _ in random})
+    draws = [[x for e, x in random if strength(e) == s] for s in scales]
     if len(scales) == 1:
         scales, draws = [0.9 * scales[0], 1.1 * scales[0]], draws * 2
     label = f"{len({e.rank for e, _ in random})} random vectors, range"
@@ -116,11 +115,11 @@ def violin(effects: Effects, value: str = "kl_end", *, ax: Axes | None = None) -
     """
     vectors, random = _sampled(effects, value, "violin")
     ax = axes_for(ax)
-    scales = sorted({e.scale for e, _ in vectors})
+    scales = sorted({strength(e) for e, _ in vectors})
     handles = []
     groups = ((vectors, -0.21, SIGNS[0][2], "vectors"), (random, 0.21, GREY, "random vectors"))
     for records, shift, colour, name in groups:
-        data = {i: some for i, s in enumerate(scales) if (some := [x for e, x in records if e.scale == s])}
+        data = {i: some for i, s in enumerate(scales) if (some := [x for e, x in records if strength(e) == s])}
         if not data:
             continue
         parts = ax.violinplot(list(data.values()), [i + shift for i in data], widths=0.38, showmedians=True)
@@ -138,7 +137,6 @@ def violin(effects: Effects, value: str = "kl_end", *, ax: Axes | None = None) -
 def _sampled(effects: Effects, what: str, where: str) -> tuple[Sample, Sample]:
     """Means over prompts, of the vectors and of the random vectors with the same sites, signs, scales and norms."""
     require_type(effects, Effects, f"{where}: effects", "Effects, as powersteer.effects and atlas.effects return")
-    push = attrgetter(*PUSH)
     pushes = set(map(push, effects))
     alike = [e for e in effects.random if push(e) in pushes]
     vectors, random = ([(e, x) for e, x in means(some, what) if math.isfinite(x)] for some in (effects, alike))
@@ -148,7 +146,9 @@ def _sampled(effects: Effects, what: str, where: str) -> tuple[Sample, Sample]:
 
 
 def _label(ax: Axes, effects: Effects, vectors: Sample, value: str, site: str) -> None:
-    ax.set(xlabel="scale (fraction of the site's mean activation norm)", ylabel=plain_text(measure_label(value)))
+    by_budget = vectors[0][0].budget is not None
+    xlabel = "KL at the prompts' ends (nats)" if by_budget else "scale (fraction of the site's mean activation norm)"
+    ax.set(xlabel=xlabel, ylabel=plain_text(measure_label(value)))
     what = {(e.vector, e.target, e.rank) for e, _ in vectors}
     first = vectors[0][0]
     one = f"layer {first.source} → {first.target}, rank {first.rank}".replace("_", " ")
