@@ -70,7 +70,7 @@ def reaching(model, like, budget, n):
     found = set()
     for draw in range(n):
         with contextlib.suppress(ps.InvalidInput):
-            random_vector(model, like, 0, draw).calibrated(model, PROMPTS, kl=budget)
+            random_vector(like, 0, draw).calibrated(model, PROMPTS, kl=budget)
             found.add(draw)
     return found
 

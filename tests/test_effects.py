@@ -15,8 +15,7 @@ import powersteer as ps
 from powersteer import evaluate
 from powersteer.evaluate import effects as module
 from powersteer.evaluate import target_response
-from powersteer.evaluate.effects import random_direction
-from powersteer.inputs.sites import Site
+from powersteer.evaluate.effects import random_vector
 
 PROMPTS = ["abc", "what? no"]
 N = 5
@@ -74,11 +73,11 @@ def test_base_and_random_vectors(model, vectors, found):
 
 
 def test_random_directions_are_their_own_for_every_site_and_draw(model):
-    places = [Site(1, "mlp_out"), Site(1, "attn_out"), Site(2, "mlp_out")]
-    rows = np.array([random_direction(model, place, *key) for place in places for key in ((0, 0), (0, 1), (1, 0))])
+    at = [ps.SteeringVector.from_array(np.ones(model.d_model), *place) for place in ((1, "mlp_out"), (1, "attn_out"), (2, "mlp_out"))]
+    rows = np.array([random_vector(like, *key).direction for like in at for key in ((0, 0), (0, 1), (1, 0))])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-12)
     np.fill_diagonal(overlaps := np.abs(rows @ rows.T), 0)
-    assert overlaps.max() < 0.999 and np.array_equal(rows[0], random_direction(model, places[0], 0, 0))
+    assert overlaps.max() < 0.999 and np.array_equal(rows[0], random_vector(at[0], 0, 0).direction)
 
 
 def test_several_sites_targets_and_a_turned_vector(model):

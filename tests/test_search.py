@@ -65,7 +65,7 @@ def test_random_draws_choose_on_validation_too(model, vectors, score):
     found = ps.search(model, vectors, score, **SPLIT, scales=SCALES, n_random=2, seed=3)
     assert len(found.random) == 2
     for draw, r in enumerate(found.random):
-        others = random_like(model, vectors, 3, draw)
+        others = random_like(vectors, 3, draw)
         alone = ps.search(model, others, score, **SPLIT, scales=SCALES, n_random=0)
         assert np.array_equal(r.candidate.vector.vector, alone.vector.vector)
         assert r.test.value == pytest.approx(alone.test.value, rel=1e-9)
@@ -237,7 +237,7 @@ def test_a_screen_measures_the_candidates_of_the_greatest_predicted_change(model
     assert all(math.isnan(c.score) and c.n == 0 for c in found.ranked[3:])
     assert [c.predicted for c in found.ranked[3:]] == pytest.approx(sorted(predicted.values(), reverse=True)[3:], rel=1e-9)
     for draw, r in enumerate(found.random):  # screened as the vectors are
-        alone = ps.search(model, random_like(model, vectors, 0, draw), score, **SPLIT, scales=SCALES, n_random=0, screen=3)
+        alone = ps.search(model, random_like(vectors, 0, draw), score, **SPLIT, scales=SCALES, n_random=0, screen=3)
         assert np.array_equal(r.candidate.vector.vector, alone.vector.vector)
 
 

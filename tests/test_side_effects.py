@@ -33,8 +33,8 @@ def score():
     return evaluate.LogitDifference(ids("y")[0], ids("n")[0])
 
 
-def drawn(model, v, seed, draw):
-    return dataclasses.replace(random_vector(model, v, seed, 0, draw), scale=v.scale)
+def drawn(v, seed, draw):
+    return dataclasses.replace(random_vector(v, seed, 0, draw), scale=v.scale)
 
 
 def test_every_movement_is_that_of_its_metric(model, vectors, score):
@@ -44,7 +44,7 @@ def test_every_movement_is_that_of_its_metric(model, vectors, score):
         ["wanted", "a", "apart", "kl of unrelated prompts", "ln perplexity of the text"]
     ] * 2
     for v, one in zip(vectors, found, strict=True):
-        for at, steer in enumerate([v, *(drawn(model, v, 3, draw) for draw in range(2))]):
+        for at, steer in enumerate([v, *(drawn(v, 3, draw) for draw in range(2))]):
             got = [(m.change, *m.random)[at] for m in (one.wanted, *one.others)]
             want = []
             for of, items in ((score, PROMPTS), (other, PROMPTS), (other, TEXT)):
@@ -84,7 +84,7 @@ def test_a_planted_vector_is_selective(model, score):
 def test_lists_to_add_and_vectors_that_clamp(model, vectors, score):
     both, clamped = selectivity(model, [vectors, vectors[0].clamp(2.0)], score, prompts=PROMPTS, unrelated=UNRELATED, n_random=1)
     assert both.others[0].change == pytest.approx(evaluate.kl(model, UNRELATED, [vectors])[0], rel=1e-5)
-    like = dataclasses.replace(random_vector(model, vectors[0], 0, 0, 0), scale=2.0, operation="clamp")
+    like = dataclasses.replace(random_vector(vectors[0], 0, 0, 0), scale=2.0, operation="clamp")
     assert clamped.others[0].random[0] == pytest.approx(evaluate.kl(model, UNRELATED, like), rel=1e-5)
 
 
@@ -128,7 +128,7 @@ def test_a_curve_has_random_vectors_at_its_scales(model, vectors):
     found = evaluate.curve(measure, -v, [0.5, -1.0], n_random=2, seed=4)
     assert [s for s, _ in found] == [0.5, -1.0] and len(seen) == 6 and found.relative
     for draw in range(2):
-        like = random_vector(model, v, 4, draw)
+        like = random_vector(v, 4, draw)
         for s, result in zip([0.5, -1.0], found.random[draw], strict=True):
             assert result == pytest.approx(evaluate.kl(model, PROMPTS, like.relative(-s)), rel=1e-5)
     plain = evaluate.curve(measure, -v, [0.5, -1.0])

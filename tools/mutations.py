@@ -721,7 +721,7 @@ MUTATIONS = [
         ("random-vectors-of-unit-size", "scale=v.scale, operation=v.operation)", "operation=v.operation)"),
         ("text-in-perplexities", "(np.log(r.values) for r in", "(np.array(r.values) for r in")),
     *_py("evaluate/strength.py", "side_effects",
-        ("curve-random-drawn-once", "default_rng([seed, draw, like", "default_rng([seed, 0, like")),
+        ("curve-random-drawn-once", "random_vector(vector, seed, draw)", "random_vector(vector, seed, 0)")),
     *_py("plots/strength.py", "side_effects",
         ("band-in-the-order-given", "for draw in curve.random])[:, order]", "for draw in curve.random])")),
     # ---- notebook

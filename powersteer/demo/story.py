@@ -226,7 +226,7 @@ def measure(
     fisher = searched(fisher_vectors(model, prompts[:JACOBIAN], progress=part("fisher map")), 0, "fisher search")
     power = searched(pair_vectors(model, prompts[:JACOBIAN], k, progress=part("map")), draws, "search")
     chosen = fisher.vector
-    same = [v * abs(chosen.scale) for v in random_like(model, [replace(chosen, scale=1.0)] * same_norm, seed, 10**6)]
+    same = [v * abs(chosen.scale) for v in random_like([replace(chosen, scale=1.0)] * same_norm, seed, 10**6)]
     at_norm = accuracy(model, tests, same, score=score, max_new_tokens=ANSWER, progress=part("same norm"))
     first, second = Choice.of(fisher), Choice.of(power)
     scores = tuple(found.test.value for found in power.random)

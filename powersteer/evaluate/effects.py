@@ -24,7 +24,6 @@ from .._util.workers import ExecutorLike, Workers
 from ..errors import InvalidInput
 from ..inputs.positions import Positions, describe
 from ..inputs.prompts import Ids, Prompt, Prompts, split
-from ..inputs.sites import Site
 from ..methods.activations import unit
 from ..model.generation import Generation, check_sampling
 from ..model.model import Model
@@ -41,7 +40,7 @@ from .target_response import jvps, nonlinearity, target_sites
 
 __all__ = [
     "Baseline", "Effect", "Effects", "checked_pushes", "checked_samples", "effects", "pushed_vectors",
-    "random_direction", "random_vector", "with_norms",
+    "random_vector", "with_norms",
 ]  # fmt: skip
 
 Push = tuple[SteeringVector, dict[str, Any]]  # a vector at one sign and scale, and the fields of an Effect that say so
@@ -193,7 +192,7 @@ class Baseline:
     ) -> Pushed:  # fmt: skip
         """The vectors, and the random ones, as `effects` adds them."""
         sites = {(v.location, v.site_norm): v for v in vectors}.values()
-        random = [random_vector(self._model, like, self._seed, draw) for like in sites for draw in range(n_random)]
+        random = [random_vector(like, self._seed, draw) for like in sites for draw in range(n_random)]
         return pushed_vectors(self._model, self.ids, vectors, random, signs, scales, kl, self._positions)
 
     def effects(
@@ -440,15 +439,11 @@ def with_norms(model: Model, tokens: Sequence[Ids], vectors: Sequence[SteeringVe
     return [v if v.site_norm else replace(v, site_norm=norms[v.location]) for v in vectors]
 
 
-def random_direction(model: Model, site: Site, *key: int) -> Array:
-    """A unit vector (d,), uniform on the sphere, that depends on the site and the key."""
-    rng = np.random.default_rng([*key, site.layer, site.index])
-    return np.asarray(unit(rng.standard_normal(model.d_model)), model.dtype)
-
-
-def random_vector(model: Model, like: SteeringVector, seed: int, *key: int) -> SteeringVector:
-    """A random unit vector at the site of another and with its norm; its rank is the last number of the key."""
-    row = random_direction(model, like.location, seed, *key)
+def random_vector(like: SteeringVector, seed: int, *key: int) -> SteeringVector:
+    """A random unit vector, uniform on the sphere, at the site of another and with its norm. It depends on the site, the seed and
+    the key, whose last number is its rank."""
+    rng = np.random.default_rng([seed, *key, like.layer, like.location.index])
+    row = np.asarray(unit(rng.standard_normal(len(like))), like.direction.dtype)
     return SteeringVector(row, like.layer, like.site, site_norm=like.site_norm, method="random", rank=key[-1], seed=seed)
 
 

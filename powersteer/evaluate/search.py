@@ -330,7 +330,7 @@ def search(
     _apart(tokens, item_tokens(model, score, unseen))
     ids = [t for some in tokens for t in some]
     given = with_norms(model, ids, given)
-    draws = [given, *(random_like(model, given, seed, draw) for draw in range(n_random))]
+    draws = [given, *(random_like(given, seed, draw) for draw in range(n_random))]
     by_kl = kl is not None
     random = [v for some in draws[1:] for v in some]
     scales, budgets = ([], strengths) if by_kl else (strengths, None)
@@ -479,9 +479,9 @@ def _apart(validation: list[list[Ids]], test: list[list[Ids]]) -> None:
                 )
 
 
-def random_like(model: Model, vectors: Sequence[SteeringVector], seed: int, draw: int) -> list[SteeringVector]:
+def random_like(vectors: Sequence[SteeringVector], seed: int, draw: int) -> list[SteeringVector]:
     """A random unit vector for every vector, at its site and with its norm."""
-    return [random_vector(model, v, seed, draw, i) for i, v in enumerate(vectors)]
+    return [random_vector(v, seed, draw, i) for i, v in enumerate(vectors)]
 
 
 def _rounds(candidates: int, prompts: int, halving: int | None) -> list[tuple[int, int]]:

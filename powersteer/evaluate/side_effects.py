@@ -214,7 +214,7 @@ def selectivity(
     measures = _measures(model, wanted, prompts, others or {}, unrelated, continuation, text, max_new_tokens, stop)
     if len(measures) == 1:
         raise InvalidInput("selectivity: there is nothing to compare with: give others=, unrelated= or text=")
-    drawn = [_random(model, item, seed, draw) for item in items for draw in range(n_random)]
+    drawn = [_random(item, seed, draw) for item in items for draw in range(n_random)]
     steer: list[Steer] = [*items, *drawn]
     with progress_bar(progress, len(measures), "selectivity") as callback:
         results = []
@@ -269,12 +269,12 @@ def _checked(vectors: Any) -> tuple[list[Any], bool]:
     return items, not isinstance(vectors, SteeringVector)
 
 
-def _random(model: Model, item: Any, seed: int, draw: int) -> Steer:
+def _random(item: Any, seed: int, draw: int) -> Steer:
     """Random directions in place of those of an item, which do the same with the same size."""
     if not isinstance(item, SteeringVector):
-        return [_random_like(model, v, seed, j, draw) for j, v in enumerate(item)]
-    return _random_like(model, item, seed, 0, draw)
+        return [_random_like(v, seed, j, draw) for j, v in enumerate(item)]
+    return _random_like(item, seed, 0, draw)
 
 
-def _random_like(model: Model, v: SteeringVector, seed: int, *key: int) -> SteeringVector:
-    return replace(random_vector(model, v, seed, *key), scale=v.scale, operation=v.operation)
+def _random_like(v: SteeringVector, seed: int, *key: int) -> SteeringVector:
+    return replace(random_vector(v, seed, *key), scale=v.scale, operation=v.operation)

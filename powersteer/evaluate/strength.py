@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from .._util.checks import as_list, check_count
 from ..errors import InvalidInput, shown
-from ..methods.activations import unit
 from ..vectors.arithmetic import check_adds
 from ..vectors.steering_vector import SteeringVector
+from .effects import random_vector
 from .intervals import MetricResult
 
 __all__ = ["Curve", "curve"]
@@ -92,7 +90,7 @@ def curve(
     sign = math.copysign(1.0, vector.scale)
     given = [float(s) for s in as_list(scales)]
     n_random, seed = check_count(n_random, "curve: n_random", least=0), check_count(seed, "curve: seed", least=0)
-    lines = [vector, *(_random(vector, seed, draw) for draw in range(n_random))]
+    lines = [vector, *(random_vector(vector, seed, draw) for draw in range(n_random))]
     pushed = [
         (replace(v, scale=sign, calibration=None).relative(s) if relative else replace(v, scale=sign * s, calibration=None))
         for v in lines for s in given
@@ -104,10 +102,3 @@ def curve(
         )
     own, *random = [results[i : i + len(given)] for i in range(0, len(results), len(given))]
     return Curve(zip(given, own, strict=True), vector, relative, random)
-
-
-def _random(like: SteeringVector, seed: int, draw: int) -> SteeringVector:
-    """A random unit vector at the site of another, uniform on the sphere."""
-    rng = np.random.default_rng([seed, draw, like.layer, like.location.index])
-    row = np.asarray(unit(rng.standard_normal(len(like))), like.direction.dtype)
-    return SteeringVector(row, like.layer, like.site, site_norm=like.site_norm, method="random", rank=draw, seed=seed)
