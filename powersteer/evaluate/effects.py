@@ -95,7 +95,8 @@ def effects(
     positions
         Where the vectors are added, in the forms of `Model.steered`; None: everywhere.
     max_new_tokens
-        Of the greedy continuations; 0: none, and only the metrics of a forward pass.
+        Of the greedy continuations, which are those of `Model.generate` unless two logits differ by rounding only; 0: none,
+        and only the metrics of a forward pass.
     tokens
         Texts of one token, or ids, whose logits are followed.
     score
