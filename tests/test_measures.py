@@ -330,7 +330,7 @@ def test_curve(model, vectors):
     assert turned.value == pytest.approx(evaluate.kl(model, PROMPTS, v.relative(-0.5)).value, rel=1e-12)
     ((_, length),) = evaluate.curve(lambda vs: evaluate.kl(model, PROMPTS, vs), v, [3.0], relative=False)
     assert length.value == pytest.approx(evaluate.kl(model, PROMPTS, dataclasses.replace(v, scale=3.0)).value, rel=1e-12)
-    with pytest.raises(ps.InvalidInput, match="relative=False"):
+    with pytest.raises(ps.InvalidInput, match="activation norm"):
         evaluate.curve(lambda vs: [], ps.SteeringVector.from_array(v.direction, 1, "mlp_out"), [1.0])
 
 
