@@ -95,12 +95,13 @@ TARGET static void OF(one_row)(const gemv_call *c) {
     for (size_t i = 0; i < n; i++)                                     \
         for (size_t k = 0, part; k < K; k += part) {                   \
             part = smaller(K - k, GEMV_DEPTH);                         \
-            size_t o = c->o0 + first + i;                              \
+            size_t o = first + i;                                      \
             sums[k / GEMV_DEPTH][i] = dot;                             \
         }                                                              \
     break
-#define NUMBERS(load, item) EACH(OF(dot)(OF(simd_##load), item, weight_at(W, o, k0 + k), ahead, part, c->X + k0 + k))
-    ptrdiff_t ahead = bytes_ahead(W);
+#define NUMBERS(load, item) EACH(OF(dot)(OF(simd_##load), item, start + (ptrdiff_t)o * stride + (k0 + k) * item, ahead, part, c->X + k0 + k))
+    const char *start = weight_at(W, c->o0, 0); /* the address of an output without a division, for which its loads would wait */
+    ptrdiff_t stride = W->out_stride * (ptrdiff_t)wtype_layouts[W->type].bytes, ahead = bytes_ahead(W);
     for (size_t first = 0; first < c->n; first += OF(WIDTH))
         for (size_t k0 = 0; k0 < W->n_in; k0 += K) {
             size_t n = smaller(c->n - first, OF(WIDTH));
@@ -110,7 +111,7 @@ TARGET static void OF(one_row)(const gemv_call *c) {
             case W_F64: NUMBERS(f64, 8);
             case W_F16: NUMBERS(f16, 2);
             case W_BF16: NUMBERS(bf16, 2);
-            default: EACH(OF(dot_decoded)(W, o, k0 + k, part, c->X + k0 + k));
+            default: EACH(OF(dot_decoded)(W, c->o0 + o, k0 + k, part, c->X + k0 + k));
             }
             for (size_t k = 0; k < K; k += GEMV_DEPTH) {
                 OF(simd) *v = sums[k / GEMV_DEPTH];
