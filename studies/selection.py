@@ -1,0 +1,49 @@
+"""Candidates at equal side effect, the choice on validation items, and what the chosen one does on test items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import powersteer as ps
+from powersteer.evaluate import calibrate
+
+__all__ = ["at_budget", "both_signs", "random_draws"]
+
+N_DRAWS = 5
+
+
+def both_signs(vectors: Sequence[ps.SteeringVector]) -> list[ps.SteeringVector]:
+    return [sign * replace(v, scale=1.0) for v in vectors for sign in (1.0, -1.0)]
+
+
+def at_budget(
+    model: ps.Model, prompts: Sequence[Any], vectors: Sequence[ps.SteeringVector], kl: float, positions: Any = None, continuation: int = 0
+) -> list[ps.SteeringVector | None]:
+    """Each vector at the scale at which its mean KL on the prompts is the budget; None where no scale reaches it."""
+
+    def one(v: ps.SteeringVector) -> ps.SteeringVector | None:
+        try:
+            return calibrate(model, prompts, v, kl=kl, positions=positions, continuation=continuation)
+        except ps.InvalidInput:
+            return None
+
+    try:
+        return list(calibrate(model, prompts, list(vectors), kl=kl, positions=positions, continuation=continuation))
+    except ps.InvalidInput:  # of one of them
+        return [one(v) for v in vectors]
+
+
+def random_draws(model: ps.Model, like: Sequence[ps.SteeringVector], prompts: Any, draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:
+    """As many unit vectors at the same sites, in each of some draws."""
+    found: list[list[ps.SteeringVector]] = []
+    for draw in range(draws):
+        seen: dict[tuple[int, str], int] = {}
+        vectors = []
+        for v in like:
+            key = v.layer, v.site
+            seen[key] = seen.get(key, 0) + 1
+            vectors.append(ps.random_vectors(model, v.layer, site=v.site, k=seen[key], seed=draw, prompts=prompts)[-1])
+        found.append(vectors)
+    return found
