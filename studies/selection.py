@@ -35,15 +35,11 @@ def at_budget(
         return [one(v) for v in vectors]
 
 
-def random_draws(model: ps.Model, like: Sequence[ps.SteeringVector], prompts: Any, draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:
+def random_draws(model: ps.Model, like: Sequence[ps.SteeringVector], draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:
     """As many unit vectors at the same sites, in each of some draws."""
-    found: list[list[ps.SteeringVector]] = []
+    sites = [(v.layer, v.site) for v in like]
+    found = []
     for draw in range(draws):
-        seen: dict[tuple[int, str], int] = {}
-        vectors = []
-        for v in like:
-            key = v.layer, v.site
-            seen[key] = seen.get(key, 0) + 1
-            vectors.append(ps.random_vectors(model, v.layer, site=v.site, k=seen[key], seed=draw, prompts=prompts)[-1])
-        found.append(vectors)
+        at = {s: iter(ps.random_vectors(model, s[0], site=s[1], k=sites.count(s), seed=draw)) for s in set(sites)}
+        found.append([replace(next(at[s]), site_norm=v.site_norm) for s, v in zip(sites, like, strict=True)])
     return found
