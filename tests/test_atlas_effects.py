@@ -232,6 +232,36 @@ def test_more_is_added_to_what_is_kept(model, tmp_path, monkeypatch, first, then
     check(atlas.page_data())
 
 
+def test_at_budgets(model, tmp_path):
+    """Those of `effects` at the same budgets, kept, extended by another one, and shown by the page."""
+    atlas, how = make(model, out=tmp_path, prompt_groups="stacked"), {"max_new_tokens": 3, "n_random": 2}
+    found = atlas.effects(1, kl=[0.1, 0.02], **how)
+    for source in atlas.sources[:-1]:
+        some = [atlas.vector(*pair) for pair in atlas.pairs if pair[0] == source]
+        want = ps.effects(model, PROMPTS, some, kl=[0.02, 0.1], **how)
+        got = found.where(source=source)
+        assert sorted(plain(got)) == sorted(plain(want)) and sorted(plain(got.random)) == sorted(plain(want.random))
+    again = ps.Atlas.load(tmp_path, model)
+    more = again.effects(1, kl=[0.02, 0.1, 0.3], signs=1, **how)
+    assert {e.budget for e in more} == {0.02, 0.1, 0.3} and more.settings["kl"] == [0.02, 0.1, 0.3] and more.settings["unreached"] == 0
+    assert sorted(plain(more.where(budget=0.1))) == sorted(plain(found.where(budget=0.1, sign=1)))
+    page = again.page_data()
+    check(page)
+    assert page["strength"] == "kl" and page["scales"] == [0.02, 0.1, 0.3]
+    assert {e["scale"] for view in page["views"] for e in view["effects"]} == {0.02, 0.1, 0.3}
+    assert make(model).page_data()["strength"] == "scale"
+    ax = ps.plots.sensitivity_map(again, "kl_end", scale=0.3, sign=1)
+    assert "KL 0.3 nats" in ax.get_title(loc="left") + ax.texts[0].get_text()
+    with pytest.raises(ps.InvalidInput, match=r"strength \('scales', there 'kl'\)"):
+        again.effects(1, scales=0.5, **how)
+    with pytest.raises(ps.InvalidInput, match="strengths are given twice"):
+        again.effects(1, scales=0.5, kl=0.1, **how)
+    with pytest.raises(ps.InvalidInput, match="no scale of"):
+        again.effects(1, kl=1e3, **how)
+    left = again.effects(1, kl=1e3, signs=1, skip_unreached=True, **how)
+    assert not len(left) and not left.random and left.settings["unreached"] == len(atlas.pairs) + 2 * len({p[0] for p in atlas.pairs})
+
+
 def test_other_functions_are_other_arguments(model, tmp_path):
     atlas = make(model, prompt_groups="stacked", out=tmp_path)
     first = atlas.effects(2, **HOW, score=lambda p, t: 0.0)

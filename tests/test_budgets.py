@@ -95,6 +95,31 @@ def test_random_vectors_that_do_not_reach_a_budget_are_left_out_and_counted(mode
         ps.effects(model, PROMPTS, v, max_new_tokens=0, **{**how, "kl": 2 * budget})
 
 
+def test_vectors_that_do_not_reach_a_budget_are_left_out_where_that_is_wanted(model, vectors):
+    target = vectors[0].target  # so that their linearity is measured
+    some = [dataclasses.replace(v, target=target) for v in ps.random_vectors(model, 0, k=4, prompts=PROMPTS)]
+    most = [float(ps.evaluate.kl(model, PROMPTS, v.relative(100.0))) for v in some]
+    some = [some[i] for i in np.argsort(most)]  # the last one reaches furthest
+    budget = 0.99 * max(most)
+    each = ps.evaluate.calibrate(model, PROMPTS, some, kl=budget, skip_unreached=True)
+    reach = [i for i, v in enumerate(each) if v is not None]
+    assert reach and reach[-1] == 3 and 0 not in reach
+    assert [each[i] for i in reach] == [some[i].calibrated(model, PROMPTS, kl=budget) for i in reach]
+    assert ps.evaluate.calibrate(model, PROMPTS, some, kl=0.1, skip_unreached=True) == ps.evaluate.calibrate(model, PROMPTS, some, kl=0.1)
+    with pytest.raises(ps.InvalidInput, match="no scale of"):
+        ps.evaluate.calibrate(model, PROMPTS, some[0], kl=budget, skip_unreached=True)
+    how = {"kl": budget, "signs": 1, "n_random": 0}
+    found = ps.effects(model, PROMPTS, some, max_new_tokens=2, skip_unreached=True, **how)
+    alone = ps.effects(model, PROMPTS, [some[i] for i in reach], max_new_tokens=2, **how)
+    assert [e.vector for e in found] == reach * len(PROMPTS) and found.settings["unreached"] == 4 - len(reach)
+    assert [dataclasses.replace(e, vector=reach.index(e.vector)) for e in found] == list(alone) and found[0].linearity > 0
+    searched = ps.search(model, some, SCORE, validation=PROMPTS, test=OTHERS, top=4, skip_unreached=True, **how)
+    assert {c.index for c in searched.ranked} == set(reach) and len(searched.chosen) == len(reach)
+    assert searched.unreached == 4 - len(reach) and searched.share.n == 4 and "candidate" in str(searched)
+    with pytest.raises(ps.InvalidInput, match="none of the 4 vectors reaches a KL of"):
+        ps.search(model, some, SCORE, validation=PROMPTS, test=OTHERS, skip_unreached=True, **{**how, "kl": 1e3})
+
+
 def test_effects_at_scales_have_no_budget(model, vectors):
     found = ps.effects(model, PROMPTS, vectors, n_random=1, max_new_tokens=0)
     assert {e.scale for e in found} == {0.35, 1.0} and {e.budget for e in (*found, *found.random)} == {None}

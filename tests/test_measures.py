@@ -226,6 +226,26 @@ def test_accuracy_scores_what_is_generated(model, vectors):
     assert evaluate.accuracy(model, prompts, score=lambda p, t: len(t), max_new_tokens=6).interval == "bootstrap"
 
 
+@pytest.mark.parametrize("positions", ["prompt", "generated", -1, slice(1, 3)])
+def test_scores_of_vectors_at_positions_are_those_of_views(model, positions):
+    """Of a view that is steered there. What is read at a prompt's end does not depend on generated positions."""
+    vector, said = ps.random_vectors(model, 0, prompts=PROMPTS)[0].relative(3), [[7, 8, 2], [4]]
+
+    def checksum(prompt, text):
+        return zlib.crc32(text.encode())
+
+    calls = {
+        "accuracy": lambda m, *v, **at: evaluate.accuracy(m, ["one", "two two"], *v, score=checksum, max_new_tokens=4, **at),
+        "perplexity": lambda m, *v, **at: evaluate.perplexity(m, PROMPTS, *v, continuation=said, **at),
+        "choice": lambda m, *v, **at: evaluate.choice(m, WORDS, *v, letters=AB, template="{question} A{a} B{b}:", **at),
+    }
+    for name, call in calls.items():
+        at, everywhere = call(model, vector, positions=positions), call(model, vector)
+        np.testing.assert_allclose(at.values, call(model.steered(vector, positions)).values, rtol=1e-9, err_msg=name)
+        assert (at.values == everywhere.values) == (name == "choice" and positions == "prompt"), name
+    assert (calls["choice"](model, vector, positions=positions) == calls["choice"](model)) == (positions == "generated")
+
+
 @pytest.mark.parametrize("value", [None, "yes", float("nan"), math.inf, [1]])
 def test_scores_that_are_no_numbers(model, value):
     with pytest.raises(ps.InvalidInput, match="finite number"):
@@ -306,6 +326,22 @@ def test_linearity_at_the_positions_of_the_vector(model, reduce, positions, prom
     slope = (F(1e-5) - F(-1e-5)) / 2e-5
     want = np.linalg.norm(F(1) - F(0) - slope) / np.linalg.norm(F(1) - F(0))
     assert evaluate.linearity(model, [prompt], vec).value == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("target", [1, "logits"])
+@pytest.mark.parametrize("positions", [0, slice(1, None), "prompt"])
+def test_linearity_of_a_vector_at_positions(model, positions, target):
+    """The derivative by central differences."""
+    vec = model.jacobian(PROMPTS, 0, target).svd(1).vectors[0].relative(0.5)
+
+    def F(s):
+        view = model.steered(vec * s, positions)
+        rows = view(PROMPTS[0])[-1:] if target == "logits" else view.activations(PROMPTS[0], (1, "mlp_out"))[-2:]
+        return rows.astype(float).ravel()
+
+    slope = (F(1e-5) - F(-1e-5)) / 2e-5
+    want = np.linalg.norm(F(1) - F(0) - slope) / np.linalg.norm(F(1) - F(0))
+    assert evaluate.linearity(model, PROMPTS[:1], vec, positions=positions).value == pytest.approx(want, rel=1e-6)
 
 
 def test_linearity_of_several_at_once(model):
@@ -423,6 +459,9 @@ AB = ("A", "B")
     (lambda m, v: evaluate.repetition([1], 1.5), "repetition: n is 1.5"),
     (lambda m, v: evaluate.presence_ratio(m, PROMPTS, None), "presence_ratio is about single vectors"),
     (lambda m, v: evaluate.linearity(m, PROMPTS, [[v, v]]), "linearity is about single vectors"),
+    (lambda m, v: evaluate.linearity(m, PROMPTS, v * 1, positions="generated"), "no target"),
+    (lambda m, v: evaluate.linearity(m, PROMPTS, dataclasses.replace(v, target=(1, "mlp_out")), positions="generated"), "at prompts"),
+    (lambda m, v: evaluate.choice(m, WORDS, v, letters=AB, positions=99), "no position 99"),
     (lambda m, v: evaluate.token_id(m, ""), "not one token"),
     (lambda m, v: evaluate.token_id(m, True), "cannot read True"),
     (lambda m, v: evaluate.token_id(m, 258), "no token id 258"),

@@ -162,6 +162,8 @@ def test_the_plot_of_a_curve(model, vectors):
     assert line.get_xdata().tolist() == sorted(scales) == list(median.get_xdata())
     assert line.get_ydata().tolist() == [r.value for _, r in sorted(found)]
     assert ax.get_ylabel() == "KL (nats)" and "layer 1, random" in ax.get_title(loc="left")
+    note = ax.texts[0].get_text()
+    assert f"measured on n = {found[0][1].n}\n" in note and note.splitlines()[1].startswith("vector from ")
     one = evaluate.curve(lambda vs: evaluate.kl(model, PROMPTS[0], vs), vectors[0], [2.0], relative=False)  # without an interval
     bare = ps.plots.strength_curve(one)
     assert len(bare.collections) == 1 and bare.get_xlabel() == "length added" and bare.get_ylabel() == "nats"

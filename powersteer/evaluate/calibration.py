@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -30,13 +30,18 @@ _NARROWEST = 1e-9  # of a bracket, relative: what lies within is a jump
 @overload
 def calibrate(
     model: Model, prompts: Prompts, vectors: SteeringVector, *, kl: float = ..., positions: Positions = ...,
-    continuation: int = ...,
+    continuation: int = ..., skip_unreached: bool = ...,
 ) -> SteeringVector: ...  # fmt: skip
 @overload
 def calibrate(
     model: Model, prompts: Prompts, vectors: Sequence[SteeringVector], *, kl: float = ..., positions: Positions = ...,
-    continuation: int = ...,
+    continuation: int = ..., skip_unreached: Literal[False] = ...,
 ) -> list[SteeringVector]: ...  # fmt: skip
+@overload
+def calibrate(
+    model: Model, prompts: Prompts, vectors: Sequence[SteeringVector], *, kl: float = ..., positions: Positions = ...,
+    continuation: int = ..., skip_unreached: bool,
+) -> list[SteeringVector | None]: ...  # fmt: skip
 def calibrate(
     model: Model,
     prompts: Prompts,
@@ -45,7 +50,8 @@ def calibrate(
     kl: float = 1.0,
     positions: Positions = None,
     continuation: int = 0,
-) -> SteeringVector | list[SteeringVector]:
+    skip_unreached: bool = False,
+) -> SteeringVector | list[SteeringVector] | list[SteeringVector | None]:
     """Each vector, with its present sign, at the scale at which its mean KL divergence reaches a budget, to 1%.
 
     The divergence is that of `evaluate.kl`: KL(plain || steered) of the next-token distribution, the mean over the prompts.
@@ -66,6 +72,8 @@ def calibrate(
     continuation : int
         0: the divergence at the prompts' ends. n: the mean along the plain model's greedy continuation of up to n tokens,
         the first at the prompt's end.
+    skip_unreached : bool
+        True: of a list, None takes the place of a vector that reaches the budget at no scale. A single vector raises.
 
     Returns
     -------
@@ -89,10 +97,12 @@ def calibrate(
     (False, 2)
     """
     found = attempts(model, prompts, as_list(vectors), kl, positions, continuation)
-    for v in found:
-        if not isinstance(v, SteeringVector):
-            raise v
-    return found[0] if isinstance(vectors, SteeringVector) else found  # type: ignore[return-value]  # no errors are left
+    reached = [v if isinstance(v, SteeringVector) else None for v in found]
+    if isinstance(vectors, SteeringVector) or not skip_unreached:
+        for v in found:
+            if not isinstance(v, SteeringVector):
+                raise v
+    return reached[0] if isinstance(vectors, SteeringVector) else reached  # type: ignore[return-value]  # it is no None
 
 
 def attempts(

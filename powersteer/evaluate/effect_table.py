@@ -104,7 +104,7 @@ class Effects:
     settings
         Arguments of the call and the model: "model", "weights", "scales", "signs", "max_new_tokens", "tokens", "random"
         (n_random), "seed", "titles", "temperature", "samples", "kl" (the budgets, or None), "positions", "unreached"
-        (number of random vectors, signs and budgets that are left out, because no scale reaches the budget).
+        (number of vectors, signs and budgets that are left out, because no scale reaches the budget).
 
     Examples
     --------

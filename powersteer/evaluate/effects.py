@@ -60,6 +60,7 @@ def effects(
     *,
     scales: Sequence[float] | None = None,
     kl: float | Sequence[float] | None = None,
+    skip_unreached: bool = False,
     signs: Sequence[int] = (1, -1),
     positions: Positions = None,
     max_new_tokens: int = 32,
@@ -90,6 +91,8 @@ def effects(
         Budgets, in nats, instead of scales: every vector, random ones too, is added with each sign at the scale at which its
         mean KL divergence at the prompts' ends reaches the budget (`evaluate.calibrate`), so that vectors are compared at
         equal side effect. Random vectors that reach it at no scale are left out, and `settings["unreached"]` counts them.
+    skip_unreached
+        True: vectors that reach a budget at no scale are left out and counted as random ones are.
     signs
         1, -1 or both.
     positions
@@ -143,7 +146,7 @@ def effects(
     given, signs, strengths = checked_pushes(vectors, signs, scales, kl)
     call: dict[str, Any] = {
         "vectors": with_norms(model, baseline.ids, given), "scales" if kl is None else "kl": strengths, "signs": signs,
-        "n_random": check_count(n_random, "effects: n_random", least=0),
+        "n_random": check_count(n_random, "effects: n_random", least=0), "skip_unreached": skip_unreached,
     }  # fmt: skip
     if executor is None:
         return baseline.effects(**call, progress=progress)
@@ -189,23 +192,25 @@ class Baseline:
 
     def pushed(
         self, vectors: Sequence[SteeringVector], *, signs: Sequence[int], n_random: int, scales: Sequence[float] = (),
-        kl: Sequence[float] | None = None,
+        kl: Sequence[float] | None = None, skip_unreached: bool = False,
     ) -> Pushed:  # fmt: skip
         """The vectors, and the random ones, as `effects` adds them."""
         sites = {(v.location, v.site_norm): v for v in vectors}.values()
         random = [random_vector(like, self._seed, draw) for like in sites for draw in range(n_random)]
-        return pushed_vectors(self._model, self.ids, vectors, random, signs, scales, kl, self._positions)
+        return pushed_vectors(self._model, self.ids, vectors, random, signs, scales, kl, self._positions, skip_unreached)
 
     def effects(
         self, vectors: Sequence[SteeringVector], *, signs: Sequence[int], n_random: int, progress: bool | Report,
-        scales: Sequence[float] = (), kl: Sequence[float] | None = None, pushed: Pushed | None = None,
+        scales: Sequence[float] = (), kl: Sequence[float] | None = None, pushed: Pushed | None = None, skip_unreached: bool = False,
     ) -> Effects:  # fmt: skip
         """The effects of vectors on the prompts. pushed: what `pushed` returns, if it is known."""
         given = with_norms(self._model, self.ids, vectors)
         if pushed is None:
-            pushed = self.pushed(given, signs=signs, n_random=n_random, scales=scales, kl=kl)
+            pushed = self.pushed(given, signs=signs, n_random=n_random, scales=scales, kl=kl, skip_unreached=skip_unreached)
         pushes = [_push(v, *key, kl is not None) for key, v in pushed.items()]
-        prompts, all_random = len(self.ids), len({(v.location, v.site_norm) for v in given}) * n_random * len(signs) * len(kl or scales)
+        prompts, sites = len(self.ids), {(v.location, v.site_norm) for v in given}
+        requested = (len(given) + len(sites) * n_random) * len(signs) * len(kl or scales)
+        given = [given[i] for i in dict.fromkeys(index for index, *_ in pushed) if i >= 0]
         with progress_bar(progress, self._rows(len(pushes)), "effects") as callback:
             moved, texts = self._measured(given, pushes, callback)
         labels = [_BASE, *(fields for _, fields in pushes)]
@@ -221,7 +226,7 @@ class Baseline:
             prompts=tuple(p.text for p in self._encoded),
             settings={
                 "model": self._model.name, "weights": self._model.identity["weights"], "steering": list(self._model.steering),
-                "scales": list(scales), "kl": kl, "unreached": all_random - (per - count), "signs": signs,
+                "scales": list(scales), "kl": kl, "unreached": requested - len(pushed), "signs": signs,
                 "positions": describe(self._positions), "max_new_tokens": self._new, "tokens": self._followed,
                 "random": n_random, "seed": self._seed, "temperature": self._temperature, "samples": self._samples,
                 "titles": [p.title for p in self._encoded],
@@ -409,10 +414,10 @@ def checked_pushes(
 
 def pushed_vectors(
     model: Model, prompts: Sequence[Ids], vectors: Sequence[SteeringVector], random: Sequence[SteeringVector],
-    signs: Sequence[int], scales: Sequence[float], kl: Sequence[float] | None, positions: Positions,
+    signs: Sequence[int], scales: Sequence[float], kl: Sequence[float] | None, positions: Positions, skip_unreached: bool,
 ) -> Pushed:  # fmt: skip
     """Vectors as they are added: at scales, fractions of the site's norm, or at KL divergences on the prompts. Without those
-    random vectors that do not reach a divergence. Raises InvalidInput for another vector that does not."""
+    random vectors that do not reach a divergence. Raises InvalidInput for another vector that does not, unless it is skipped."""
     every = [*enumerate(vectors), *((~j, v) for j, v in enumerate(random))]
     signed = {(i, sign): sign * v for i, v in every for sign in signs}
     found: dict[tuple[int, int, float], SteeringVector] = {}
@@ -421,7 +426,7 @@ def pushed_vectors(
         for (i, sign), v in zip(signed, at, strict=True):
             if isinstance(v, SteeringVector):
                 found[i, sign, s] = v
-            elif i >= 0:
+            elif i >= 0 and not skip_unreached:
                 raise v
     order = itertools.product((i for i, _ in every), signs, scales if kl is None else kl)
     return {key: found[key] for key in order if key in found}

@@ -117,7 +117,8 @@ def kl(
 
 @_metric
 def perplexity(
-    model: Model, prompts: Prompts, vectors: Vectors = None, *, continuation: Continuations | None = None, seed: int = 0
+    model: Model, prompts: Prompts, vectors: Vectors = None, *, continuation: Continuations | None = None,
+    positions: Positions = None, seed: int = 0,
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
     """exp(- mean ln p(token | tokens before it)), over the tokens of all prompts.
 
@@ -131,6 +132,8 @@ def perplexity(
         None, one vector, or a list with one item for each result.
     continuation
         One (Generation, or token ids) for each prompt: only its tokens are predicted, an end token included.
+    positions
+        Where the vectors are added, in the forms of `Model.steered`; None: everywhere. "generated" is the continuation.
     seed
         Seed of the bootstrap over prompts.
 
@@ -169,8 +172,9 @@ def perplexity(
         lengths = [len(t) for t in tokens]
     each = [x for x in zip(full, lengths, predicted, strict=True) for _ in items]
     rows = forward_rows(
-        model, [f for f, *_ in each], items * len(full), [n for _, n, _ in each], rows=[len(c) + 1 for *_, c in each]
-    )
+        model, [f for f, *_ in each], items * len(full), [n for _, n, _ in each], rows=[len(c) + 1 for *_, c in each],
+        positions=positions,
+    )  # fmt: skip
     table = np.array([nll(z[:-1], c) for (z, _), (*_, c) in zip(rows, each, strict=True)]).reshape(len(full), len(items))
     counts, results = np.array([len(c) for c in predicted], dtype=float), []
     for nats in table.T:
@@ -186,13 +190,14 @@ def perplexity(
 @deprecated_arguments(3, questions="prompts")
 def choice(
     model: Model, prompts: Sequence[tuple[str, str, str]], vectors: Vectors = None, *,
-    template: Template = Choice.template, letters: tuple[str | int, str | int] = Choice.letters, seed: int = 0,
+    template: Template = Choice.template, letters: tuple[str | int, str | int] = Choice.letters,
+    positions: Positions = None, seed: int = 0,
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
     """Mean preference for the first option of multiple-choice questions, by the logits of two letters.
 
     Parameters
     ----------
-    model, vectors, seed
+    model, vectors, positions, seed
         As for `accuracy`.
     prompts
         Questions (question, first option, second option); each is asked in both orders, see `Choice`.
@@ -222,7 +227,7 @@ def choice(
     >>> first.unit, abs(first + second) < 1e-6
     ('nats', True)
     """
-    return accuracy(model, prompts, vectors, score=Choice(template, letters), seed=seed)
+    return accuracy(model, prompts, vectors, score=Choice(template, letters), positions=positions, seed=seed)
 
 
 def _score_in_third_place(function: Callable[P, R]) -> Callable[P, R]:
@@ -242,7 +247,7 @@ def _score_in_third_place(function: Callable[P, R]) -> Callable[P, R]:
 @_score_in_third_place
 def accuracy(
     model: Model, prompts: Prompts | Sequence[Any], vectors: Vectors = None, *, score: Score, max_new_tokens: int = 64,
-    stop: Any = None, seed: int = 0, progress: bool | Report = False,
+    stop: Any = None, positions: Positions = None, seed: int = 0, progress: bool | Report = False,
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
     """Mean score of the greedy continuations of prompts, or of the logits at their ends.
 
@@ -257,6 +262,8 @@ def accuracy(
         such as `LogitDifference(a, b)`.
     max_new_tokens, stop
         Of the continuations, as for `Model.generate`.
+    positions
+        Where the vectors are added, in the forms of `Model.steered`; None: everywhere.
     progress
         True for a progress bar, or a function that is called with (done, total).
 
@@ -280,7 +287,7 @@ def accuracy(
     items, is_batch = _items(vectors)
     prompts = score_items(score, prompts)
     with progress_bar(progress, len(items) * len(prompts), "accuracy") as callback:
-        table = score_table(model, prompts, items, score, max_new_tokens, stop, callback)
+        table = score_table(model, prompts, items, score, max_new_tokens, stop, callback, positions)
     return _results(table, is_batch, score.unit if isinstance(score, LogitScore) else SHARE, seed)
 
 
@@ -397,7 +404,7 @@ def presence_ratio(
 
 @_metric
 def linearity(
-    model: Model, prompts: Prompts, vectors: Vectors, *, seed: int = 0
+    model: Model, prompts: Prompts, vectors: Vectors, *, positions: Positions = None, seed: int = 0
 ) -> MetricResult | list[MetricResult]:  # fmt: skip
     """|dF - J delta| / |dF| at the vector's own target and scale, F the target, J its Jacobian at each prompt, and delta
     the vector: 0 where F responds linearly, towards 1 and beyond where J does not describe the response.
@@ -411,6 +418,8 @@ def linearity(
     vectors
         One vector that has a target, or a list with one for each result. Target positions are those that the vector was
         made with, counted from the prompt's end.
+    positions
+        Where the vectors are added, in the forms of `Model.steered`; None: everywhere.
 
     Returns
     -------
@@ -420,7 +429,7 @@ def linearity(
     Raises
     ------
     InvalidInput
-        For a vector without a target.
+        For a vector without a target, and for "generated" positions, which a prompt does not have.
 
     Examples
     --------
@@ -434,14 +443,16 @@ def linearity(
     single, is_batch = _single(vectors, "linearity")
     if lacking := [v for v in single if v.target is None]:
         raise InvalidInput(f"linearity: {lacking[0]!r} has no target; name one: dataclasses.replace(vec, target=(9, 'mlp_out'))")
+    if isinstance(positions, str) and positions == "generated":
+        raise InvalidInput('linearity is measured at prompts, which have no positions "generated"; choose among those of the prompt')
     tokens = [model.tokens(p) for p in split(prompts)[0]]
     sites = target_sites(single)
     table = np.empty((len(single), len(tokens)))
     for j, t in enumerate(tokens):
-        rows = forward_rows(model, [t] * (1 + len(single)), [None, *single], sites=sites, rows="last")
+        rows = forward_rows(model, [t] * (1 + len(single)), [None, *single], sites=sites, rows="last", positions=positions)
         reads = ((logits[0], acts) for logits, acts in rows)
         base = next(reads)
-        responses = zip(single, jvps(model, t, single), reads, strict=True)
+        responses = zip(single, jvps(model, t, single, positions), reads, strict=True)
         table[:, j] = [nonlinearity(v, len(t), cast(Array, jvp), base, steered) for v, jvp, steered in responses]
     return _results(table, is_batch, "ratio", seed)
 

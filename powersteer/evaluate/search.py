@@ -135,8 +135,8 @@ class SearchResult:
         Of a `coherent` score: the result on test of the model without vectors, without the demand for coherence, as
         `chosen[0].raw` is of the first vector. Else None.
     unreached
-        Number of random vectors, signs and budgets that were left out, because no scale reaches the budget. A draw without
-        any candidate has no selection.
+        Number of vectors, signs and budgets that were left out, random ones too, because no scale reaches the budget. A draw
+        without any candidate has no selection.
 
     Examples
     --------
@@ -205,7 +205,7 @@ class SearchResult:
             random = "" if best is None else f"; random {best}, the greatest"
             lines.append(("raw", f"{raw}; unsteered {self.unsteered_raw}{random}: test without the demand for coherence"))
         if self.unreached:
-            lines.append(("unreached", f"{counted(self.unreached, 'random candidate')} left out that no scale brings to the KL"))
+            lines.append(("unreached", f"{counted(self.unreached, 'candidate')} left out that no scale brings to the KL"))
         if len(self.rounds) > 1:
             lines.append(("halving", ", ".join(f"{m} candidates on {n} prompts" for m, n in self.rounds)))
         if self.screen_correlation is not None:
@@ -237,6 +237,7 @@ def search(
     signs: Sequence[int] = (1, -1),
     scales: Sequence[float] | None = None,
     kl: float | Sequence[float] | None = None,
+    skip_unreached: bool = False,
     positions: Positions = None,
     n_random: int = 5,
     seed: int = 0,
@@ -257,7 +258,7 @@ def search(
     ----------
     model
         The model, or a steered view of it.
-    vectors, signs, scales, kl, positions
+    vectors, signs, scales, kl, skip_unreached, positions
         As for `effects`; a site's norm that a vector lacks, and the divergences, are measured on the validation prompts.
     score
         As for `evaluate.accuracy`; higher is better, ties go to the smaller scale or budget, then to the earlier vector.
@@ -334,7 +335,10 @@ def search(
     by_kl = kl is not None
     random = [v for some in draws[1:] for v in some]
     scales, budgets = ([], strengths) if by_kl else (strengths, None)
-    pushed = pushed_vectors(model, ids, given, random, signs, scales, budgets, positions)
+    pushed = pushed_vectors(model, ids, given, random, signs, scales, budgets, positions, skip_unreached)
+    top = min(top, len({i for i, *_ in pushed if i >= 0}))
+    if not top:
+        raise InvalidInput(f"search: none of the {counted(len(given), 'vector')} reaches a KL of {shown(kl)} nats at any scale")
     fields = [  # that of the vectors first
         _Field([
             _candidate(i, sign, s, pushed[key], by_kl)

@@ -16,7 +16,7 @@ from .._util.progress import Report
 from .._util.workers import ExecutorLike
 from .._version import __version__
 from ..errors import InvalidInput, MissingDependency, NotFound
-from ..evaluate.effects import Effects
+from ..evaluate.effect_table import Effect, Effects, strength
 from ..evaluate.scores import Score
 from ..evaluate.search import SearchResult, search
 from ..inputs.positions import Positions
@@ -173,7 +173,9 @@ class Atlas(Results):
         self,
         k: int | Iterable[int] | None = None,
         *,
-        scales: Sequence[float] = (0.35, 1.0),
+        scales: Sequence[float] | None = None,
+        kl: float | Sequence[float] | None = None,
+        skip_unreached: bool = False,
         signs: Sequence[int] = (1, -1),
         positions: Positions = None,
         max_new_tokens: int = 32,
@@ -192,7 +194,7 @@ class Atlas(Results):
         """Measure the effects of the vectors on the prompts: KL, logits, linearity, continuations, signs of degeneration.
 
         The effects are stored in the atlas, source by source, and shown by `report`. Stored effects are not computed
-        again; more vectors, scales or signs are added to them.
+        again; more vectors, scales (or budgets) and signs are added to them.
 
         Parameters
         ----------
@@ -202,7 +204,7 @@ class Atlas(Results):
             False replaces the stored effects.
         executor, worker_threads
             As for `powersteer.atlas`. The effects are the same bits, and are stored as soon as those of a source are complete.
-        scales, signs, positions, max_new_tokens, tokens, score, stop, n_random, seed, temperature, samples, progress
+        scales, kl, skip_unreached, signs, positions, max_new_tokens, tokens, score, stop, n_random, seed, temperature, samples, progress
             As for `powersteer.effects`.
 
         Returns
@@ -222,7 +224,7 @@ class Atlas(Results):
         >>> [(e.source, e.target, e.rank, e.sign) for e in effects]
         [(1, 3, 0, 1), (1, 3, 0, -1)]
         """
-        how = {"scales": as_list(scales), "signs": as_list(signs), "max_new_tokens": max_new_tokens,
+        how = {"scales": scales, "kl": kl, "signs": signs, "skip_unreached": skip_unreached, "max_new_tokens": max_new_tokens,
                "tokens": as_list(tokens), "score": score, "stop": stop, "n_random": n_random, "seed": seed,
                "temperature": temperature, "samples": samples, "positions": positions}  # fmt: skip
         ranks = chosen_ranks(k, self.k)
@@ -351,6 +353,7 @@ class Atlas(Results):
         parts = [part for part in groups.values() if part]
         base = {e.prompt: e for part in parts for e in part.base}
         used: dict[str, Any] = parts[0].settings if parts else {"scales": [], "signs": []}
+        by_kl = used.get("kl") is not None
         model = self._store.origin.get("path") or s.model["name"]
         steered = f"  # the atlas is of model.steered(...): {'; '.join(s.steering)}" if s.steering else ""
         atlas = "ps.atlas(model, prompts)" if self.path is None else f"ps.Atlas.load({str(self.path)!r})"
@@ -373,7 +376,8 @@ class Atlas(Results):
             "targets": list(s.targets),
             "pairs": list(map(list, self.pairs)),
             "views": [_page_view(group, part) for group, part in groups.items()],
-            "scales": used["scales"],
+            "scales": used["kl" if by_kl else "scales"],
+            "strength": "kl" if by_kl else "scale",
             "signs": used["signs"],
         }  # fmt: skip
 
@@ -419,10 +423,15 @@ class Atlas(Results):
 
 def _page_view(group: Results, effects: Effects | None) -> dict[str, Any]:
     """A group of prompts, which is called a view there."""
-    moved = {kind: [asdict(e) for e in getattr(effects, kind, ())] for kind in ("effects", "random")}
+    moved = {kind: [_page_effect(e) for e in getattr(effects, kind, ())] for kind in ("effects", "random")}
     results = [*group, *(s for pair, s in group._sketches.items() if pair not in group._stored)]
     cells = [_page_cell(result, group._gain(result)) for result in results]
     return {"name": group.prompt_group_name, "prompts": list(group.settings.groups[group._group]), "cells": cells, **moved}
+
+
+def _page_effect(effect: Effect) -> dict[str, Any]:
+    """An effect, whose scale is there what it was asked for: a budget takes its place."""
+    return {key: value for key, value in asdict(effect).items() if key != "budget"} | {"scale": strength(effect)}
 
 
 def _page_cell(result: Pair | Sketch, gain: list[float]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .._util.checks import check_count
 from .._util.progress import Report, progress_bar
 from .._util.workers import ExecutorLike, Workers
 from ..errors import InvalidInput, shown
+from ..evaluate.effect_table import strength
 from ..evaluate.effects import Baseline, Effect, Effects, checked_pushes, effects_by
 from ..inputs.positions import describe
 from ..model.model import Model
@@ -25,11 +26,12 @@ from .store import Store, json_name
 
 __all__ = ["compute", "stored"]
 
-_SINCE = {"temperature": 0.0, "samples": 0, "positions": "all"}  # arguments that files of earlier versions do not have
+# Arguments that files of earlier versions do not have
+_SINCE = {"temperature": 0.0, "samples": 0, "positions": "all", "strength": "scales"}
 _KEYS = {"n_random": "random"}  # argument -> its key in files, where they differ
 Label = tuple[Any, int]  # target, rank: unique among the vectors of a source
-_OF_CALLS = ("scales", "signs", "n_random")  # arguments that differ between the calls for one baseline
-_EXTENDS = ("scales", "signs")  # more of these are computed and added to the stored ones
+_OF_CALLS = ("scales", "kl", "signs", "n_random", "skip_unreached")  # arguments that differ between the calls for one baseline
+_EXTENDS = ("scales", "kl", "signs")  # more of these are computed and added to the stored ones
 
 
 def compute(
@@ -48,16 +50,18 @@ def compute(
     other arguments are stored, unless resume is False. executor, threads: workers and threads of each, as for `powersteer.atlas`."""
     settings = store.settings
     prompts = [list(settings.prompts[i].tokens) for i in settings.groups[group]]
-    common = {_KEYS.get(k, k): v for k, v in _plain(how).items() if k not in _EXTENDS}
-    common |= {"positions": describe(how["positions"]), "atlas": settings.hash}
+    by = "scales" if how["kl"] is None else "kl"
+    common = {_KEYS.get(k, k): v for k, v in _plain(how).items() if k not in (*_EXTENDS, "skip_unreached")}
+    common |= {"positions": describe(how["positions"]), "atlas": settings.hash, "strength": by}
     todo = []
     for source, vectors in vectors_of.items():
         if vectors:
-            _, signs, scales = checked_pushes(vectors, how["signs"], how["scales"])
+            _, signs, strengths = checked_pushes(vectors, how["signs"], how["scales"], how["kl"])
             kept = _read(store, group, source) if resume else None
             if kept is not None:
-                _same({**kept.settings, **kept.settings["asked"]}, {"scales": scales, "signs": signs, **common})
-            todo.append((source, vectors, kept, _missing(kept, vectors, signs, scales, how["n_random"])))
+                _same({**kept.settings, **kept.settings["asked"]}, {by: strengths, "signs": signs, **common})
+            calls_of_it = _missing(kept, vectors, signs, strengths, how["n_random"])
+            todo.append((source, vectors, kept, [{by: at, "skip_unreached": how["skip_unreached"], **call} for at, call in calls_of_it]))
     if not todo:
         raise InvalidInput("this atlas has no computed pair yet, so it has no vectors")
     check_count(how["n_random"], "effects: n_random", least=0)
@@ -67,6 +71,8 @@ def compute(
     with progress_bar(progress, sum(map(baseline.rows, calls)), "effects") as report:
         run: Iterator[tuple[int, Effects]] = ((i, baseline.effects(**call, progress=_relay(report))) for i, call in enumerate(calls))
         if executor is not None:
+            if by == "kl":  # a mean over all prompts, of which a worker has one
+                calls = [{**call, "pushed": baseline.pushed(**call)} for call in calls]
             run = _reported(effects_by(Workers(executor), RemoteModel.of(model, threads), prompts, of_all, calls), calls, baseline, report)
         made: dict[int, Effects] = {}
         ends = list(accumulate(len(of_source) for *_, of_source in todo))
@@ -78,8 +84,8 @@ def compute(
                 extended = _extended(found[n], [(calls[i], made.pop(i)) for i in of_source], common, settings)
                 store.put_text(json_name("effects", group, todo[n][0]), extended.to_json())
                 found[n] = extended
-    parts = [_of(part, map(_label, vectors), signs, scales) for (_, vectors, *_), part in zip(todo, found, strict=True) if part is not None]
-    return _joined(parts, settings, group)
+    parts = [(vectors, part) for (_, vectors, *_), part in zip(todo, found, strict=True) if part is not None]
+    return _joined([_of(part, map(_label, vectors), signs, strengths) for vectors, part in parts], settings, group)
 
 
 def _reported(
@@ -106,23 +112,24 @@ def _label(v: SteeringVector) -> Label:
 
 
 def _missing(
-    kept: Effects | None, vectors: Sequence[SteeringVector], signs: Sequence[int], scales: Sequence[float], n_random: int
-) -> list[dict[str, Any]]:
-    """Arguments of the calls of `effects` that compute what is missing, each a full table of vectors x signs x scales."""
-    there = {(e.target, e.rank, e.sign, e.scale) for e in kept or ()}
-    drawn = {(e.sign, e.scale) for e in kept.random} if kept else set()
-    scales_of: dict[Any, dict[int, list[float]]] = {}
+    kept: Effects | None, vectors: Sequence[SteeringVector], signs: Sequence[int], strengths: Sequence[float], n_random: int
+) -> list[tuple[list[float], dict[str, Any]]]:
+    """Scales or budgets, and other arguments, of the calls of `effects` that compute what is missing, each a full table of
+    vectors x signs x strengths."""
+    there = {(e.target, e.rank, e.sign, strength(e)) for e in kept or ()}
+    drawn = {(e.sign, strength(e)) for e in kept.random} if kept else set()
+    strengths_of: dict[Any, dict[int, list[float]]] = {}
     for sign in signs:
-        for scale in scales:
-            lacking = tuple(i for i, v in enumerate(vectors) if (*_label(v), sign, scale) not in there)
+        for at in strengths:
+            lacking = tuple(i for i, v in enumerate(vectors) if (*_label(v), sign, at) not in there)
             if lacking:
-                scales_of.setdefault((lacking, (sign, scale) in drawn), {}).setdefault(sign, []).append(scale)
+                strengths_of.setdefault((lacking, (sign, at) in drawn), {}).setdefault(sign, []).append(at)
     calls = []
-    for (lacking, with_random), by_sign in scales_of.items():
+    for (lacking, with_random), by_sign in strengths_of.items():
         for some in dict.fromkeys(map(tuple, by_sign.values())):
             alike = [sign for sign, of_sign in by_sign.items() if tuple(of_sign) == some]
-            calls.append({"vectors": [vectors[i] for i in lacking], "signs": alike, "scales": list(some),
-                          "n_random": 0 if with_random else n_random})  # fmt: skip
+            call = {"vectors": [vectors[i] for i in lacking], "signs": alike, "n_random": 0 if with_random else n_random}
+            calls.append((list(some), call))
     return calls
 
 
@@ -139,34 +146,42 @@ def _relay(report: Callable[[int], object]) -> Report:
 
 
 def _with(kept: Effects | None, made: Effects, settings: Settings) -> Effects:
-    """Both as one table, in the order of a single call: vectors by target and rank, then signs and scales."""
+    """Both as one table, in the order of a single call: vectors by target and rank, then signs and strengths."""
     if kept is None:
         return made
     labels = {tuple(label) for part in (kept, made) for label in part.settings["asked"]["vectors"]}
     order = sorted(labels, key=lambda label: (settings.targets.index(label[0]), label[1]))
-    scales = sorted({*kept.settings["scales"], *made.settings["scales"]})
+    strengths = sorted({*kept.settings[_by(kept)], *made.settings[_by(made)]})
     signs = sorted({*kept.settings["signs"], *made.settings["signs"]}, reverse=True)
     every = replace(
         kept, effects=(*kept.effects, *made.effects), random=(*kept.random, *made.random),
         settings={**kept.settings, "asked": made.settings["asked"]},
     )  # fmt: skip
-    both = _of(every, order, signs, scales)
+    both = _of(every, order, signs, strengths)
 
     def in_order(records: Iterable[Effect]) -> tuple[Effect, ...]:
-        return tuple(sorted(records, key=lambda e: (e.prompt, e.vector, e.rank, -e.sign, e.scale)))
+        return tuple(sorted(records, key=lambda e: (e.prompt, e.vector, e.rank, -e.sign, strength(e))))
 
     return replace(both, effects=in_order(both.effects), random=in_order(both.random))
 
 
-def _of(found: Effects, labels: Iterable[Label], signs: Sequence[int], scales: Sequence[float]) -> Effects:
-    """Of the vectors with some labels, numbered in the order of the labels, at some signs and scales."""
+def _by(found: Effects) -> str:
+    """The argument that gave the strengths."""
+    return "scales" if found.settings.get("kl") is None else "kl"
+
+
+def _of(found: Effects, labels: Iterable[Label], signs: Sequence[int], strengths: Sequence[float]) -> Effects:
+    """Of the vectors with some labels, numbered in the order of the labels, at some signs and strengths."""
     index = {label: i for i, label in enumerate(labels)}
-    here = [e for e in found.effects if (e.target, e.rank) in index and e.sign in signs and e.scale in scales]
+    here = [e for e in found.effects if (e.target, e.rank) in index and e.sign in signs and strength(e) in strengths]
+    random = tuple(e for e in found.random if e.sign in signs and strength(e) in strengths)
+    requested = (len(index) + found.settings["random"]) * len(signs) * len(strengths)  # at the one site of a source
     return replace(
         found,
         effects=tuple(replace(e, vector=index[e.target, e.rank]) for e in here),
-        random=tuple(e for e in found.random if e.sign in signs and e.scale in scales),
-        settings={**found.settings, "signs": list(signs), "scales": list(scales),
+        random=random,
+        settings={**found.settings, "signs": list(signs), _by(found): list(strengths),
+                  "unreached": requested - (len(here) + len(random)) // len(found.base),
                   "asked": {**found.settings["asked"], "vectors": [list(label) for label in index]}},
     )  # fmt: skip
 
@@ -203,7 +218,7 @@ def _check(found: Effects, settings: Settings, group: int, source: int) -> None:
     for label in requested["vectors"] if requested else ():
         if not isinstance(label, list) or len(label) != 2 or label[0] not in settings.targets or label[1] not in range(settings.k):
             raise InvalidInput(f"the atlas has no vector {shown(label)}")
-    for key in ("scales", "signs"):
+    for key in (_by(found), "signs"):
         if not isinstance(found.settings[key], list) or not all(isinstance(x, (int, float)) for x in found.settings[key]):
             raise InvalidInput(f"{key} are {shown(found.settings[key])}")
     if any(e.source != source or e.target not in settings.targets or not 0 <= e.rank < settings.k for e in found.effects):
@@ -254,6 +269,7 @@ def _joined(parts: Sequence[Effects], settings: Settings, group: int) -> Effects
         settings={
             **{key: value for key, value in parts[0].settings.items() if key != "asked"},
             "titles": [p.title or p.text for p in settings.prompts],
-            **{key: list(dict.fromkeys(x for part in parts for x in part.settings[key])) for key in ("scales", "signs")},
+            **{key: list(dict.fromkeys(x for part in parts for x in part.settings[key])) for key in (_by(parts[0]), "signs")},
+            "unreached": sum(part.settings.get("unreached", 0) for part in parts),
         },
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .._util.checks import check_count, check_positive
@@ -116,27 +118,37 @@ def melbo(
     field = Displacement(model, prompts, start, end, target_positions=target_positions, source_positions=source_positions)
     radius = field.radius(radius)
     lr = 1e-3 * radius if lr is None else check_positive(lr, "melbo: lr")
-    bounds = np.cumsum([len(p) for p in field.at_zero.target_positions])[:-1]
     rng = np.random.default_rng(seed)
     found: list[SteeringVector] = []
     before = np.empty((0, d))
     with objective_line(progress, k * (iterations + 1)) as callback:
         for i in range(k):
-            v = radius * unit(_orthogonal(rng.standard_normal(d), before))
-            moments = np.zeros((3, d))
-            for step in range(iterations + 1):
-                displaced, J = field.at(v)
-                value, g = objective(displaced.reshape(-1, d), bounds, power, q)
+            first = radius * unit(_orthogonal(rng.standard_normal(d), before))
+            for step, point in enumerate(ascent(field, first, before, iterations, lr, power, q)):
+                v, value = point
                 callback(i, step, value)
-                if step == iterations:
-                    break
-                ascent = _orthogonal(field.pull_back(J, g.ravel()), before)
-                ascent -= (ascent @ v) * v / radius**2  # tangent to the sphere
-                v = radius * unit(_orthogonal(v + _amsgrad(moments, ascent, step + 1, lr), before))
             found.append(field.vector(v, "melbo", seed, value))
             if orthogonal:
                 before = np.vstack([before, unit(v)])
     return field.with_cost(found)
+
+
+def ascent(
+    field: Displacement, v: Array, before: Array, iterations: int, lr: float, power: float = 2.0, q: float = 2.0
+) -> Iterator[tuple[Array, float]]:
+    """(v, f(v)) at the points 0 to `iterations` of the ascent from v (d,), orthogonal to the rows of `before` (n, d)."""
+    radius, d = float(np.linalg.norm(v)), len(v)
+    bounds = np.cumsum([len(p) for p in field.at_zero.target_positions])[:-1]
+    moments = np.zeros((3, d))
+    for step in range(iterations + 1):
+        displaced, J = field.at(v)
+        value, g = objective(displaced.reshape(-1, d), bounds, power, q)
+        yield v, value
+        if step == iterations:
+            return
+        uphill = _orthogonal(field.pull_back(J, g.ravel()), before)
+        uphill -= (uphill @ v) * v / radius**2  # tangent to the sphere
+        v = radius * unit(_orthogonal(v + _amsgrad(moments, uphill, step + 1, lr), before))
 
 
 def objective(displaced: Array, bounds: Array, power: float, q: float) -> tuple[float, Array]:

@@ -75,13 +75,13 @@ def ticks(setter: Callable[..., Any], places: Sequence[float], labels: Sequence[
     setter([places[i] for i in some], [plain_text(labels[i]) for i in some], fontsize="small", **how)
 
 
-def heading(ax: Axes, title: str, model: Any, prompts: Iterable[str], *facts: str) -> None:
-    """The title, and the small print under it: model, facts and prompts."""
+def heading(ax: Axes, title: str, model: Any, prompts: Iterable[str], *facts: str, of: str = "") -> None:
+    """The title, and the small print under it: model, facts and prompts, after the words `of`."""
     texts = [" ".join(user_turn(p).split()) for p in dict.fromkeys(prompts)]
     first = texts[0] if texts else ""
     prompt = f"“{first if len(first) <= 60 else first[:59] + '…'}”" if first else "prompts given as tokens"
     more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
-    note = " · ".join(filter(None, [str(model), *facts])) + f"\n{prompt}{more}"
+    note = " · ".join(filter(None, [str(model), *facts])) + f"\n{of}{prompt}{more}"
     ax.set_title(plain_text(title), loc="left", fontsize="medium", pad=22)
     ax.annotate(plain_text(note), (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=6.5, va="bottom",
                 color=GREY, linespacing=1.3)  # fmt: skip

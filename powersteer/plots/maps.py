@@ -11,6 +11,7 @@ import numpy as np
 from .._util.checks import check_count
 from .._util.deprecated import deprecated_arguments
 from ..errors import InvalidInput
+from ..evaluate.effect_table import strength
 from ..mapping import Atlas
 from ..mapping.settings import NEXT_TOKEN
 from ..vectors.steering_vector import SteeringVector
@@ -52,7 +53,7 @@ def sensitivity_map(
     prompt_group : int, optional
         Index into `atlas.prompt_groups()`; by default the group that `atlas` is of.
     scale : float, optional
-        Scale of the effect. Needed if the effects have more than one.
+        Scale, or KL budget, of the effect. Needed if the effects have more than one.
     sign : {1, -1}, optional
         Sign of the effect; by default the one with the larger absolute value.
     ax : matplotlib.axes.Axes, optional
@@ -119,16 +120,17 @@ def _effect_values(
             f"atlas.effects(...). Values are {known} and logit_change[token]"
         )
     records = [e for e in effects if e.rank == rank and sign in (None, e.sign)]
-    scales = sorted({e.scale for e in records})
+    scales = sorted({strength(e) for e in records})
     if scale is None and len(scales) == 1:
         scale = scales[0]
     if scale not in scales:
         raise InvalidInput(f"sensitivity_map: scale is {scale}, sign {sign}; at rank {rank} there are scales {scales}")
     values: dict[PairKey, float] = {}
-    for e, x in means((e for e in records if e.scale == scale), what):
+    for e, x in means((e for e in records if strength(e) == scale), what):
         if math.isfinite(x):
             values[e.source, e.target] = max(values.get((e.source, e.target), 0.0), x, key=abs)
-    return values, f"{'larger of both signs' if sign is None else f'{sign:+d} v'}, scale {scale:g}"
+    at = f"scale {scale:g}" if effects.settings.get("kl") is None else f"KL {scale:g} nats"
+    return values, f"{'larger of both signs' if sign is None else f'{sign:+d} v'}, {at}"
 
 
 def _draw_map(ax: Axes, atlas: Atlas, values: Mapping[PairKey, float], value: str, name: str) -> None:

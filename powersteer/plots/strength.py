@@ -69,4 +69,4 @@ def strength_curve(curve: Curve, name: str = "", *, ax: Axes | None = None) -> A
 def _head(ax: Axes, vector: SteeringVector, n: int) -> None:
     target = "" if vector.target_layer is None else f" → {vector.target_layer}"
     heading(ax, f"layer {vector.layer}{target}, {vector.method}".replace("_", " "), vector.model or "unknown model",
-            vector.prompts, vector.site, f"n = {n}")  # fmt: skip
+            vector.prompts, vector.site, f"measured on n = {n}", of="vector from ")  # fmt: skip

@@ -101,7 +101,7 @@ function drawCellEffects(cell, k) {
   const both = Object.fromEntries(SIGNS.map(({ sign }) => [sign, of(sign)]));
   const range = band(drawsOf(view, measure, currentPick())[state.source]), low = measure.signed ? range?.low : -Infinity;
   const beyond = range ? ranks.filter((r) => SIGNS.some(({ sign }) => both[sign][r] > range.high || both[sign][r] < low)).length : 0;
-  const summary = `Scale ${page.scales[state.scale]}, ${state.prompt < 0 ? "mean over prompts" : page.prompts[state.prompt].name}. `
+  const summary = `At ${strength(page, state.scale)}, ${state.prompt < 0 ? "mean over prompts" : page.prompts[state.prompt].name}. `
     + (range ? `Grey: ${plural(view.draws, "random vector")} of the same length, ${show(range.low)} to ${show(range.high)}; ${beyond} of ${k} vectors exceed all of them in one sign or both.` : "No random vectors were recorded here.");
   drawChart("cell-effects", summary, () => ({
     traces: [

@@ -21,8 +21,8 @@ _CELL = {
     "source": int, "target": (int, str), "method": str, "sigma": list, "residuals": list, "clusters": list,
     "cluster_open": bool, "converged": bool, "applications": int, "site_norm": (*NUMBER, type(None)),
 }  # fmt: skip
-# Optional, since data of earlier versions lack them: in the page "pairs", of a prompt "base_score", "base_samples" and
-# "base_sample_scores", of a cell "gain", of an effect "samples" and "sample_scores".
+# Optional, since data of earlier versions lack them: in the page "pairs" and "strength" ("kl": scales are budgets), of a prompt
+# "base_score", "base_samples" and "base_sample_scores", of a cell "gain", of an effect "samples" and "sample_scores".
 _EFFECT = {"source": int, "target": (int, str), "rank": int, "sign": int, "scale": NUMBER, "norm": NUMBER, "prompt": int}
 
 

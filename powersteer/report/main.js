@@ -3,6 +3,7 @@ function fillPickers() {
   if (secondView) fillMapPickers(secondView, { view: "compareView", measure: "compare", prompt: "comparePrompt" });
   fillSelect($("pick-rank"), [["max", "largest"], ...Array.from({ length: view.k }, (_, i) => [i, `${i}`])], state.rank);
   fillSelect($("pick-sign"), [[0, "larger of both"], [1, "+v"], [-1, "−v"]], state.sign);
+  $("pick-scale").previousSibling.textContent = byKl(page) ? "KL " : "Scale ";
   fillSelect($("pick-scale"), page.scales.map((x, i) => [i, String(x)]), state.scale);
   fillSelect($("pick-against"), [["none", "nothing"], ...(view.draws ? [["random", "random vectors"]] : [])], state.against);
   fillSelect($("pick-colours"), [["auto", "automatic"], ["linear", "linear"], ["log", "logarithmic"]], state.colours);

@@ -65,10 +65,16 @@ function drawsOf(view, measure, pick) {
   return plus.map((draws, source) => [...draws, ...minus[source]]);
 }
 
+// The strength of effects: a scale, or the KL that the scale was found for.
+const byKl = (page) => page.strength === "kl";
+function strength(page, scale) {
+  return byKl(page) ? `KL ${page.scales[scale]} nats` : `scale ${page.scales[scale]}`;
+}
+
 function describe(measure, { rank, sign, scale, prompt, against }, page) {
   const which = rank === "max" ? "largest of the ranks" : `rank ${rank}`;
   if (measure.spectrum) return `${measure.label}, ${which}`;
-  const push = `${{ 1: "along +v", "-1": "along −v", 0: "larger of both signs" }[sign]}, scale ${page.scales[scale]}`;
+  const push = `${{ 1: "along +v", "-1": "along −v", 0: "larger of both signs" }[sign]}, ${strength(page, scale)}`;
   const where = prompt < 0 ? "mean over prompts" : page.prompts[prompt].name;
   return `${measure.label}${against === "random" ? " minus random" : ""}, ${which}, ${push}, ${where}`;
 }

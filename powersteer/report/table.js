@@ -51,7 +51,7 @@ async function drawTable() {
   }
   const names = table.columns.map((c) => c.id).join(", ");
   const lost = unknown.length ? `${unknown.map((phrase) => `“${phrase}”`).join(", ")} ${unknown.length > 1 ? "are" : "is"} not understood. A condition is one of ${names} with =, !=, <, <=, > or >= and a number, a list (3,4) or a range (7-9). The table keeps to ${table.filter.trim() ? `“${table.filter.trim()}”` : "all vectors"}: ` : "";
-  note.textContent = `${lost}${plural(table.rows.length, "vector")}${state.view || page.views.length > 1 ? ` of ${view.name}` : ""}.${page.scales.length ? ` Effects: ${{ 1: "+v", "-1": "−v", 0: "larger of both signs" }[state.sign]}, scale ${page.scales[state.scale]}.` : ""}`;
+  note.textContent = `${lost}${plural(table.rows.length, "vector")}${state.view || page.views.length > 1 ? ` of ${view.name}` : ""}.${page.scales.length ? ` Effects: ${{ 1: "+v", "-1": "−v", 0: "larger of both signs" }[state.sign]}, ${strength(page, state.scale)}.` : ""}`;
   sortRows();
   drawRows();
 }

@@ -46,20 +46,20 @@ function drawVectorEffects(cell, rank) {
   const measure = effectMeasure();
   $("vector-effects").hidden = !measure;
   if (!measure) return;
-  $("vector-effects").querySelector("b").textContent = `${measure.label} by scale`;
+  $("vector-effects").querySelector("b").textContent = `${measure.label} by ${byKl(page) ? "KL budget" : "scale"}`;
   const at = (sign, scale) => view.ofVectors(measure.id, { ...currentPick(), sign, scale })[cell * view.k + rank];
   const scales = page.scales.map((_, i) => i).filter((i) => SIGNS.some(({ sign }) => Number.isFinite(at(sign, i))));
   const ranges = scales.map((i) => ({ x: page.scales[i], ...band(drawsOf(view, measure, { ...currentPick(), scale: i })[state.source]) })).filter((p) => p.n);
   const sentence = ({ sign, name }) => `${name}: ${scales.map((i) => `${show(at(sign, i))} at ${page.scales[i]}`).join(", ")}`;
-  drawChart("vector-effects", `${SIGNS.map(sentence).join("; ")}. Scale: fraction of the activation norm at the source. Grey: random vectors.`, () => ({
+  drawChart("vector-effects", `${SIGNS.map(sentence).join("; ")}. ${byKl(page) ? "KL of the next token in nats, the mean over prompts" : "Scale: fraction of the activation norm at the source"}. Grey: random vectors.`, () => ({
     traces: [
       ...bandTraces(ranges, "random, range"),
       ...SIGNS.map(({ sign, name, colour, symbol }) => ({
         x: scales.map((i) => page.scales[i]), y: scales.map((i) => at(sign, i)), mode: "lines+markers", name,
-        line: { color: token(colour) }, marker: { color: token(colour), symbol, size: 10 }, hovertemplate: `scale %{x}, ${name}: %{y:.3g}<extra></extra>`,
+        line: { color: token(colour) }, marker: { color: token(colour), symbol, size: 10 }, hovertemplate: `${byKl(page) ? "KL" : "scale"} %{x}, ${name}: %{y:.3g}<extra></extra>`,
       })),
     ],
-    layout: { xaxis: { title: { text: "scale (× activation norm)" } }, yaxis: { title: { text: measure.unit || measure.label }, rangemode: measure.signed ? "normal" : "tozero" } },
+    layout: { xaxis: { title: { text: byKl(page) ? "KL (nats)" : "scale (× activation norm)" } }, yaxis: { title: { text: measure.unit || measure.label }, rangemode: measure.signed ? "normal" : "tozero" } },
   }));
 }
 
@@ -114,7 +114,7 @@ function python(cell, rank, row) {
   const vector = `atlas${single ? `.prompt(${view.prompts[0]})` : ""}.vector(${page.sources[state.source]}, ${JSON.stringify(target)}, ${rank})`;
   const lines = ["import powersteer as ps", page.reproduce.load, page.reproduce.atlas].filter(Boolean);
   if (!row) return [...lines, `vec = ${vector}`].join("\n");
-  const scale = page.scales[row.scale], relative = Math.abs(scale * view.cells.site_norm[cell] - row.norm) <= 1e-6 * row.norm;
+  const scale = page.scales[row.scale], relative = !byKl(page) && Math.abs(scale * view.cells.site_norm[cell] - row.norm) <= 1e-6 * row.norm;
   const steer = relative ? `(${row.sign < 0 ? "-" : ""}${vector}).relative(${scale})`.replace(/^\((atlas.*)\)\.rel/, "$1.rel")
     : `${row.sign < 0 ? "-" : ""}${row.norm} * ${vector}`;
   const tokens = page.settings.max_new_tokens;
