@@ -1,4 +1,4 @@
-"""`powersteer demo`: vectors flip three decisions of the built-in model, computed in a minute."""
+"""`powersteer demo`: vectors flip three decisions of the built-in model, computed in a minute, or one decision of a chat model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import get_type_hints
 
 from .._util.progress import Report, progress_line
+from ..demo.chat_story import ChatResult, check_chat, measure_chat
+from ..demo.chat_text import described, share
 from ..demo.forks import FORKS, questions
 from ..demo.story import ANSWER, JACOBIAN, LAST, VALIDATION, ForkResult, load_demo, measure
 from ..mapping.run import atlas
-from ..model.model import Model
+from ..model import Model, load
 from ..vectors.steering_vector import SteeringVector
 from .arguments import Argument, Command, check_page, nonempty
-from .console import json_object, print_result
+from .console import Keys, json_object, print_result
 
 _LABEL = 16  # columns
 
@@ -25,6 +28,10 @@ _LABEL = 16  # columns
 def _demo(args: Namespace) -> int:
     if args.atlas is not None:
         check_page(args.atlas)
+    return _built_in(args) if args.model is None else _chat(args)
+
+
+def _built_in(args: Namespace) -> int:
     began = time.perf_counter()
     model = load_demo(args.threads)
     if not args.json:
@@ -48,7 +55,26 @@ def _demo(args: Namespace) -> int:
     seconds = time.perf_counter() - began
     closing = f"\nall computed here in {seconds:.0f} s; {results[0].n_test} test questions a fork, 95% intervals"
     page = f"; {args.atlas} is the map" if args.atlas is not None else ""
-    return print_result(args.json, json_object(COMMAND.json, results, seconds), closing + page)
+    return print_result(args.json, json_object(_BUILT_IN, results, seconds), closing + page)
+
+
+def _chat(args: Namespace) -> int:
+    began = time.perf_counter()
+    model = load(args.model, threads=args.threads)
+    check_chat(model)
+    if not args.json:
+        print(
+            f"{model.name} ({model.spec.n_params / 1e6:.0f}M weights, {model.n_layers} layers): which kinds of questions does it answer\n"
+            "in two ways, and do vectors that are computed without labels turn its answers?", flush=True,
+        )  # fmt: skip
+    with _bar("demo") as report:
+        found = measure_chat(model, seed=args.seed, progress=report)
+    if args.atlas is not None:
+        found.atlas.report(args.atlas)
+    seconds = time.perf_counter() - began
+    page = f"; {args.atlas} is the map" if args.atlas is not None else ""
+    closing = f"all computed here in {seconds:.0f} s; 95% intervals{page}"
+    return print_result(args.json, json_object(_OF_CHAT, [found.result], seconds), f"\n{described(found.result)}\n\n{closing}")
 
 
 def _show(model: Model, prompt: str, vectors: dict[str, SteeringVector]) -> None:
@@ -81,15 +107,11 @@ def _figures(r: ForkResult) -> str:
     f, p = r.fisher_vector, r.power_vector
     return "\n".join([
         f"  {'right answers':<{_LABEL}}{100 * r.baseline:5.1f}% unsteered, {100 * r.forced:.1f}% with their first word given",
-        f"  {'':<{_LABEL}}{_share(r.steered, f.ci)} first Fisher vector of layer {f.source}",
-        f"  {'':<{_LABEL}}{_share(r.power, p.ci)} power vector {p.rank} of layers {p.source} -> {p.target}, best of {r.n_vectors}",
+        f"  {'':<{_LABEL}}{share(r.steered, f.ci)} first Fisher vector of layer {f.source}",
+        f"  {'':<{_LABEL}}{share(r.power, p.ci)} power vector {p.rank} of layers {p.source} -> {p.target}, best of {r.n_vectors}",
         f"  {'':<{_LABEL}}{100 * r.random_best:5.1f}% best of as many random vectors; {100 * r.random_same_norm:.1f}% on average "
         "at the Fisher vector's site and norm",
     ])  # fmt: skip
-
-
-def _share(value: float, ci: tuple[float, float]) -> str:
-    return f"{100 * value:5.1f}% [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
 
 
 def _write_atlas(model: Model, path: str) -> None:
@@ -114,19 +136,27 @@ def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
         yield lambda done, total: line.update(int(100 * done / total) - line.n)
 
 
+def _keys(kind: type, about: str) -> Keys:
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        "forks": (about, lambda forks, _: zip(forks)),
+        **{f"forks.{field.name}": hints[field.name].__metadata__[0] for field in fields(kind)},
+        "seconds": ("in all", lambda _, seconds: round(seconds, 2)),
+    }
+
+
+_BUILT_IN = _keys(ForkResult, "a list, one object a kind of question; accuracies are of whole answers to test questions")
+_OF_CHAT = _keys(ChatResult, "a list of one object; shares are of test questions, of coherent answers on the wanted side")
 COMMAND = Command(
-    summary="Flip three decisions of the built-in model by steering, next to random vectors.",
+    summary="Flip three decisions of the built-in model by steering, or one of a chat model, next to random vectors.",
     example="--atlas atlas.html",
     has_model=False,
     arguments=(
+        Argument("--model", type=nonempty, help="a chat model (folder, hub id or .gguf file); default: the built-in model"),
         Argument("--atlas", type=nonempty, metavar="FILE", help="also map the model and write the page to explore (powersteer[report])"),
-        Argument("--seed", type=int, default=0, help="of random vectors (default 0)"),
+        Argument("--seed", type=int, default=0, help="of random vectors and samples (default 0)"),
         Argument("--threads", type=int, help="default: the physical cores"),
     ),
     run=_demo,
-    json={
-        "forks": ("a list, one object a kind of question; accuracies are of whole answers to test questions", lambda forks, _: zip(forks)),
-        **{f"forks.{name}": hint.__metadata__[0] for name, hint in get_type_hints(ForkResult, include_extras=True).items()},
-        "seconds": ("in all", lambda _, seconds: round(seconds, 2)),
-    },
+    json={**_BUILT_IN, **{f"{key} (--model)": about for key, about in _OF_CHAT.items() if key not in _BUILT_IN}},
 )

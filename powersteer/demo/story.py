@@ -9,7 +9,7 @@ training data.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from ..model import Model, load
 from ..vectors.steering_vector import SteeringVector
 from .forks import Question, questions
 
-__all__ = ["Choice", "FirstWord", "ForkResult", "Solved", "fisher_vectors", "load_demo", "measure", "pair_vectors"]
+__all__ = ["Choice", "FirstWord", "ForkResult", "Solved", "fisher_vectors", "load_demo", "measure", "pair_vectors", "parts"]
 
 SCALES = (0.35, 0.7, 1.0, 1.4)
 ANSWER = 48  # tokens: the longest answer, and some
@@ -214,10 +214,7 @@ def measure(
     prompts, tests = [q.prompt for q in validation], [q.prompt for q in test]
     score, screen = Solved.of([*validation, *test]), FirstWord.of(model, validation)
 
-    begin = {name: sum(list(_SHARES.values())[:i]) for i, name in enumerate(_SHARES)}
-
-    def part(name: str) -> Report:
-        return lambda done, total: progress(begin[name] + _SHARES[name] * done // max(total, 1), sum(_SHARES.values()))
+    part = parts(_SHARES, progress)
 
     def searched(vectors: Sequence[SteeringVector], random: int, name: str) -> SearchResult:
         return search(model, vectors, score, validation=prompts, test=tests, scales=SCALES, n_random=random, seed=seed,
@@ -240,6 +237,16 @@ def measure(
     )  # fmt: skip
     progress(sum(_SHARES.values()), sum(_SHARES.values()))
     return Measure(result, chosen, power.vector)
+
+
+def parts(shares: dict[str, int], progress: Report) -> Callable[[str], Report]:
+    """Callbacks of the parts of a computation, in order, that report the progress of the whole. shares: of the whole."""
+    begin = {name: sum(list(shares.values())[:i]) for i, name in enumerate(shares)}
+
+    def part(name: str) -> Report:
+        return lambda done, total: progress(begin[name] + shares[name] * done // max(total, 1), sum(shares.values()))
+
+    return part
 
 
 def forced_accuracy(model: Model, asked: Sequence[Question]) -> float:
