@@ -1,6 +1,7 @@
 """The evidence on the built-in model: what each kind of vector does to its three forks, and at what cost.
 
     python benchmarks/study.py            # writes docs/results.md and docs/results/*.svg
+    python benchmarks/study.py --model FOLDER --methods --out FOLDER    # the first table only, of another training seed
 
 Vectors come from eight validation questions of a fork, without labels but for CAA. Every method is searched in the same
 way (both signs, the same scales, the same validation questions) and its choice is tested on the same test questions.
@@ -294,7 +295,7 @@ def plot_linearity(measured: dict[str, ps.Effects], path: Path) -> None:
 # ---- the page
 
 
-PAGE = """# What steering does to the built-in model
+HEAD = """# What steering does to the built-in model
 
 Written by `python benchmarks/study.py` in {minutes:.0f} minutes; model `{weights}`, powersteer {version}. Vectors come from eight
 questions of a fork, layers, rank, sign and scale are chosen on {n_validation} validation questions, figures are of {n_test} test questions
@@ -308,7 +309,8 @@ questions they were tried on, at some sign and scale.
 ![accuracy against cost](results/cost.svg)
 
 Random vectors are as many as the power vectors, at their sites, signs and norms, each draw choosing its own best.
-
+"""
+REST = """
 ## Does certifying vectors 6 to 12 change what they do?
 
 {certified}
@@ -339,6 +341,16 @@ Accuracy (%) of the first Fisher vector on 100 test questions, by layer and sign
 {fisher}"""
 
 
+def rest_of(forks: Sequence[Fork], pictures: Path) -> str:
+    """The page after the table of methods."""
+    measured = {f.name: effects_of(f) for f in forks}
+    plot_linearity(measured, pictures / "linearity.svg")
+    return REST.format(
+        certified=certified_table(forks), signs=signs_table(forks), scales=scales_table(forks), linearity=linearity_table(measured),
+        predictors=predictors_table(forks, measured), fisher=fisher_table({f.name: fisher_grid(f) for f in forks}),
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
@@ -346,6 +358,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=32)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--methods", action="store_true", help="the table of methods only")
     parser.add_argument("--fork", choices=list(FORKS), action="append", help="repeatable; default all")
     a = parser.parse_args()
     warnings.simplefilter("ignore", ps.ConvergenceWarning)
@@ -356,17 +369,14 @@ def main() -> None:
             f.vectors[name] = make(f)
             f.found[name] = f.search(f.vectors[name], a.draws if name == "power, certified" else 0)
             print(f"{time.perf_counter() - began:6.0f} s  {f.name:<10} {name:<18} {percent(f.found[name].test)}", flush=True)
-    measured = {f.name: effects_of(f) for f in forks}
     (a.out / "results").mkdir(parents=True, exist_ok=True)
     plot_cost(forks, a.out / "results" / "cost.svg")
-    plot_linearity(measured, a.out / "results" / "linearity.svg")
-    text = PAGE.format(
+    rest = "" if a.methods else rest_of(forks, a.out / "results")
+    head = HEAD.format(
         weights=model.identity["weights"][:16], version=ps.__version__, n_validation=a.validation, n_test=a.test,
-        methods=methods_table(forks), certified=certified_table(forks), signs=signs_table(forks), scales=scales_table(forks),
-        linearity=linearity_table(measured), predictors=predictors_table(forks, measured),
-        fisher=fisher_table({f.name: fisher_grid(f) for f in forks}), minutes=(time.perf_counter() - began) / 60,
+        methods=methods_table(forks), minutes=(time.perf_counter() - began) / 60,
     )  # fmt: skip
-    (a.out / "results.md").write_text(text, encoding="utf-8")
+    (a.out / "results.md").write_text(head + rest, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,31 +9,47 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import powersteer as ps
-from powersteer._util.atomic import write_text
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Results", "metric", "sha256"]
+import powersteer as ps
+from powersteer._util.atomic import atomic_writer, write_text
+
+__all__ = ["Missing", "Results", "metric", "sha256"]
 
 
 def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+class Missing(LookupError):
+    """A result that is not in the folder, of a study that only reads."""
+
+
 class Results:
-    """A folder of results under keys. `settings` are what they depend on: a folder of other settings is refused."""
+    """A folder of results under keys. `settings` are what they depend on: a folder of other settings is refused. With
+    `reads_only` set, nothing is computed any more: `Missing` is raised for what is not there."""
+
+    reads_only = False
 
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._read: dict[str, list[ps.SteeringVector]] = {}
         self.settings = self.once("settings", lambda: settings)
         if self.settings != json.loads(json.dumps(settings)):
             differ = sorted(k for k in {*settings, *self.settings} if settings.get(k) != self.settings.get(k))
             raise SystemExit(f"{self.folder} holds results of other settings ({', '.join(differ)}); give another --out")
 
+    def has(self, key: str) -> bool:
+        """Whether a value is kept under the key."""
+        return self._path(key, ".json").exists()
+
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
         """What is kept under the key, or else what `compute` returns (a JSON value), which is then kept."""
         path = self._path(key, ".json")
         if not path.exists():
+            self._may_compute(key)
             write_text(path, json.dumps(compute(), ensure_ascii=False))
         return json.loads(path.read_text(encoding="utf-8"))
 
@@ -41,11 +57,27 @@ class Results:
         """The same for vectors; there may be none."""
         path, count = self._path(key, ".safetensors"), self._path(key, ".count.json")
         if not count.exists():
+            self._may_compute(key)
             found = list(compute())
             if found:
                 ps.save_vectors(path, found)
             write_text(count, json.dumps(len(found)))
-        return ps.load_vectors(path) if json.loads(count.read_text()) else []
+        if key not in self._read:
+            self._read[key] = ps.load_vectors(path) if json.loads(count.read_text()) else []
+        return list(self._read[key])
+
+    def _may_compute(self, key: str) -> None:
+        if self.reads_only:
+            raise Missing(key)
+
+    def array(self, key: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The same for an array of numbers."""
+        path = self._path(key, ".npy")
+        if not path.exists():
+            array = compute()  # before the file: another process may read it
+            with atomic_writer(path) as file:
+                np.save(file, array)
+        return np.load(path)
 
     def _path(self, key: str, ending: str) -> Path:
         return self.folder / (re.sub(r"[^A-Za-z0-9_.+-]+", "_", key) + ending)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import powersteer as ps
-from powersteer.evaluate import calibrate
+from powersteer.evaluate.calibration import attempts
 
 __all__ = ["at_budget", "both_signs", "random_draws"]
 
@@ -23,16 +23,8 @@ def at_budget(
 ) -> list[ps.SteeringVector | None]:
     """Each vector at the scale at which its mean KL on the prompts is the budget; None where no scale reaches it."""
 
-    def one(v: ps.SteeringVector) -> ps.SteeringVector | None:
-        try:
-            return calibrate(model, prompts, v, kl=kl, positions=positions, continuation=continuation)
-        except ps.InvalidInput:
-            return None
-
-    try:
-        return list(calibrate(model, prompts, list(vectors), kl=kl, positions=positions, continuation=continuation))
-    except ps.InvalidInput:  # of one of them
-        return [one(v) for v in vectors]
+    found = attempts(model, list(prompts), list(vectors), kl, positions, continuation)
+    return [v if isinstance(v, ps.SteeringVector) else None for v in found]
 
 
 def random_draws(model: ps.Model, like: Sequence[ps.SteeringVector], draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:

@@ -1,0 +1,290 @@
+"""Decision forks of a chat model: which vectors turn them, at equal side effect, in text that stays coherent.
+
+    python studies/forks.py MODEL --out FOLDER                 # the whole study, into FOLDER and docs/studies/forks.md
+    python studies/forks.py MODEL --out FOLDER --phase main    # the main table alone; then "positions", then "budgets"
+    python studies/forks.py MODEL --out FOLDER --quick         # the same code on little; its figures mean nothing
+
+Stopped at any moment, it goes on from what the folder holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fork_kinds import KINDS, Kind, Side
+from items import UNRELATED, chat, split
+from results import Results, sha256
+from selection import at_budget, both_signs, random_draws
+
+import powersteer as ps
+from powersteer.evaluate import coherent, score_table
+from powersteer.evaluate.scores import Score
+
+__all__ = ["BUDGET", "BUDGETS", "FULL", "METHODS", "PHASES", "POSITIONS", "QUICK", "Fork", "Sizes", "conditions", "run"]
+
+BUDGET, BUDGETS = 0.3, (0.1, 1.0)  # nats: of the choice and the main table, and of the chosen vectors besides
+POSITIONS: dict[str, Any] = {"everywhere": None, "prompt": "prompt", "last of prompt": -1, "generated": "generated"}
+METHODS = ("Fisher", "power", "CAA", "random 0", "random 1", "random 2")
+PHASES = ("main", "positions", "budgets")
+_ALONG = 8  # tokens of the plain answer along which "generated" is calibrated, and of an answer that CAA reads
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is computed. Layers and pairs are those of a model of 30 layers; others take the same depths."""
+
+    kinds: int = len(KINDS)
+    phrasings: int = 5
+    topics: int = 8  # of the train split, each sampled
+    samples: int = 4
+    jacobian: int = 2
+    validation: int = 8
+    plain: int = 40  # validation topics whose unsteered answers say what is coherent and which side is rarer
+    test: int = 100
+    short_test: int = 40  # at other positions and budgets
+    tokens: int = 24
+    unrelated: int = 6  # of the 12 prompts, for candidates; the chosen ones are scaled on all
+    draws: int = 3
+    layers: tuple[int, ...] = (4, 8, 12, 16, 20)
+    pairs: tuple[tuple[int, int], ...] = ((4, 26), (10, 20), (10, 26), (16, 26))
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    kinds=2, phrasings=2, topics=2, samples=2, validation=2, plain=3, test=3, short_test=2, tokens=6, unrelated=2, layers=(8,),
+    pairs=((4, 26),),
+)  # fmt: skip
+
+
+@dataclass
+class Fork:
+    """One kind on one model: everything that is computed of it is kept in the folder of results."""
+
+    model: ps.Model
+    results: Results
+    kind: Kind
+    sizes: Sizes
+
+    def _once(self, key: str, compute: Callable[[], Any]) -> Any:
+        return self.results.once(f"{self.kind.name}.{key}", compute)
+
+    def prompts(self, split_name: str, n: int, phrasing: str | None = None) -> list[Any]:
+        """Prompts of the first topics of a split, in the chosen phrasing unless another is given."""
+        template = self.chosen_phrasing()["phrasing"] if phrasing is None else phrasing
+        return [chat(template.format(topic)) for topic in split(self.kind.topics, split_name, n)]
+
+    # ---- which phrasing, which side, and what is coherent
+
+    def sampled(self, phrasing: str) -> dict[str, Any]:
+        """Sampled answers of train topics: their texts, tokens and sides, and the entropy of the first token."""
+
+        def compute() -> dict[str, Any]:
+            prompts = self.prompts("train", self.sizes.topics, phrasing)
+            logits = [self.model(p)[-1].astype(np.float64) for p in prompts]
+            logs = [z - z.max() - math.log(np.exp(z - z.max()).sum()) for z in logits]
+            rows = [p for p in prompts for _ in range(self.sizes.samples)]
+            made = self.model.generate(rows, max_new_tokens=self.sizes.tokens, temperature=1.0, seed=0)
+            return {
+                "phrasing": phrasing,
+                "entropy": float(np.mean([-(np.exp(z) * z).sum() for z in logs])),
+                "texts": [g.text for g in made],
+                "tokens": [g.tokens.tolist() for g in made],
+                "rates": [float(np.mean([side.rule(g.text or "") for g in made])) for side in self.kind.sides],
+            }
+
+        return self._once(f"sampled {self.kind.phrasings.index(phrasing)}", compute)
+
+    def all_sampled(self) -> list[dict[str, Any]]:
+        return [self.sampled(phrasing) for phrasing in self.kind.phrasings[: self.sizes.phrasings]]
+
+    def chosen_phrasing(self) -> dict[str, Any]:
+        """The phrasing whose rarer side is the most frequent one among samples."""
+        return max(self.all_sampled(), key=lambda one: min(one["rates"]))
+
+    def is_fork(self) -> bool:
+        return any(0.05 <= one["rates"][0] <= 0.95 for one in self.all_sampled())
+
+    def plain(self) -> dict[str, Any]:
+        """Limits of a coherent text, and the side that unsteered greedy answers take less often, on validation topics."""
+
+        def compute() -> dict[str, Any]:
+            made = self.model.generate(self.prompts("validation", self.sizes.plain), max_new_tokens=self.sizes.tokens)
+            read = [ps.evaluate.perplexity(self.model, [g.prompt_tokens], continuation=[g]) for g in made]
+            rates = [float(np.mean([side.rule(g.text or "") for g in made])) for side in self.kind.sides]
+            return {
+                "repetition": float(np.percentile([ps.evaluate.repetition(g).value for g in made], 95)),
+                "perplexity": float(np.percentile([float(p) for p in read], 95)),
+                "rates": rates, "wanted": int(rates[1] < rates[0]), "texts": [g.text for g in made],
+            }  # fmt: skip
+
+        return self._once("plain", compute)
+
+    def wanted(self) -> Side:
+        return self.kind.sides[self.plain()["wanted"]]
+
+    def score(self, score: Score | None = None) -> Score:
+        """The wanted side's score, of coherent texts."""
+        limits = self.plain()
+        return coherent(score or self.wanted().score, repetition=limits["repetition"], perplexity=limits["perplexity"])
+
+    # ---- candidates and the choice among them
+
+    def candidates(self, method: str) -> list[ps.SteeringVector]:
+        """Vectors of a method, under both signs, at the budget; those that reach it."""
+        if method.startswith("random"):  # the same for all kinds
+            return self.results.vectors(method, lambda: self._scaled(both_signs(self._random(int(method.split()[1])))))
+        return self.results.vectors(f"{self.kind.name}.{method}", lambda: self._scaled(both_signs(self.found(method))))
+
+    def _scaled(self, vectors: Sequence[ps.SteeringVector]) -> list[ps.SteeringVector]:
+        prompts = [chat(text) for text in UNRELATED[: self.sizes.unrelated]]
+        return [v for v in at_budget(self.model, prompts, vectors, BUDGET) if v is not None] if vectors else []
+
+    def _layer(self, of_30: int) -> int:
+        return round(of_30 * (self.model.n_layers - 1) / 29)
+
+    def found(self, method: str) -> list[ps.SteeringVector]:
+        """Vectors of a method as it gives them."""
+        layers = list(dict.fromkeys(map(self._layer, self.sizes.layers)))
+        if method == "CAA":
+            return self._contrast(layers)
+        prompts = self.prompts("train", self.sizes.jacobian)
+        if method == "Fisher":
+            return [r.vectors[0] for r in self.model.jacobians(prompts, layers, ["next_token"]).svd(1, tol=1e-2)]
+        pairs = [(self._layer(source), self._layer(target)) for source, target in self.sizes.pairs]
+        return [v for pair in pairs for v in ps.power_vectors(self.model, prompts, *pair, k=2, tol=1e-2)]
+
+    def _contrast(self, layers: list[int]) -> list[ps.SteeringVector]:
+        """CAA of the sampled answers' first tokens, labelled by their sides; none if one side was never sampled."""
+        sample, wanted = self.chosen_phrasing(), self.wanted()
+        other = next(side for side in self.kind.sides if side is not wanted)
+        prompts = [self.model.tokens(p) for p in self.prompts("train", self.sizes.topics) for _ in range(self.sizes.samples)]
+        begun = [np.concatenate([p, t[:_ALONG]]).astype(np.int32) for p, t in zip(prompts, sample["tokens"], strict=True)]
+        good, bad = ([b for b, text in zip(begun, sample["texts"], strict=True) if side.rule(text)] for side in (wanted, other))
+        if not good or not bad:
+            return []
+        return ps.caa(self.model, good, bad, layers, read_positions=slice(-_ALONG, None), paired=False)
+
+    def _random(self, draw: int) -> list[ps.SteeringVector]:
+        sites = [ps.random_vectors(self.model, self._layer(source))[0] for source, _ in self.sizes.pairs for _ in range(2)]
+        return random_draws(self.model, sites, self.sizes.draws)[draw]
+
+    def offered(self, method: str) -> int:
+        """How many vectors with their signs a method offers."""
+        pairs, layers = 4 * len(self.sizes.pairs), 2 * len(self.sizes.layers)
+        return layers if method in ("Fisher", "CAA") else pairs
+
+    def chosen(self, method: str) -> tuple[ps.SteeringVector, float] | None:
+        """The candidate of the best validation score, the first of several, and that score."""
+        vectors = self.candidates(method)
+        if not vectors:
+            return None
+
+        def compute() -> list[float]:
+            items = self.prompts("validation", self.sizes.validation)
+            return score_table(self.model, items, vectors, self.score(), self.sizes.tokens).mean(1).tolist()
+
+        scores = self._once(f"choice {method}", compute)
+        best = int(np.argmax(scores))
+        return vectors[best], scores[best]
+
+    # ---- what is told
+
+    def kept(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> dict[str, Any] | None:
+        """What `tested` has kept; None if that was not run, or there is no vector."""
+        return self.tested(method, where, kl) if self.has(method, where, kl) else None
+
+    def has(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> bool:
+        """Whether `tested` was run."""
+        return self.results.has(f"{self.kind.name}.test {method} {where} {kl}")
+
+    def scaled(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> ps.SteeringVector | None:
+        """The chosen vector at a budget on all unrelated prompts, added at some positions."""
+        chosen = self.chosen(method)
+        if chosen is None:
+            return None
+        along = _ALONG if where == "generated" else 0
+        prompts = [chat(text) for text in (UNRELATED if self.sizes.test > 3 else UNRELATED[: self.sizes.unrelated])]
+
+        def compute() -> list[ps.SteeringVector]:
+            return [v for v in at_budget(self.model, prompts, [chosen[0]], kl, POSITIONS[where], along) if v is not None]
+
+        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {method} {where} {kl}", compute)), None)
+
+    def tested(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> dict[str, Any] | None:
+        """Raw and coherent scores and texts of test prompts; "unsteered" and "forced" are methods here. None: no vector."""
+        n = self.sizes.test if where == "everywhere" and kl == BUDGET else self.sizes.short_test
+
+        def compute() -> dict[str, Any] | None:
+            items, wanted = self.prompts("test", n), self.wanted()
+            score, vector = wanted.score, None
+            if method == "forced":
+                opening = self.model.tokenizer.encode(wanted.opening, add_special=False)
+                items, score = [np.concatenate([self.model.tokens(p), opening]).astype(np.int32) for p in items], wanted.opened
+            elif method != "unsteered" and (vector := self.scaled(method, where, kl)) is None:
+                return None
+            made: list[ps.Generation] = []
+            (counted,) = score_table(
+                self.model, items, [vector], self.score(score), self.sizes.tokens, positions=POSITIONS[where], made=made
+            )
+            return {
+                "coherent": counted.tolist(), "raw": [float(score(None, g.text or "")) for g in made], "texts": [g.text for g in made],
+                "repetition": float(np.mean([ps.evaluate.repetition(g).value for g in made])),
+            }  # fmt: skip
+
+        return self._once(f"test {method} {where} {kl}", compute)
+
+
+def conditions(phase: str) -> list[tuple[str, str, float]]:
+    """(method, positions, budget) of everything that a phase tests."""
+    if phase == "main":
+        return [(method, "everywhere", BUDGET) for method in ("unsteered", *METHODS, "forced")]
+    if phase == "positions":
+        return [(method, where, BUDGET) for where in list(POSITIONS)[1:] for method in METHODS]
+    return [(method, "everywhere", kl) for kl in BUDGETS for method in METHODS]
+
+
+def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] = PHASES, kinds: Iterable[str] = ()) -> list[Fork]:
+    """Compute what is missing, of some kinds or of all, the main table first. Returns the forks of all kinds."""
+    forks = [Fork(model, results, kind, sizes) for kind in KINDS[: sizes.kinds]]
+    for phase in phases:
+        for fork in [fork for fork in forks if not kinds or fork.kind.name in kinds]:
+            for condition in conditions(phase):
+                fork.tested(*condition)
+                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {', '.join(map(str, condition))}", flush=True)
+    return forks
+
+
+def settings(model: str | Path, sizes: Sizes) -> dict[str, Any]:
+    return {"model": Path(model).name, "SHA-256": sha256(model), "powersteer": ps.__version__, "sizes": asdict(sizes)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--page", type=Path, help="the page; none with --quick unless given")
+    parser.add_argument("--phase", choices=PHASES, action="append", help="compute only this (again for more)")
+    parser.add_argument("--kind", choices=[kind.name for kind in KINDS], action="append", help="compute only this fork (again for more)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only-page", action="store_true", help="compute nothing, and write the page from what is there")
+    args = parser.parse_args()
+    from forks_page import write_page
+
+    sizes = QUICK if args.quick else FULL
+    results = Results(args.out, settings(args.model, sizes))
+    phases = () if args.only_page else args.phase or PHASES
+    forks = run(ps.load(args.model, threads=args.threads), results, sizes, phases, args.kind or ())
+    page = args.page or (args.out / "forks.md" if args.quick else Path(__file__).parents[1] / "docs/studies/forks.md")
+    write_page(forks, page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The page of the study of forks, from what its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from forks import BUDGET, BUDGETS, METHODS, POSITIONS, Fork, conditions
+from page import Page, cell
+from results import metric
+
+import powersteer as ps
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+__all__ = ["beats", "write_page"]
+
+FOUND = ("Fisher", "power", "CAA")
+RANDOM = tuple(m for m in METHODS if m.startswith("random"))
+Share = ps.MetricResult
+
+
+def share(fork: Fork, method: str, which: str = "coherent", where: str = "everywhere", kl: float = BUDGET) -> Share | None:
+    """A rate on test prompts with its Wilson interval; of unsteered texts, on as many prompts as the others."""
+    if method == "unsteered":
+        got = fork.kept("unsteered")
+        n = fork.sizes.test if where == "everywhere" and kl == BUDGET else fork.sizes.short_test
+        return metric(got[which][:n], "share") if got else None
+    got = fork.kept(method, where, kl)
+    return metric(got[which], "share") if got else None
+
+
+def beats(fork: Fork, method: str, where: str = "everywhere", kl: float = BUDGET, which: str = "coherent") -> bool | None:
+    """Whether a rate lies above the unsteered one and those of all random draws, with intervals that do not overlap. None: not
+    measured."""
+    mine, *others = (share(fork, m, which, where, kl) for m in (method, "unsteered", *RANDOM))
+    if mine is None or any(other is None for other in others):
+        return None
+    return all(mine.low > other.high for other in others if other is not None)
+
+
+def _complete(fork: Fork) -> bool:
+    return all(fork.has(*condition) for condition in conditions("main"))
+
+
+def write_page(forks: Sequence[Fork], path: Path) -> None:
+    """Write the page, and its plot beside it: the answer from the forks whose main table is complete, tables of all there is."""
+    begun = [f for f in forks if f.has("unsteered")]
+    done, left = [f for f in forks if _complete(f)], [f.kind.name for f in forks if not _complete(f)]
+    page = Page("Decision forks of a chat model", "python studies/forks.py MODEL --out FOLDER", {
+        **{k: v for k, v in forks[0].results.settings.items() if k in ("model", "SHA-256")},
+        "seeds": f"0 of samples and Krylov, 0 to {forks[0].sizes.draws - 1} of random draws",
+    })  # fmt: skip
+    if left:
+        page.text(f"**Not run to the end: {', '.join(left)}.** The same command goes on where it stopped.")
+    if done:
+        page.text(_answer(done))
+    if begun:
+        plot = path.with_suffix(".svg")
+        _draw(begun, plot)
+        page.picture(plot, "coherent rates of the wanted side, by fork and method", path)
+        for section in (_forks, _main, _elsewhere, _examples):
+            section(page, begun)
+    page.write(path)
+
+
+def _answer(forks: Sequence[Fork]) -> str:
+    """The opening paragraph, from the comparisons."""
+    sizes, n = forks[0].sizes, len(forks)
+    comparisons = [(f, m, where, kl) for f in forks for where, kl in _told() for m in FOUND if beats(f, m, where, kl) is not None]
+    main = [(f, m) for f, m, where, kl in comparisons if (where, kl) == ("everywhere", BUDGET)]
+    yes = [(f, m) for f, m in main if beats(f, m)]
+    lines = [
+        f"On {n} forks of this model, the rarer side of each, {sizes.test} test prompts, vectors added everywhere at {BUDGET} nats on "
+        "unrelated prompts, and only coherent texts counted:"
+    ]
+    for method in FOUND:
+        won = [f for f, m in yes if m == method]
+        tried = sum(m == method for _, m in main)
+        figures = "; ".join(
+            f"{f.kind.name}: {_percent(share(f, 'unsteered'))} to {_percent(share(f, method))}, best random {_percent(_best_random(f))}"
+            for f in won
+        )
+        lines.append(f"{method} beats unsteered and all random draws on {len(won)} of {tried}" + (f" ({figures})." if won else "."))
+    over, raw = (sum(_over_unsteered(f, r, which) for f in forks for r in RANDOM) for which in ("coherent", "raw"))
+    lines.append(
+        f"The best vector of a random draw itself beats unsteered in {over} of {n * len(RANDOM)} draws, and in {raw} if incoherent texts "
+        "count."
+    )
+    unmoved = [f.kind.name for f in forks if not any(g is f for g, _ in yes)]
+    if unmoved:
+        lines.append(f"No method passes on: {', '.join(unmoved)}.")
+    raw_only = [
+        f"{m} on {f.kind.name}, {_percent(share(f, 'unsteered', 'raw'))} to {_percent(share(f, m, 'raw'))}"
+        for f, m in main if beats(f, m, which="raw") and not beats(f, m)
+    ]  # fmt: skip
+    if raw_only:
+        lines.append(
+            f"Without the demand of coherence {len(raw_only)} more of {len(main)} would pass: {'; '.join(raw_only)}. That demand is "
+            "strict: a greedy answer of the plain model is the likeliest text, and an answer that turns pays for its first tokens."
+        )
+    lines.append(f"These are {len(main)} comparisons of {len(comparisons)} on this page, at 95% each and not corrected for their number.")
+    return " ".join(lines)
+
+
+def _over_unsteered(fork: Fork, method: str, which: str) -> bool:
+    mine, plain = (share(fork, m, which) for m in (method, "unsteered"))
+    return mine is not None and plain is not None and mine.low > plain.high
+
+
+def _best_random(fork: Fork) -> Share | None:
+    return max((s for r in RANDOM if (s := share(fork, r)) is not None), key=float, default=None)
+
+
+def _percent(rate: Share | None) -> str:
+    return "–" if rate is None else f"{100 * rate.value:.0f}%"
+
+
+def _told() -> list[tuple[str, float]]:
+    return [*((where, BUDGET) for where in POSITIONS), *(("everywhere", kl) for kl in BUDGETS)]
+
+
+def _forks(page: Page, forks: Sequence[Fork]) -> None:
+    page.section("The forks")
+    sizes = forks[0].sizes
+    page.text(
+        f"Rates of the two sides among {sizes.topics * sizes.samples} sampled answers (temperature 1, train topics), and the entropy of "
+        "the first token. The phrasing in bold is studied. A text may take neither side."
+    )
+    rows = []
+    for fork in forks:
+        chosen = fork.chosen_phrasing()["phrasing"]
+        for one in fork.all_sampled():
+            text = f"**{one['phrasing']}**" if one["phrasing"] == chosen else one["phrasing"]
+            rows.append([fork.kind.name, text, one["entropy"], *(f"{100 * r:.0f}%" for r in one["rates"])])
+    page.table(("kind", "phrasing", "entropy, nats", "first side", "second side"), rows)
+    page.text("Unsteered greedy answers on validation topics, and what follows from them:")
+    page.table(
+        ("kind", "first side", "second side", "wanted", "largest repetition", "largest perplexity", "fork by samples"),
+        [[f.kind.name, *(f"{s.name} {100 * r:.0f}%" for s, r in zip(f.kind.sides, f.plain()["rates"], strict=True)), f.wanted().name,
+          f.plain()["repetition"], f.plain()["perplexity"], "yes" if f.is_fork() else "no fork"] for f in forks],
+    )  # fmt: skip
+
+
+def _main(page: Page, forks: Sequence[Fork]) -> None:
+    page.section(f"Rates at {BUDGET} nats, added everywhere")
+    page.text(
+        "Coherent texts of the wanted side on test prompts. Bold: above unsteered and every random draw, with intervals that do not "
+        "overlap. \"Forced\": the answer is begun for the plain model in the wanted way, and the opening belongs to the text."
+    )  # fmt: skip
+    columns = ("unsteered", *METHODS, "forced")
+    page.table(("fork, wanted", *columns), [[f"{f.kind.name}: {f.wanted().name}", *(_cell(f, m) for m in columns)] for f in forks])
+    page.text("The same texts without the demand of coherence:")
+    page.table(("fork", *columns), [[f.kind.name, *(_cell(f, m, which="raw") for m in columns)] for f in forks])
+    page.text("Mean share of repeated 4-grams:")
+    page.table(("fork", *columns), [[f.kind.name, *((g["repetition"] if (g := f.kept(m)) else "–") for m in columns)] for f in forks])
+    page.section("The chosen vectors")
+    rows = []
+    for fork in forks:
+        for method in (m for m in METHODS if fork.has(m)):
+            chosen, vector = fork.chosen(method), fork.scaled(method)
+            if chosen is None or vector is None:
+                rows.append([fork.kind.name, method, "none", "", "", fork.offered(method) - len(fork.candidates(method)), ""])
+                continue
+            target = "" if vector.target is None else f" → {vector.target if isinstance(vector.target, str) else vector.target.layer}"
+            place = f"{vector.layer}{target}" + (f", rank {vector.rank}" if method == "power" else "")
+            dropped = fork.offered(method) - len(fork.candidates(method))
+            sign = "+" if vector.scale > 0 else "−"
+            rows.append([fork.kind.name, method, place, sign, abs(vector.scale), dropped, f"{100 * chosen[1]:.0f}%"])
+    page.table(("fork", "method", "layers", "sign", "scale", "dropped", "on validation"), rows)
+
+
+def _cell(fork: Fork, method: str, where: str = "everywhere", kl: float = BUDGET, which: str = "coherent") -> Any:
+    rate = share(fork, method, which, where, kl)
+    if rate is None:
+        return "–"
+    return f"**{cell(rate)}**" if method in FOUND and beats(fork, method, where, kl, which) else rate
+
+
+def _elsewhere(page: Page, forks: Sequence[Fork]) -> None:
+    columns = ("unsteered", *METHODS)
+    for title, places in (
+        ("At other positions", [(where, BUDGET) for where in POSITIONS if where != "everywhere"]),
+        ("At other budgets", [("everywhere", kl) for kl in BUDGETS]),
+    ):
+        rows = [
+            [f.kind.name, where if kl == BUDGET else f"{kl} nats", *(_cell(f, m, where, kl) for m in columns)]
+            for f in forks for where, kl in places if any(f.kept(m, where, kl) for m in METHODS)
+        ]  # fmt: skip
+        page.section(title)
+        if not rows:
+            page.text("Not run.")
+            continue
+        page.text(f"The same vectors on {forks[0].sizes.short_test} test prompts, each scaled again to its budget; coherent rates.")
+        page.table(("fork", "where" if places[0][1] == BUDGET else "budget", *columns), rows)
+        if missing := len(forks) * len(places) - len(rows):
+            page.text(f"{missing} rows were not run.")
+
+
+def _examples(page: Page, forks: Sequence[Fork]) -> None:
+    page.section("Texts")
+    page.text("Of the first two test prompts of each fork, whatever they show. ✓: a coherent text of the wanted side; (✓): not coherent.")
+    for fork in forks:
+        for i, prompt in enumerate(fork.prompts("test", 2)):
+            rows = []
+            for method in ("unsteered", *METHODS, "forced"):
+                if got := fork.kept(method):
+                    mark = "✓" if got["coherent"][i] else "(✓)" if got["raw"][i] else ""
+                    opening = f"[{fork.wanted().opening}]" if method == "forced" else ""
+                    rows.append([method, mark, opening + got["texts"][i]])
+            page.text(f"**{fork.kind.name}**, wanted: {fork.wanted().name}. “{prompt[0]['content']}”")
+            page.table(("", "", "text"), rows)
+
+
+def _draw(forks: Sequence[Fork], path: Path) -> None:
+    """Coherent rates with intervals: a row for each fork."""
+    colours = {"unsteered": "black", "Fisher": "tab:blue", "power": "tab:red", "CAA": "tab:green", "forced": "tab:purple"}
+    figure, axes = plt.subplots(figsize=(8, 0.9 * len(forks) + 1.2))
+    methods = ("unsteered", *METHODS, "forced")
+    for row, fork in enumerate(forks):
+        for i, method in enumerate(methods):
+            if (rate := share(fork, method)) is None:
+                continue
+            y, colour = row + 0.08 * (i - len(methods) / 2), colours.get(method, "tab:gray")
+            label = method if method in colours else "best of a random draw"
+            axes.plot([100 * rate.low, 100 * rate.high], [y, y], color=colour, lw=1.5)
+            axes.plot(100 * rate.value, y, "o", ms=4, color=colour, label=label)
+    axes.set_yticks(range(len(forks)), [f"{f.kind.name}:\n{f.wanted().name}" for f in forks])
+    axes.set_ylim(len(forks) - 0.4, -0.5)
+    axes.set_xlabel(f"coherent texts of the wanted side, % of {forks[0].sizes.test} test prompts")
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axes.legend(unique.values(), unique.keys(), fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(unique))
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
