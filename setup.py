@@ -18,6 +18,9 @@ import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+if sys.byteorder != "little" or sys.maxsize < 2**32:
+    raise SystemExit("powersteer needs a 64-bit, little-endian machine and Python: weights are used as files hold them")
+
 
 def flag(name):
     return os.environ.get(f"POWERSTEER_{name}", "") not in ("", "0")

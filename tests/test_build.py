@@ -1,4 +1,4 @@
-"""The two cores, built from a copy of the sources: at the same time, and again after a change."""
+"""The two cores, built from a copy of the sources: at the same time, and again after a change; and where they are not built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow
 
 
 def build(folder, *options):
@@ -22,6 +21,7 @@ def build(folder, *options):
     return sum(" -c " in line for line in done.stdout.splitlines())  # files compiled
 
 
+@pytest.mark.slow
 def test_both_cores_at_once_and_again_after_a_change(tmp_path):
     for name in ("csrc", "powersteer"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -37,3 +37,12 @@ def test_both_cores_at_once_and_again_after_a_change(tmp_path):
     assert build(tmp_path) == 0
     (tmp_path / "csrc" / "base" / "reduce.h").touch()
     assert build(tmp_path) == 2 * n_files
+
+
+@pytest.mark.parametrize("machine", ["sys.byteorder = 'big'", "sys.maxsize = 2**31 - 1"])
+def test_other_machines_are_refused_before_anything_is_compiled(machine):
+    script = f"import sys; {machine}; exec(open('setup.py').read())"
+    done = subprocess.run([sys.executable, "-c", script, "build_ext"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == (
+        "powersteer needs a 64-bit, little-endian machine and Python: weights are used as files hold them\n"
+    )

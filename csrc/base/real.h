@@ -8,6 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if SIZE_MAX < UINT64_MAX || (defined __BYTE_ORDER__ && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+#error "powersteer needs a 64-bit, little-endian machine"
+#endif
+
 #ifdef PS_DOUBLE
 typedef double real;
 #define REAL_SIZE 8
