@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("csrc", "powersteer", "tests", "tools", "docs", "notebooks", "benchmarks", "conftest.py", "powersteer_pytest.py",
+COPIED = ("csrc", "powersteer", "tests", "tools", "docs", "notebooks", "benchmarks", "studies", "conftest.py", "powersteer_pytest.py",
           "setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in")  # fmt: skip
 # these say nothing of the arithmetic, and copy, build or browse for minutes; the first needs unchanged texts
 LEFT_OUT = ("test_mutations", "test_build", "test_browser", "test_browser_page", "test_jupyterlab", "test_notebooks")

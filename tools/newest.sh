@@ -7,7 +7,7 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 work="$(mktemp -d -t powersteer-newest-XXXX)"
 trap 'rm -rf "$work"' EXIT
-cp -r "$root"/{csrc,powersteer,tests,tools,docs,benchmarks,notebooks,conftest.py,setup.py,pyproject.toml,README.md,CHANGELOG.md} "$work/"
+cp -r "$root"/{csrc,powersteer,tests,tools,docs,benchmarks,studies,notebooks,conftest.py,setup.py,pyproject.toml,README.md,CHANGELOG.md} "$work/"
 cd "$work"
 
 "${PYTHON:-python3}" -m venv venv
