@@ -134,8 +134,8 @@ def _of_prompts(found: Findings) -> str:
     for (a, b), f in agreements.items():
         rest = f["σ₁ without layers"] and f"{_interval(f['σ₁ without layers'])} without every source's and target's mean, "
         parts.append(f"{a} and {b}: r = {f['σ₁'][0]:.2f} of log σ₁, {rest or ''}{f['spans']:.0%} of the first {SPAN} vectors' space")
-    sizes, directions = (f["σ₁"][0] > 0.7 for f in agreements.values()), (f["spans"] < 0.5 for f in agreements.values())
-    verdict = ": the maps agree in size, and less than half in direction" if all(sizes) and all(directions) else ""
+    sizes, directions = (f["σ₁"][0] > 0.7 for f in agreements.values()), (f["spans"] < 0.2 for f in agreements.values())
+    verdict = ": the maps agree in size and hardly in direction" if all(sizes) and all(directions) else ""
     return f"Between prompts ({'; '.join(parts)}){verdict}."
 
 

@@ -95,23 +95,27 @@ def _answer(name: str, found: dict[str, dict[str, Any]]) -> str:
     if not climbed or POWER not in found:
         return f"**{name}**: no vectors of MELBO are there to compare with."
     melbo = max(climbed, key=lambda label: found[label]["passes"])
-    ours, theirs = found[POWER], found[melbo]
+    theirs = found[melbo]
     draws = [row for label, row in found.items() if label.startswith("random")]
-    parts, holds, fails = [], [], []
+    parts, holds, fails, moot = [], [], [], []
     for m, (words, _) in MEASURES.items():
+        ours = found.get(OWN if m == "block input" else POWER, {})  # each measure's own target
         if m in ours and m in theirs:
-            own = f", {_short(found[OWN][m])} of power vectors of that target" if m == "block input" and m in found.get(OWN, {}) else ""
             best = max((row[m] for row in draws if m in row), default=None)
-            random = "" if best is None else f", random at best {_short(best)}"
-            parts.append(f"{words} {_short(ours[m])} against {_short(theirs[m])}{own}{random}")
-            (holds if ours[m].value >= theirs[m].low else fails).append(words)
-    ratio = theirs["passes"] / ours["passes"]
-    return (
-        f"**{name}**: power vectors, certified to 1e-2, took {ours['passes']} passes and {ours['seconds']:.1f} s; {melbo} "
-        f"iterations took {theirs['passes']} passes ({ratio:.1f} times as many) and {theirs['seconds']:.0f} s. The best of each: "
-        f"{'; '.join(parts)}. At {'less' if ratio > 10 else 'more'} than a tenth of the passes, power is inside MELBO's interval or "
-        f"above for {', '.join(holds) or 'nothing'}, and below it for {', '.join(fails) or 'nothing'}."
+            random = "" if best is None else f", random {_short(best)}"
+            parts.append(f"{words} {_short(ours[m])} against {_short(theirs[m])}{random}")
+            nothing = best is not None and max(ours[m].low, theirs[m].low) <= best.value
+            (moot if nothing else holds if ours[m].value >= theirs[m].low else fails).append(words)
+    ratio = theirs["passes"] / found[POWER]["passes"]
+    text = (
+        f"**{name}**: power vectors, certified to 1e-2, took {found[POWER]['passes']} passes and {found[POWER]['seconds']:.1f} s; {melbo} "
+        f"iterations took {theirs['passes']} passes ({ratio:.1f} times as many) and {theirs['seconds']:.0f} s. The best of each (for "
+        f"MELBO's target that of power vectors of this target, {found.get(OWN, found[POWER])['passes']} passes): {'; '.join(parts)}."
     )
+    told = (("is inside MELBO's interval or above for", holds), ("is below it for", fails))
+    verdict = " and ".join(f"{how} {', '.join(words)}" for how, words in told if words)
+    text += f" At 1/{ratio:.0f} of the passes power {verdict}." if verdict and ratio > 1 else ""
+    return text + (f" Neither is told from the best of the random draws by {', '.join(moot)}." if moot else "")
 
 
 def _to_the_end(study: Any) -> str:
@@ -126,13 +130,16 @@ def _to_the_end(study: Any) -> str:
         return ""
     return (
         f"MELBO stopped at {before} iterations; {len(gains)} of its vectors went on to the published {last} and moved the target on "
-        f"its own prompt {' and '.join(f'{gain:.2f}' for gain in gains)} times as far by then."
+        f"its own prompt {' and '.join(f'{gain:.2f}' for gain in gains)} times as far by then, for "
+        f"{last / before:.1f} times the passes."
     )
 
 
 def _draw(tables: dict[str, dict[str, dict[str, Any]]], docs: Path) -> Path:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     figure, grid = axes(max(len(tables), 1), len(MEASURES), 3.4, 2.8)
-    for row, (name, found) in zip(grid, tables.items(), strict=True):
+    for row, title, (name, found) in zip(grid, (True, *(False for _ in tables)), tables.items(), strict=False):
         for ax, (m, (words, _)) in zip(row, MEASURES.items(), strict=True):
             for series in SERIES:
                 points = sorted((r["passes"], r[m]) for label, r in found.items() if label.split(",")[0] == series and m in r)
@@ -142,7 +149,11 @@ def _draw(tables: dict[str, dict[str, dict[str, Any]]], docs: Path) -> Path:
             for label, r in found.items():
                 if label.startswith(("random", "unsteered")) and m in r:
                     ax.axhline(r[m].value, color="0.6", linewidth=0.8, linestyle="--" if label == "unsteered" else ":")
-            ax.set(xscale="log", xlabel="passes", title=words if row is grid[0] else "")
+            ax.set(xscale="log", xlabel="passes", title=words if title else "")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.set_visible(any(m in r for r in found.values()))
         row[0].set_ylabel(name)
     grid[0, 0].legend(frameon=False, fontsize="x-small")
     return save(figure, docs / "optimisation.svg")
