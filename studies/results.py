@@ -74,6 +74,7 @@ class Results:
         """The same for an array of numbers."""
         path = self._path(key, ".npy")
         if not path.exists():
+            self._may_compute(key)
             array = compute()  # before the file: another process may read it
             with atomic_writer(path) as file:
                 np.save(file, array)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import powersteer as ps
-from powersteer.evaluate.calibration import attempts
+from powersteer.evaluate import calibrate
 
 __all__ = ["at_budget", "both_signs", "random_draws"]
 
@@ -22,9 +22,9 @@ def at_budget(
     model: ps.Model, prompts: Sequence[Any], vectors: Sequence[ps.SteeringVector], kl: float, positions: Any = None, continuation: int = 0
 ) -> list[ps.SteeringVector | None]:
     """Each vector at the scale at which its mean KL on the prompts is the budget; None where no scale reaches it."""
-
-    found = attempts(model, list(prompts), list(vectors), kl, positions, continuation)
-    return [v if isinstance(v, ps.SteeringVector) else None for v in found]
+    return calibrate(
+        model, list(prompts), list(vectors), kl=kl, positions=positions, continuation=continuation, skip_unreached=True
+    )
 
 
 def random_draws(model: ps.Model, like: Sequence[ps.SteeringVector], draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:
