@@ -1,6 +1,11 @@
 #include "model/block.h"
 #include <string.h>
 #include "kernels/linear.h"
+#include "model/latent_heads.h"
+#include "model/recurrent.h"
+#include "ops/conv.h"
+#include "ops/delta.h"
+#include "ops/latent.h"
 #include "ops/rowwise.h"
 #include "base/reduce.h"
 
@@ -12,7 +17,8 @@ static size_t panel_stride(const spec *m) {
     for (size_t l = 0; l < m->n_layers; l++) {
         const layer_spec *y = &m->layer[l];
         const expert *e = y->router.data ? y->experts : &(expert){0}; /* all experts are stored alike */
-        const weight *all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down, &y->router, &e->gate, &e->up, &e->down};
+        const weight *all[] = {&y->q_a, &y->kv_b, &y->q, &y->k, &y->v, &y->o, &y->z, &y->a, &y->b, &y->gate, &y->up, &y->down, &y->router,
+                               &e->gate, &e->up, &e->down, &y->shared.gate, &y->shared.up, &y->shared.down, &y->shared_gate};
         for (size_t i = 0; i < COUNT(all); i++) {
             size_t n = linear_scratch(all[i]);
             if (n > most) most = n;
@@ -21,13 +27,42 @@ static size_t panel_stride(const spec *m) {
     return most;
 }
 
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* The larger of the widths of all layers */
+typedef struct {
+    size_t q, k, v, z, heads; /* outputs of q, k, v and z, inputs of o */
+} widths;
+
+static widths widths_of(const spec *m) {
+    widths w = {0};
+    for (size_t l = 0; l < m->n_layers; l++) {
+        const layer_spec *y = &m->layer[l];
+        w = (widths){larger(w.q, y->q.n_out), larger(w.k, y->k.n_out), larger(w.v, y->v.n_out), larger(w.z, y->z.n_out),
+                     larger(w.heads, y->o.n_in)};
+    }
+    if (m->kv_rank) w.q = larger(latent_queries(m), latent_raw(m));
+    return w;
+}
+
+/* Reals of scratch that each worker needs in the mixer of any layer, for sequences of at most max_keys rows; derivatives: in those, too */
+static size_t mixer_scratch(const spec *m, size_t max_keys, int derivatives) {
+    size_t n = m->n_attention ? attention_scratch(max_keys, m->kv_rank ? latent_key(m) : m->head_dim) : 0;
+    if (m->conv_taps) n = larger(n, conv_scratch(m->conv_taps));
+    if (m->state_v_heads) n = larger(n, delta_scratch(m->state_k_dim, m->state_v_dim, derivatives ? max_keys : 0));
+    return n;
+}
+
 static ps_code block_make_or_count(block_scratch *s, const spec *m, const batch *b, int threads, size_t *bytes, ps_status *st) {
     size_t n = b->n_rows, C = m->d_model;
-    *s = (block_scratch){.head_stride = attention_scratch(b->max_keys, m->head_dim), .panel_stride = panel_stride(m)};
+    size_t scans = m->conv_taps ? 1 : 0;
+    *s = (block_scratch){.head_stride = mixer_scratch(m, b->max_keys, 0), .panel_stride = panel_stride(m)};
     arena_slice table[] = {
-        SLICE(s->normed, n, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->heads, n, m->n_heads, m->head_dim),
+        SLICE(s->normed, n, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->heads, n, widths_of(m).heads),
+        SLICE(s->low, n, m->q_rank), SLICE(s->raw, m->kv_rank ? n : 0, m->n_heads, larger(m->head_dim, m->kv_rank)),
         SLICE(s->hidden, n, m->d_ff), SLICE(s->moe, moe_scratch(m, 1, n)), SLICE(s->head_scratch, (size_t)threads, s->head_stride),
         SLICE(s->panel, (size_t)threads, s->panel_stride), SLICE(s->seq, b->n_seq),
+        SLICE(s->begin, scans, b->n_seq), SLICE(s->end, scans, b->n_seq), SLICE(s->keep, scans, n),
     };
     return arena_make_or_count(&s->memory, table, COUNT(table), bytes, st);
 }
@@ -44,15 +79,16 @@ void block_scratch_free(block_scratch *s) { arena_free(&s->memory); }
 
 static ps_code sweep_make_or_count(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads,
                                    size_t *bytes, ps_status *st) {
-    size_t n, C = m->d_model, W, WKV;
-    *s = (sweep_scratch){.n_t = n_t, .n = b->n_rows, .n_streams = n_streams, .head_stride = attention_scratch(b->max_keys, m->head_dim),
+    size_t n, C = m->d_model, NV = m->state_v_heads;
+    const widths w = widths_of(m);
+    *s = (sweep_scratch){.n_t = n_t, .n = b->n_rows, .n_streams = n_streams, .head_stride = mixer_scratch(m, b->max_keys, 1),
                          .panel_stride = panel_stride(m)};
-    if (size_mul(n_t, b->n_rows, &n, st) || size_mul(m->n_heads, m->head_dim, &W, st)
-        || size_mul(m->n_kv_heads, m->head_dim, &WKV, st))
-        return st->code;
+    if (size_mul(n_t, b->n_rows, &n, st)) return st->code;
     arena_slice table[] = {
         SLICE(s->stream, n_streams, b->n_rows, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->normed, n, C),
-        SLICE(s->taped_q, b->n_rows, W), SLICE(s->dq, n, W), SLICE(s->heads, n, W), SLICE(s->dk, n, WKV), SLICE(s->dv, n, WKV),
+        SLICE(s->taped_q, b->n_rows, w.q), SLICE(s->dq, n, w.q), SLICE(s->heads, n, w.heads), SLICE(s->dk, n, w.k),
+        SLICE(s->dv, n, w.v), SLICE(s->dz, n, w.z), SLICE(s->da, n, NV), SLICE(s->db, n, NV),
+        SLICE(s->low, n, m->q_rank), SLICE(s->raw, m->kv_rank ? n : 0, m->n_heads, larger(m->head_dim, m->kv_rank)),
         SLICE(s->gate, m->gated ? n : 0, m->d_ff), SLICE(s->up, n, m->d_ff),
         SLICE(s->moe, moe_scratch(m, n_t, b->n_rows)), SLICE(s->moe_index, 2, m->n_experts ? b->n_rows : 0),
         SLICE(s->head_scratch, (size_t)threads, s->head_stride), SLICE(s->panel, (size_t)threads, s->panel_stride),
@@ -96,49 +132,51 @@ static rope_rows rope_of(const spec *m, const batch *b, size_t layer, size_t n_h
 
 static attention attention_of(const spec *m, size_t layer, size_t n_seq, const attention_seq *seq, const real *q,
                               const int *pos, real *scratch, size_t stride) {
-    return (attention){.n_heads = m->n_heads, .n_kv_heads = m->n_kv_heads, .head_dim = m->head_dim,
+    return (attention){.n_heads = m->n_heads, .n_kv_heads = m->n_kv_heads, .head_dim = m->head_dim, .value_dim = m->head_dim,
                        .window = m->layer[layer].window, .scale = (real)m->layer[layer].attn_scale,
-                       .softcap = (real)m->attn_softcap, .n_seq = n_seq, .seq = seq, .q = q,
+                       .softcap = (real)m->attn_softcap, .sinks = m->layer[layer].sinks, .key_bias = m->key_bias, .ldb = m->n_ctx,
+                       .n_seq = n_seq, .seq = seq, .q = q,
                        .ldq = m->n_heads * m->head_dim, .pos = pos, .scratch = scratch, .scratch_stride = stride};
 }
 
 /* ---- forward ---- */
 
-/* s->attn = attn_out of x, resid_pre. Leaves norm1's output in s->normed. */
-static void attn_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
-                         block_scratch *s, const hooks *v, const real *x) {
+/* s->heads (n, W) = the heads of attention, from in (n, C) */
+static void heads_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
+                          block_scratch *s, const hooks *v, const real *in) {
     const layer_spec *y = &m->layer[layer];
     size_t n = b->n_rows, C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim;
-    const real *in = x;
-    if (y->norm1.present) {
-        norm_rows a = norm_of(m, &y->norm1, t->xhat1, t->r1, NULL, 1, n, 1);
-        rowwise_norm_forward(rt, &a, x, s->normed);
-        in = s->normed;
-    }
     linear(rt, n, in, C, &y->q, y->q_bias, t->q, W, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->k, y->k_bias, t->k, WKV, s->panel, s->panel_stride);
     linear(rt, n, in, C, &y->v, y->v_bias, t->v, WKV, s->panel, s->panel_stride);
+    if (m->clip_qkv > 0) {
+        rowwise_clip(rt, n, W, (real)m->clip_qkv, t->q, t->kept_q);
+        rowwise_clip(rt, n, WKV, (real)m->clip_qkv, t->k, t->kept_k);
+        rowwise_clip(rt, n, WKV, (real)m->clip_qkv, t->v, t->kept_v);
+    }
     run_hooks(v, layer, READ_Q, b, W, t->q);
     run_hooks(v, layer, READ_K, b, WKV, t->k);
     run_hooks(v, layer, READ_V, b, WKV, t->v);
-    if (m->qk_norm != QK_NORM_NONE) {
-        norm_rows aq = head_norm_of(m, &y->q_norm, m->n_heads, t->xhat_q, t->r_q, NULL, 1, n);
-        norm_rows ak = head_norm_of(m, &y->k_norm, m->n_kv_heads, t->xhat_k, t->r_k, NULL, 1, n);
-        rowwise_norm_forward(rt, &aq, t->q, t->q);
-        rowwise_norm_forward(rt, &ak, t->k, t->k);
+    for (int step = 0; step < 2; step++) {
+        if (step != m->qk_norm_last && y->rope >= 0) {
+            rope_rows rq = rope_of(m, b, layer, m->n_heads, NULL, 1, n), rk = rope_of(m, b, layer, m->n_kv_heads, NULL, 1, n);
+            rowwise_rope(rt, &rq, 0, t->q);
+            rowwise_rope(rt, &rk, 0, t->k);
+        } else if (step == m->qk_norm_last && m->qk_norm != QK_NORM_NONE) {
+            norm_rows aq = head_norm_of(m, &y->q_norm, m->n_heads, t->xhat_q, t->r_q, NULL, 1, n);
+            norm_rows ak = head_norm_of(m, &y->k_norm, m->n_kv_heads, t->xhat_k, t->r_k, NULL, 1, n);
+            rowwise_norm_forward(rt, &aq, t->q, t->q);
+            rowwise_norm_forward(rt, &ak, t->k, t->k);
+        }
     }
-    if (y->rope >= 0) {
-        rope_rows rq = rope_of(m, b, layer, m->n_heads, NULL, 1, n), rk = rope_of(m, b, layer, m->n_kv_heads, NULL, 1, n);
-        rowwise_rope(rt, &rq, 0, t->q);
-        rowwise_rope(rt, &rk, 0, t->k);
-    }
+    if (m->temper_rate != 0) rowwise_temper(rt, m, 1, n, b->pos, W, t->q);
     run_hooks(v, layer, READ_ROT_Q, b, W, t->q);
     run_hooks(v, layer, READ_ROT_K, b, WKV, t->k);
-    if (c) cache_write(c, layer, b, t->k, t->v);
+    if (c) cache_write(c, y->nth, b, t->k, t->v);
     for (size_t i = 0; i < b->n_seq; i++) {
         size_t r = b->row0[i], end = b->row0[i + 1], id = (size_t)b->id[i];
-        s->seq[i] = (attention_seq){.k = c ? cache_k(c, layer, id) : t->k + r * WKV,
-                                    .v = c ? cache_v(c, layer, id) : t->v + r * WKV,
+        s->seq[i] = (attention_seq){.k = c ? cache_k(c, y->nth, id) : t->k + r * WKV,
+                                    .v = c ? cache_v(c, y->nth, id) : t->v + r * WKV,
                                     .n_keys = (size_t)b->pos[end - 1] + 1, .ld = WKV, .q0 = r, .q1 = end, .key0 = r};
     }
     attention a = attention_of(m, layer, b->n_seq, s->seq, t->q, b->pos, s->head_scratch, s->head_stride);
@@ -146,10 +184,29 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
     a.panel_stride = s->panel_stride;
     a.pattern = hooks_captured(v, layer, READ_PATTERN);
     a.ldp = b->max_keys;
-    attention_forward(rt, &a, s->heads, W);
+    attention_forward(rt, &a, y->z.data ? t->lift_z : s->heads, W);
     run_hooks(v, layer, READ_PATTERN, b, m->n_heads * a.ldp, a.pattern);
+    if (y->z.data) { /* heads . sigmoid(z) */
+        linear(rt, n, in, C, &y->z, y->z_bias, t->slope_z, W, s->panel, s->panel_stride);
+        rowwise_mlp_forward(rt, &(activation){.kind = ACT_SIGMOID}, n, W, t->slope_z, t->lift_z, s->heads);
+    }
     run_hooks(v, layer, READ_Z, b, W, s->heads);
-    linear(rt, n, s->heads, W, &y->o, y->o_bias, s->attn, C, s->panel, s->panel_stride);
+}
+
+/* s->attn = attn_out of x, resid_pre. Leaves norm1's output in s->normed. */
+static void attn_forward(const runtime *rt, const spec *m, size_t layer, const batch *b, cache *c, tape *t,
+                         block_scratch *s, const hooks *v, const real *x) {
+    const layer_spec *y = &m->layer[layer];
+    size_t n = b->n_rows, C = m->d_model;
+    const real *in = x;
+    if (y->norm1.present) {
+        norm_rows a = norm_of(m, &y->norm1, t->xhat1, t->r1, NULL, 1, n, 1);
+        rowwise_norm_forward(rt, &a, x, s->normed);
+        in = s->normed;
+    }
+    if (y->mixer == MIX_ATTENTION) (m->kv_rank ? latent_forward : heads_forward)(rt, m, layer, b, c, t, s, v, in);
+    else recurrent_forward(rt, m, layer, b, c, t, s, in);
+    linear(rt, n, s->heads, y->o.n_in, &y->o, y->o_bias, s->attn, C, s->panel, s->panel_stride);
     if (y->post1.present) {
         norm_rows p = norm_of(m, &y->post1, t->xhat_a, t->r_a, NULL, 1, n, m->resid_scale);
         rowwise_norm_forward(rt, &p, s->attn, s->attn);
@@ -179,7 +236,7 @@ static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, con
     linear(rt, n, in, C, &y->up, y->up_bias, t->lift, F, s->panel, s->panel_stride);
     run_hooks(v, layer, READ_PRE, b, F, m->gated ? t->slope : t->lift);
     run_hooks(v, layer, READ_PRE_LINEAR, b, F, t->lift);
-    rowwise_mlp_forward(rt, m->act, n, F, m->gated ? t->slope : NULL, t->lift, s->hidden);
+    rowwise_mlp_forward(rt, &y->act, n, F, m->gated ? t->slope : NULL, t->lift, s->hidden);
     run_hooks(v, layer, READ_POST, b, F, s->hidden);
     linear(rt, n, s->hidden, F, &y->down, y->down_bias, s->mlp, C, s->panel, s->panel_stride);
 }
@@ -261,14 +318,27 @@ void block_post_mlp_vjp(const block_call *c) {
     post_rows(c, &c->m->layer[c->layer].post2, c->t->xhat_m, c->t->r_m, c->s->mlp, 1);
 }
 
-/* qk-norm, then rotation, of dq (n_t, Q, W) and dk (n_t, n, WKV), in place; the transpose is the transposes in the other order. */
+/* What limits q, k and v to a range, in place on dq (n_t, Q, W), dk and dv (n_t, n, WKV); it is its own transpose. */
+static void keep_unclipped(const block_call *c) {
+    size_t n = c->b->n_rows, W = c->m->n_heads * c->m->head_dim, WKV = c->m->n_kv_heads * c->m->head_dim;
+    if (c->m->clip_qkv <= 0) return;
+    rowwise_keep(c->rt, c->n_t, c->q->n, c->q->row, W, c->t->kept_q, c->s->dq);
+    rowwise_keep(c->rt, c->n_t, n, NULL, WKV, c->t->kept_k, c->s->dk);
+    rowwise_keep(c->rt, c->n_t, n, NULL, WKV, c->t->kept_v, c->s->dv);
+}
+
+/* qk-norm and rotation, in the model's order, and temperature, of dq (n_t, Q, W) and dk (n_t, n, WKV), in place; the transpose
+ * is the transposes in the other order. */
 static void transform_heads(const block_call *c, int transposed) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t n = c->b->n_rows;
-    for (int step = 0; step < 2; step++) {
-        int rotate = transposed ? step == 0 : step == 1;
-        if (rotate && y->rope >= 0) {
+    for (int step = 0; step < 3; step++) {
+        int now = transposed ? 2 - step : step, rotate = now != c->m->qk_norm_last;
+        if (now == 2) {
+            if (c->m->temper_rate != 0)
+                rowwise_temper(c->rt, c->m, c->n_t, c->q->n, c->q->pos, c->m->n_heads * c->m->head_dim, s->dq);
+        } else if (rotate && y->rope >= 0) {
             rope_rows rq = rope_of(c->m, c->b, c->layer, c->m->n_heads, c->q->row, c->n_t, c->q->n);
             rope_rows rk = rope_of(c->m, c->b, c->layer, c->m->n_kv_heads, NULL, c->n_t, n);
             rowwise_rope(c->rt, &rq, transposed, s->dq);
@@ -282,16 +352,11 @@ static void transform_heads(const block_call *c, int transposed) {
     }
 }
 
-void block_attn_jvp(const block_call *c) {
+/* s->heads (n_t, Q, W), the tangent of the heads of attention, from in (n_t, n, C) */
+static void heads_jvp(const block_call *c, const real *in) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t n = c->b->n_rows, Q = c->q->n, C = c->m->d_model;
-    const real *in = s->stream;
-    if (y->norm1.present) {
-        norm_rows a = norm_of(c->m, &y->norm1, c->t->xhat1, c->t->r1, NULL, c->n_t, n, 1);
-        rowwise_norm_jvp(c->rt, &a, s->stream, s->normed);
-        in = s->normed;
-    }
     lin(c, c->n_t * n, in, &y->k, s->dk);
     lin(c, c->n_t * n, in, &y->v, s->dv);
     if (Q != n) { /* keys and values of every row, queries of the subset */
@@ -299,10 +364,28 @@ void block_attn_jvp(const block_call *c) {
         in = s->attn;
     }
     lin(c, c->n_t * Q, in, &y->q, s->dq);
+    keep_unclipped(c);
     transform_heads(c, 0);
     attention a = taped_attention(c);
     attention_jvp(c->rt, &a, c->n_t, Q, n, s->dq, s->dk, s->dv, s->heads);
-    lin(c, c->n_t * Q, s->heads, &y->o, s->attn);
+    if (!y->z.data) return;
+    /*  h = o . sigmoid(z)
+     * dh = slope . dz + sigmoid(z) . do */
+    lin(c, c->n_t * Q, in, &y->z, s->dz);
+    rowwise_mlp_jvp(c->rt, c->n_t, Q, c->q->row, y->z.n_out, c->t->slope_z, c->t->lift_z, s->dz, s->heads);
+}
+
+void block_attn_jvp(const block_call *c) {
+    const layer_spec *y = &c->m->layer[c->layer];
+    sweep_scratch *s = c->s;
+    const real *in = s->stream;
+    if (y->norm1.present) {
+        norm_rows a = norm_of(c->m, &y->norm1, c->t->xhat1, c->t->r1, NULL, c->n_t, c->b->n_rows, 1);
+        rowwise_norm_jvp(c->rt, &a, s->stream, s->normed);
+        in = s->normed;
+    }
+    (y->mixer != MIX_ATTENTION ? recurrent_jvp : c->m->kv_rank ? latent_jvp : heads_jvp)(c, in);
+    lin(c, c->n_t * c->q->n, s->heads, &y->o, s->attn);
     post_rows(c, &y->post1, c->t->xhat_a, c->t->r_a, s->attn, 0);
 }
 
@@ -359,24 +442,32 @@ void block_mlp_vjp(const block_call *c) {
     rowwise_add(c->rt, rows * C, s->normed, s->stream);
 }
 
+/* s->normed (n_t, n, C) = the cotangent at the input of attention, or += if add, from s->heads (n_t, Q, W), which is overwritten */
+static void heads_vjp(const block_call *c, int add) {
+    const layer_spec *y = &c->m->layer[c->layer];
+    sweep_scratch *s = c->s;
+    size_t n = c->b->n_rows, Q = c->q->n, C = c->m->d_model;
+    real *at_q = Q == n ? s->normed : s->attn; /* the cotangent at the rows of the subset */
+    if (y->z.data) rowwise_mlp_vjp(c->rt, c->n_t, Q, c->q->row, y->z.n_out, c->t->slope_z, c->t->lift_z, s->dz, s->heads);
+    attention a = taped_attention(c);
+    attention_vjp(c->rt, &a, c->n_t, Q, n, s->heads, s->dq, s->dk, s->dv);
+    transform_heads(c, 1);
+    keep_unclipped(c);
+    lin_t(c, c->n_t * n, s->dk, &y->k, add, s->normed);
+    lin_t(c, c->n_t * n, s->dv, &y->v, 1, s->normed);
+    lin_t(c, c->n_t * Q, s->dq, &y->q, Q == n, at_q);
+    if (y->z.data) lin_t(c, c->n_t * Q, s->dz, &y->z, 1, at_q);
+    if (Q != n) rowwise_scatter_add(c->n_t, n, Q, c->q->row, C, s->attn, s->normed);
+}
+
 void block_attn_vjp(const block_call *c, int add_normed) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t n = c->b->n_rows, Q = c->q->n, C = c->m->d_model;
     post_rows(c, &y->post1, c->t->xhat_a, c->t->r_a, s->attn, 1);
     lin_t(c, c->n_t * Q, s->attn, &y->o, 0, s->heads);
-    attention a = taped_attention(c);
-    attention_vjp(c->rt, &a, c->n_t, Q, n, s->heads, s->dq, s->dk, s->dv);
-    transform_heads(c, 1);
     if (add_normed) rowwise_expand(c->n_t, n, Q, c->q->row, C, s->normed);
-    lin_t(c, c->n_t * n, s->dk, &y->k, add_normed, s->normed);
-    lin_t(c, c->n_t * n, s->dv, &y->v, 1, s->normed);
-    if (Q == n) {
-        lin_t(c, c->n_t * Q, s->dq, &y->q, 1, s->normed);
-    } else {
-        lin_t(c, c->n_t * Q, s->dq, &y->q, 0, s->attn);
-        rowwise_scatter_add(c->n_t, n, Q, c->q->row, C, s->attn, s->normed);
-    }
+    (y->mixer != MIX_ATTENTION ? recurrent_vjp : c->m->kv_rank ? latent_vjp : heads_vjp)(c, add_normed);
     if (y->norm1.present) {
         norm_rows a1 = norm_of(c->m, &y->norm1, c->t->xhat1, c->t->r1, NULL, c->n_t, n, 1);
         rowwise_norm_vjp(c->rt, &a1, s->normed, s->normed);

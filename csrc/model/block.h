@@ -1,7 +1,7 @@
 /* One transformer block, made of the ops: its forward pass, and jvp and vjp of its two branches. spec.h draws the graph.
  *
  * Shapes: n rows of the batch, Q rows of the subset (the rows computed of the block's output: all, or the target's),
- * n_t tangents, C = d_model, W = NH*HS, WKV = NKV*HS, F = d_ff. */
+ * n_t tangents, C = d_model, W = NH*HS, WKV = NKV*HS, F = d_ff; of layers without attention W and WKV are what tape.h says. */
 #ifndef PS_BLOCK_H
 #define PS_BLOCK_H
 #include "ops/attention.h"
@@ -14,12 +14,14 @@
 /* Buffers of a forward pass over n rows. */
 typedef struct {
     real *normed, *attn, *mlp; /* (n, C) */
-    real *heads;               /* (n, W) */
+    real *low, *raw;           /* (n, q_rank), (n, NH*max(HS, R)) of latent attention */
+    real *heads;               /* (n, W), or as many as a layer's o takes */
     real *hidden;              /* (n, F) */
     real *moe;                 /* see moe.h */
     real *head_scratch, *panel; /* (threads, stride): see attention.h, linear.h */
     size_t head_stride, panel_stride;
     attention_seq *seq;        /* (n_seq) */
+    int *begin, *end, *keep;   /* (n_seq), (n_seq), (n): see scan.h */
     arena memory;
 } block_scratch;
 
@@ -40,8 +42,10 @@ typedef struct {
     real *attn, *mlp;      /* (n_t, n, C) those of the two branches */
     real *normed;          /* (n_t, n, C) */
     real *taped_q;         /* (n, W) queries of the subset */
+    real *low, *raw;       /* (n_t, n, q_rank), (n_t, n, NH*max(HS, R)) of latent attention */
     real *dq, *heads;      /* (n_t, n, W) */
     real *dk, *dv;         /* (n_t, n, WKV) */
+    real *dz, *da, *db;    /* (n_t, n, outputs of the layer's z), (n_t, n, NV) of a delta rule */
     real *gate, *up;       /* (n_t, n, F) */
     real *moe;             /* see moe.h */
     size_t *moe_index;     /* (2, n) */

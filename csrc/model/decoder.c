@@ -19,7 +19,7 @@ ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capa
         d->streams[s] = (rng){.seed = seeds[s]};
         d->next[s] = 0;
     }
-    return cache_make(&d->cache, m, m->n_layers, n_seq, capacity, st);
+    return cache_make(&d->cache, m, m->n_layers, 2, n_seq, capacity, st);
 }
 
 void decoder_free(decoder *d) {
@@ -64,6 +64,7 @@ static ps_code feed(decoder *d, const runtime *rt, int is_step, size_t n, const 
         size_t s = (size_t)id[i];
         if (length[i] > d->cache.capacity[s] - start[i])
             return ps_fail(st, PS_ERR_VALUE, "sequence %zu is full: it has its %zu tokens", s, d->cache.capacity[s]);
+        d->cache.keep[s] = 0;
     }
     if (batch_make(&b, d->m, n, tokens, length, start, id, st)) goto done;
     arena_slice table[] = {SLICE(x, b.n_rows, d->m->d_model), SLICE(same, b.n_rows)};
@@ -118,7 +119,7 @@ ps_code decoder_step(decoder *d, const runtime *rt, const hooks *v, ps_status *s
         if (length < d->cache.capacity[s]) history[length] = d->next[s]; /* feed refuses a full sequence */
         int again = rotation_changes(d->m, length, length + 1);
         f.id[n] = (int)s;
-        f.start[n] = again ? 0 : length;
+        f.start[n] = again ? 0 : cache_start(&d->cache, s, length);
         f.length[n] = length + 1 - f.start[n];
         f.tokens[n] = history + f.start[n];
         n++;
@@ -140,7 +141,7 @@ ps_code decoder_resume(decoder *d, size_t s, size_t length, int next, ps_status 
         return ps_fail(st, PS_ERR_VALUE, "sequence %zu holds %zu tokens, and cannot go on after %zu", s, held, length);
     if (next >= 0 && ((size_t)next >= d->m->n_vocab || rotation_changes(d->m, length, held)))
         return ps_fail(st, PS_ERR_VALUE, "sequence %zu cannot go on after %zu tokens with token %d", s, length, next);
-    d->cache.length[s] = length;
+    cache_cut(&d->cache, s, length);
     d->next[s] = next < 0 ? -1 : next;
     return PS_OK;
 }

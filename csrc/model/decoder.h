@@ -2,7 +2,8 @@
  * random stream and its own interventions (by sequence number), so a sequence's tokens do not depend on the other
  * sequences: the products of its steps are summed in one order for any number of rows, and its logits have the same bits alone and
  * in any batch. Where a rotary table changes with the length (longrope), a sequence that grows past the change is computed
- * again from its start, so that the result is that of a forward pass without a cache. */
+ * again from its start, so that the result is that of a forward pass without a cache. Where layers have states, a sequence that
+ * goes on between two of them computes the tokens from the first one on again. */
 #ifndef PS_DECODER_H
 #define PS_DECODER_H
 #include "model/cache.h"

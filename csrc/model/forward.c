@@ -1,20 +1,25 @@
 #include "model/forward.h"
 #include <string.h>
 #include "kernels/linear.h"
+#include "ops/norm.h"
 #include "ops/rowwise.h"
 #include "base/reduce.h"
 #include "model/stream.h"
 
-/* x (n_rows, C) = token embeddings, scaled, plus position embeddings. row (C): scratch */
+/* x (n_rows, C) = token embeddings, scaled, plus position embeddings, normalised if the model does so. row (C): scratch */
 static void embed(cpu_isa isa, const spec *m, const batch *b, real *x, real *row) {
     size_t C = m->d_model;
     for (size_t r = 0; r < b->n_rows; r++) {
         weight_row(isa, &m->embed, (size_t)b->token[r], x + r * C);
         if (m->embed_scale != 1)
             for (size_t c = 0; c < C; c++) x[r * C + c] *= (real)m->embed_scale;
-        if (!m->pos_embed.data) continue;
-        weight_row(isa, &m->pos_embed, (size_t)b->pos[r], row);
-        for (size_t c = 0; c < C; c++) x[r * C + c] += row[c];
+        if (m->pos_embed.data) {
+            weight_row(isa, &m->pos_embed, (size_t)b->pos[r], row);
+            for (size_t c = 0; c < C; c++) x[r * C + c] += row[c];
+        }
+        real size;
+        if (m->embed_norm.present)
+            norm_forward(m->norm, m->norm_eps, C, x + r * C, m->embed_norm.gain, m->embed_norm.bias, row, &size, x + r * C);
     }
 }
 
@@ -25,6 +30,7 @@ ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const f
     if (!plan->tapes && !rt->few_rows && sharing_make(&g, m, b, plan->hooks, !plan->cache, st)) goto done;
     if (block_scratch_make(&s, m, b, thread_pool_threads(rt->pool), st)) goto done;
     if (plan->first_taped > 0 && tape_make(&once, m, m->n_layers, b->n_rows, st)) goto done;
+    if (plan->cache) cache_begin_pass(plan->cache, b);
     const batch *now = sharing_enter(&g, b, 0, x); /* the rows of this layer */
     embed(rt->isa, m, now, x, s.normed);
     for (size_t l = 0; l < plan->n_layers; l++) {
@@ -36,6 +42,7 @@ ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const f
         if (block_forward(rt, m, l, now, c, t, &s, plan->hooks, x, st)) goto done;
         if (plan->n_computed) *plan->n_computed += now->n_rows;
     }
+    if (plan->cache) cache_end_pass(plan->cache, b);
     batch_spread(now, m->d_model, x, x);
     for (size_t r = 0; plan->same && r < b->n_rows; r++) plan->same[r] = now == b ? r : now->of[r];
 done:

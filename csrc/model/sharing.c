@@ -84,7 +84,7 @@ static int concerns(const intervention *one, int id) { return one->sequence < 0 
 /* Cache of one layer for all rows. lengths (n_seq): scratch */
 static ps_code make_keys(sharing *g, size_t *lengths, ps_status *st) {
     for (size_t s = 0; s < g->all->n_seq; s++) lengths[s] = g->all->row0[s + 1] - g->all->row0[s];
-    return cache_make(&g->keys, g->m, 1, g->all->n_seq, lengths, st);
+    return cache_make(&g->keys, g->m, 1, 1, g->all->n_seq, lengths, st);
 }
 
 ps_code sharing_make(sharing *g, const spec *m, const batch *all, const hooks *v, int want_keys, ps_status *st) {
@@ -137,5 +137,5 @@ const batch *sharing_enter(sharing *g, const batch *all, size_t layer, real *x) 
 }
 
 ps_code sharing_count(const spec *m, const batch *all, size_t *bytes, ps_status *st) {
-    return all->n_seq < 2 ? PS_OK : cache_count(m, 1, all->n_rows, bytes, st);
+    return all->n_seq < 2 ? PS_OK : cache_count(m, 1, 1, all->n_seq, all->n_rows, bytes, st);
 }

@@ -19,7 +19,8 @@ static void advise_layer(const spec *m, size_t layer, int experts, void (*hint)(
         return;
     }
     const layer_spec *y = &m->layer[layer];
-    const weight *all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down, &y->router};
+    const weight *all[] = {&y->q_a, &y->kv_b, &y->q, &y->k, &y->v, &y->o, &y->z, &y->a, &y->b, &y->gate, &y->up, &y->down, &y->router,
+                           &y->shared.gate, &y->shared.up, &y->shared.down, &y->shared_gate};
     for (size_t i = 0; i < COUNT(all); i++) advise(all[i], hint);
     for (size_t e = 0; experts && y->router.data && e < m->n_experts; e++) {
         const weight *of_expert[] = {&y->experts[e].gate, &y->experts[e].up, &y->experts[e].down};

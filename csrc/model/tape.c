@@ -1,18 +1,51 @@
 #include "model/tape.h"
+#include "ops/latent.h"
+
+/* The larger of widths over one layer, or over all */
+typedef struct {
+    size_t q, k, v, z, conv, delta; /* columns; of what MIX_CONV and MIX_DELTA add, those of o */
+} widths;
+
+static void widen(size_t *most, size_t n) {
+    if (n > *most) *most = n;
+}
+
+static widths widths_of(const spec *m, size_t layer) {
+    widths w = {0};
+    for (size_t i = 0; i < m->n_layers; i++) {
+        const layer_spec *l = &m->layer[i];
+        if (layer != m->n_layers && layer != i) continue;
+        widen(&w.q, l->q.n_out);
+        widen(&w.k, l->k.n_out);
+        widen(&w.v, l->v.n_out);
+        if (m->kv_rank) widen(&w.q, latent_queries(m));
+        widen(&w.z, l->z.n_out);
+        if (l->mixer == MIX_CONV) widen(&w.conv, l->o.n_in);
+        if (l->mixer == MIX_DELTA) widen(&w.delta, l->o.n_in);
+    }
+    return w;
+}
 
 static ps_code make_or_count(tape *t, const spec *m, size_t layer, size_t n, size_t *bytes, ps_status *st) {
     int any = layer == m->n_layers;
     const layer_spec *l = &m->layer[any ? 0 : layer];
-    size_t C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim;
+    const widths w = widths_of(m, layer);
     int mixture = l->router.data != NULL;
-    int heads = m->qk_norm == QK_NORM_HEAD, qk = m->qk_norm != QK_NORM_NONE;
+    int heads = m->qk_norm == QK_NORM_HEAD, qk = m->qk_norm != QK_NORM_NONE || w.delta, latent = m->kv_rank > 0;
+    size_t C = m->d_model, NV = m->state_v_heads, G = heads ? m->n_heads : 1;
+    if (w.delta) widen(&G, m->state_k_heads);
     *t = (tape){0};
 #define IF(present) ((present) ? n : 0)
     arena_slice table[] = {
         SLICE(t->xhat1, IF(any || l->norm1.present), C), SLICE(t->r1, IF(any || l->norm1.present)),
-        SLICE(t->xhat_q, IF(qk), W), SLICE(t->r_q, IF(qk), heads ? m->n_heads : 1),
-        SLICE(t->xhat_k, IF(qk), WKV), SLICE(t->r_k, IF(qk), heads ? m->n_kv_heads : 1),
-        SLICE(t->q, n, W), SLICE(t->k, n, WKV), SLICE(t->v, n, WKV),
+        SLICE(t->xhat_q, IF(qk || latent), latent ? m->q_rank : w.q), SLICE(t->r_q, IF(qk || latent), G),
+        SLICE(t->xhat_k, IF(qk || latent), latent ? m->kv_rank : w.k), SLICE(t->r_k, IF(qk || latent), G),
+        SLICE(t->kept_q, IF(m->clip_qkv > 0), w.q), SLICE(t->kept_k, IF(m->clip_qkv > 0), w.k), SLICE(t->kept_v, IF(m->clip_qkv > 0), w.v),
+        SLICE(t->q, n, w.q), SLICE(t->k, n, w.k), SLICE(t->v, n, w.v),
+        SLICE(t->convolved, n, w.conv), SLICE(t->lift_q, IF(w.delta), w.q), SLICE(t->lift_k, IF(w.delta), w.k),
+        SLICE(t->lift_v, IF(w.delta), w.v), SLICE(t->decay, IF(w.delta), NV), SLICE(t->decay_slope, IF(w.delta), NV),
+        SLICE(t->strength, IF(w.delta), NV), SLICE(t->xhat_o, n, w.delta), SLICE(t->r_o, IF(w.delta), NV),
+        SLICE(t->slope_z, n, w.z), SLICE(t->lift_z, n, w.z),
         SLICE(t->xhat_a, IF(any || l->post1.present), C), SLICE(t->r_a, IF(any || l->post1.present)),
         SLICE(t->xhat2, IF(any || l->norm2.present), C), SLICE(t->r2, IF(any || l->norm2.present)),
         SLICE(t->slope, IF(m->gated && (any || !mixture)), m->d_ff), SLICE(t->lift, IF(any || !mixture), m->d_ff),

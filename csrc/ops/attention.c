@@ -13,8 +13,9 @@ static const wtype REAL_TYPE = REAL_SIZE == 8 ? W_F64 : W_F32;
 
 /* One block: n query rows from i0 of one head, and the nk keys from j0 of which each is seen by one of them, or nearly. */
 typedef struct {
-    size_t i0, n, j0, nk;
+    size_t h, i0, n, j0, nk;
     const real *k, *v; /* key and value j0 of the head's group */
+    const real *bias;  /* of key j0, or NULL */
     real *q;           /* (n, HS) copied from the query rows */
     real *P, *dS, *cap; /* (n, nk) */
 } block;
@@ -42,11 +43,12 @@ static size_t block_row(const attention *a, const attention_seq *s, size_t i) {
 
 static block query_block(const attention *a, const attention_seq *s, size_t h, size_t i, real *scratch) {
     size_t HS = a->head_dim, kv = h / (a->n_heads / a->n_kv_heads), i0 = block_row(a, s, i);
-    block b = {.i0 = i0, .n = block_row(a, s, i + 1) - i0};
+    block b = {.h = h, .i0 = i0, .n = block_row(a, s, i + 1) - i0};
     b.j0 = first_key(a, a->pos[i0] / BLOCK * BLOCK) / BLOCK * BLOCK;
     b.nk = (size_t)a->pos[i0 + b.n - 1] + 1 - b.j0;
     b.k = s->k + b.j0 * s->ld + kv * HS;
-    b.v = s->v + b.j0 * s->ld + kv * HS;
+    b.v = s->v + b.j0 * s->ld + kv * a->value_dim;
+    b.bias = a->key_bias ? a->key_bias + h * a->ldb + b.j0 : NULL;
     b.q = scratch;
     b.P = b.q + BLOCK * HS;
     b.dS = b.P + BLOCK * b.nk;
@@ -59,7 +61,7 @@ static void scores(const runtime *rt, const attention *a, const attention_seq *s
     gemm(rt->blas, 'n', 't', b->n, b->nk, a->head_dim, a->scale, b->q, a->head_dim, b->k, s->ld, 0, b->P, b->nk);
 }
 
-/*  S = c tanh(x/c),  P = softmax(S)  of the scores x in b->P
+/*  S = c tanh(x/c) + bias,  P = softmax(S)  of the scores x in b->P
  *  cap = dS/dx = 1 - (S/c)^2,  if there is a soft-cap and want_cap */
 static void probabilities(const runtime *rt, const attention *a, const block *b, int want_cap) {
     for (size_t i = 0; i < b->n; i++) {
@@ -72,12 +74,16 @@ static void probabilities(const runtime *rt, const attention *a, const block *b,
                 P[j] = a->softcap * t;
                 if (want_cap) b->cap[i * b->nk + j] = 1 - t * t;
             }
+        real own = b->bias ? b->bias[hi - 1] : 0, sink = a->sinks ? a->sinks[b->h] - own : 0;
+        if (b->bias) /* less that of the row's own key, which P does not depend on: near it little is rounded */
+            for (size_t j = lo; j < hi; j++) P[j] += b->bias[j] - own;
         for (size_t j = 0; j < lo; j++) P[j] = 0;
         for (size_t j = hi; j < b->nk; j++) P[j] = 0;
         real top = reduce_max(hi - lo, P + lo);
+        if (a->sinks && sink > top) top = sink;
         for (size_t j = lo; j < hi; j++) P[j] -= top;
         vexp(rt->isa, hi - lo, P + lo, P + lo);
-        real total = 1 / reduce_sum(hi - lo, P + lo);
+        real total = 1 / (reduce_sum(hi - lo, P + lo) + (a->sinks ? FN(exp)(sink - top) : 0));
         for (size_t j = lo; j < hi; j++) P[j] *= total;
     }
 }
@@ -140,10 +146,10 @@ static void keep_pattern(const attention *a, const block *b, size_t h) {
 static void forward_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const attention *a = c->a;
-    size_t h, i, HS = a->head_dim;
+    size_t h, i, HS = a->head_dim, VD = a->value_dim;
     const attention_seq *s = find_task(a, task, &h, &i);
     block b = query_block(a, s, h, i, a->scratch + (size_t)worker * a->scratch_stride);
-    real *o = c->o + b.i0 * c->ldo + h * HS;
+    real *o = c->o + b.i0 * c->ldo + h * VD;
     real *panel = a->panel + (size_t)worker * a->panel_stride;
     for (size_t j = 0; j < b.n * HS; j++) b.q[j] *= a->scale;
     if (c->rt->few_rows && b.n == 1) {
@@ -152,14 +158,14 @@ static void forward_task(void *ctx, size_t task, int worker) {
         gemv(c->rt->isa, &keys, 0, b.nk, 1, b.q, HS, NULL, b.P, b.nk, panel);
         probabilities(c->rt, a, &b, 0);
         keep_pattern(a, &b, h);
-        gemv_t(c->rt->isa, b.nk, HS, b.P, b.v, s->ld, o);
+        gemv_t(c->rt->isa, b.nk, VD, b.P, b.v, s->ld, o);
         return;
     }
     gemm_packed(c->rt->isa, &(gemm_call){.M = b.n, .N = b.nk, .K = HS, .X = b.q, .ldx = HS, .type = REAL_TYPE, .data = b.k,
                                          .k_stride = 1, .n_stride = (ptrdiff_t)s->ld, .Y = b.P, .ldy = b.nk}, panel);
     probabilities(c->rt, a, &b, 0);
     keep_pattern(a, &b, h);
-    gemm_packed(c->rt->isa, &(gemm_call){.M = b.n, .N = HS, .K = b.nk, .X = b.P, .ldx = b.nk, .type = REAL_TYPE, .data = b.v,
+    gemm_packed(c->rt->isa, &(gemm_call){.M = b.n, .N = VD, .K = b.nk, .X = b.P, .ldx = b.nk, .type = REAL_TYPE, .data = b.v,
                                          .k_stride = (ptrdiff_t)s->ld, .n_stride = 1, .Y = o, .ldy = c->ldo}, panel);
 }
 
@@ -181,7 +187,7 @@ static void jvp_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const attention *a = c->a;
     const blas *blas = c->rt->blas;
-    size_t h, i, HS = a->head_dim, W = a->n_heads * HS, WKV = a->n_kv_heads * HS;
+    size_t h, i, HS = a->head_dim, VD = a->value_dim, W = a->n_heads * HS, WO = a->n_heads * VD, WKV = a->n_kv_heads * HS;
     const attention_seq *s = find_task(a, task, &h, &i);
     block b = query_block(a, s, h, i, a->scratch + (size_t)worker * a->scratch_stride);
     size_t kv = h / (a->n_heads / a->n_kv_heads), i0 = b.i0;
@@ -190,8 +196,8 @@ static void jvp_task(void *ctx, size_t task, int worker) {
     for (size_t t = 0; t < c->n_t; t++) {
         const real *dq = c->dq + (t * c->n_q + i0) * W + h * HS;
         const real *dk = c->dk + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
-        const real *dv = c->dv + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
-        real *out = c->o + (t * c->n_q + i0) * W + h * HS;
+        const real *dv = c->dv + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * VD;
+        real *out = c->o + (t * c->n_q + i0) * WO + h * VD;
         /*  S = scale q k'
          * dS = scale (dq k' + q dk') */
         gemm(blas, 'n', 't', b.n, b.nk, HS, a->scale, dq, W, b.k, s->ld, 0, b.dS, b.nk);
@@ -199,8 +205,8 @@ static void jvp_task(void *ctx, size_t task, int worker) {
         softmax_derivative(a, &b, 0);
         /*  o = P v
          * do = dP v + P dv */
-        gemm(blas, 'n', 'n', b.n, HS, b.nk, 1, b.dS, b.nk, b.v, s->ld, 0, out, W);
-        gemm(blas, 'n', 'n', b.n, HS, b.nk, 1, b.P, b.nk, dv, WKV, 1, out, W);
+        gemm(blas, 'n', 'n', b.n, VD, b.nk, 1, b.dS, b.nk, b.v, s->ld, 0, out, WO);
+        gemm(blas, 'n', 'n', b.n, VD, b.nk, 1, b.P, b.nk, dv, WKV, 1, out, WO);
     }
 }
 
@@ -216,14 +222,15 @@ static void vjp_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const attention *a = c->a;
     const blas *blas = c->rt->blas;
-    size_t HS = a->head_dim, W = a->n_heads * HS, WKV = a->n_kv_heads * HS, group = a->n_heads / a->n_kv_heads;
+    size_t HS = a->head_dim, VD = a->value_dim, W = a->n_heads * HS, WO = a->n_heads * VD, WKV = a->n_kv_heads * HS;
+    size_t group = a->n_heads / a->n_kv_heads;
     size_t kv = task % a->n_kv_heads, t0, t1;
     const attention_seq *s = &a->seq[task / a->n_kv_heads % a->n_seq];
     part(c->n_t, c->chunks, task / a->n_kv_heads / a->n_seq, &t0, &t1);
     for (size_t t = t0; t < t1; t++)
         for (size_t j = 0; j < s->n_keys; j++) {
             memset(c->gk + (t * c->n_rows + s->key0 + j) * WKV + kv * HS, 0, HS * sizeof(real));
-            memset(c->gv + (t * c->n_rows + s->key0 + j) * WKV + kv * HS, 0, HS * sizeof(real));
+            memset(c->gv + (t * c->n_rows + s->key0 + j) * WKV + kv * VD, 0, VD * sizeof(real));
         }
     for (size_t h = kv * group; h < (kv + 1) * group; h++)
         for (size_t i = 0; i < blocks_of(a, s); i++) {
@@ -232,13 +239,13 @@ static void vjp_task(void *ctx, size_t task, int worker) {
             scores(c->rt, a, s, &b);
             probabilities(c->rt, a, &b, 1);
             for (size_t t = t0; t < t1; t++) {
-                const real *go = c->go + (t * c->n_q + i0) * W + h * HS;
+                const real *go = c->go + (t * c->n_q + i0) * WO + h * VD;
                 real *gq = c->gq + (t * c->n_q + i0) * W + h * HS;
                 real *gk = c->gk + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
-                real *gv = c->gv + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * HS;
+                real *gv = c->gv + (t * c->n_rows + s->key0 + b.j0) * WKV + kv * VD;
                 /* o = P v:  gP = go v',  gv += P' go */
-                gemm(blas, 'n', 't', b.n, b.nk, HS, 1, go, W, b.v, s->ld, 0, b.dS, b.nk);
-                gemm(blas, 't', 'n', b.nk, HS, b.n, 1, b.P, b.nk, go, W, 1, gv, WKV);
+                gemm(blas, 'n', 't', b.n, b.nk, VD, 1, go, WO, b.v, s->ld, 0, b.dS, b.nk);
+                gemm(blas, 't', 'n', b.nk, VD, b.n, 1, b.P, b.nk, go, WO, 1, gv, WKV);
                 softmax_derivative(a, &b, 1);
                 /* S = scale q k':  gq = scale gS k,  gk += scale gS' q */
                 gemm(blas, 'n', 'n', b.n, HS, b.nk, a->scale, b.dS, b.nk, b.k, s->ld, 0, gq, W);

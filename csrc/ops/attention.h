@@ -1,7 +1,8 @@
-/* Causal softmax attention over packed sequences, with grouped key/value heads, sliding window and soft-cap.
+/* Causal softmax attention over packed sequences, with grouped key/value heads, sliding window, soft-cap and key biases.
  *
- *   S = cap(scale q k')        cap(x) = c tanh(x/c), or x
+ *   S = cap(scale q k') + bias   cap(x) = c tanh(x/c), or x;  bias_j of each head, for the key at position j
  *   P = softmax of S over the keys j that row i sees:  pos_i - window < j <= pos_i  (window 0: 0 <= j <= pos_i)
+ *       with a sink, of S and the sink, whose part is dropped
  *   o = P v
  *
  * Key j of a sequence has absolute position j, so k and v start at position 0. The queries are any rows whose keys exist: a
@@ -27,8 +28,12 @@ typedef struct {
 
 typedef struct {
     size_t n_heads, n_kv_heads, head_dim;
+    size_t value_dim;         /* VD, of a head of values and of o; head_dim unless the values are the beginnings of the keys */
     int window;
     real scale, softcap;      /* softcap 0: none */
+    const real *sinks;        /* (NH) a score of each head that takes part in the softmax without a value; NULL: none */
+    const real *key_bias;     /* (NH, ldb), ldb >= n_keys of every sequence; NULL: none */
+    size_t ldb;
     size_t n_seq;
     const attention_seq *seq; /* (n_seq) */
     const real *q;            /* (n_q, NH*HS), row stride ldq */
@@ -45,13 +50,14 @@ typedef struct {
 /* Reals of scratch that each worker needs for at most max_keys keys in a sequence */
 size_t attention_scratch(size_t max_keys, size_t head_dim);
 
-/* o (n_q, NH*HS), row stride ldo */
+/* o (n_q, NH*VD), row stride ldo */
 void attention_forward(const runtime *rt, const attention *a, real *o, size_t ldo);
 
 /*  S = cap(scale q k')    dS = cap' o scale (dq k' + q dk')
  *  P = softmax(S)         dP = P o (dS - rowsum(P o dS))
  *  o = P v                do = dP v + P dv
- * n_t tangents. dq, do_: (n_t, n_q, NH*HS); dk, dv: (n_t, n_rows, NKV*HS), sequence s's keys from row seq.key0. */
+ * n_t tangents. dq: (n_t, n_q, NH*HS); do_: (n_t, n_q, NH*VD); dk, dv: (n_t, n_rows, NKV*HS), sequence s's keys from row seq.key0.
+ * dv may be dk, and gv gk, where values are beginnings of keys: then VD numbers of each row of HS. */
 void attention_jvp(const runtime *rt, const attention *a, size_t n_t, size_t n_q, size_t n_rows,
                    const real *dq, const real *dk, const real *dv, real *do_);
 /* The transpose:

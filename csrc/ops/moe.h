@@ -1,28 +1,30 @@
 /* Mixture of experts, instead of one MLP:
  *
- *   r = router x (E)    p = softmax(r)    S = the top_k largest of p, ties to the smaller index
- *   w_e = p_e, or with norm_topk p_e / sum over S of p
- *   y = sum over e in S of w_e expert_e(x)
+ *   S, w = route(router x + bias)                          see route.h
+ *   y = sum over e in S of w_e expert_e(x) + v shared(x),  v = 1 / (1 + exp(-shared_gate x)), or 1 without the gate
  *
- *  dy = sum over e in S of w_e dexpert_e(x) + dw_e expert_e(x),  S fixed
+ *  dy = sum over e in S of w_e dexpert_e(x) + dw_e expert_e(x) + v dshared(x) + dv shared(x),  S fixed
  *
- * S is fixed because it is constant except where y jumps and has no derivative. Rows that chose the same expert go through
- * it as one product. */
+ * scale_input: expert_e(w_e x) instead of w_e expert_e(x). The shared expert is handled as expert E, which every row chooses;
+ * rows that chose the same expert go through it as one product. */
 #ifndef PS_MOE_H
 #define PS_MOE_H
 #include "base/arena.h"
 #include "kernels/runtime.h"
 #include "ops/spec.h"
 
-/* n rows, A = n * top_k assignments sorted by expert, then by row. */
+/* n rows, K = top_k, of which A = n * K routed assignments; K1 = K + 1 and A1 = n * K1 with a shared expert, else K and A.
+ * Assignments are sorted by expert, then by row. */
 typedef struct {
-    real *p;        /* (n, E) */
-    size_t *chosen; /* (n, K) experts of a row */
-    size_t *first;  /* (E + 1) first assignment of each expert */
-    size_t *row, *slot; /* (A) assignment a is choice number slot[a] of row[a] */
-    real *share;    /* (n, K) w */
+    real *p;        /* (n, route_width): see route.h */
+    size_t *chosen; /* (n, K1) experts of a row, the shared one last */
+    size_t *first;  /* (E + 2) first assignment of each expert */
+    size_t *row, *slot; /* (A1) assignment a is choice number slot[a] of row[a] */
+    real *share;    /* (n, K1) w, v */
     real *slope, *lift; /* (A, FE): see mlp.h */
-    real *y;        /* (A, C) output of the expert */
+    real *shared_slope, *shared_lift; /* (n, d_shared) */
+    real *y;        /* (A1, C) output of the expert */
+    real *x;        /* (n, C) input, if scale_input */
     arena memory;
 } moe_tape;
 

@@ -41,29 +41,29 @@ static void scale_row(const norm_rows *a, real *y) {
 
 static void norm_forward_row(const void *op, size_t i, const real *x, real *y) {
     const norm_rows *a = op;
-    size_t w = a->width, all = w * a->groups;
+    size_t w = a->width, all = w * a->groups, ld = a->ld ? a->ld : all;
     for (size_t g = 0; g < a->groups; g++)
-        norm_forward(a->kind, a->eps, w, x + i * all + g * w, at(a->gain, g * w), at(a->bias, g * w),
-                     a->xhat + i * all + g * w, a->r + i * a->groups + g, y + i * all + g * w);
-    scale_row(a, y + i * all);
+        norm_forward(a->kind, a->eps, w, x + i * ld + g * w, at(a->gain, g * w), at(a->bias, g * w),
+                     a->xhat + i * all + g * w, a->r + i * a->groups + g, y + i * ld + g * w);
+    scale_row(a, y + i * ld);
 }
 
 static void norm_jvp_row(const void *op, size_t i, const real *dx, real *dy) {
     const norm_rows *a = op;
-    size_t w = a->width, all = w * a->groups, t = taped_row(a->map, a->n, i);
+    size_t w = a->width, all = w * a->groups, ld = a->ld ? a->ld : all, t = taped_row(a->map, a->n, i);
     for (size_t g = 0; g < a->groups; g++)
         norm_jvp(a->kind, w, a->xhat + t * all + g * w, a->r[t * a->groups + g], at(a->gain, g * w),
-                 dx + i * all + g * w, dy + i * all + g * w);
-    scale_row(a, dy + i * all);
+                 dx + i * ld + g * w, dy + i * ld + g * w);
+    scale_row(a, dy + i * ld);
 }
 
 static void norm_vjp_row(const void *op, size_t i, const real *gy, real *gx) {
     const norm_rows *a = op;
-    size_t w = a->width, all = w * a->groups, t = taped_row(a->map, a->n, i);
+    size_t w = a->width, all = w * a->groups, ld = a->ld ? a->ld : all, t = taped_row(a->map, a->n, i);
     for (size_t g = 0; g < a->groups; g++)
         norm_vjp(a->kind, w, a->xhat + t * all + g * w, a->r[t * a->groups + g], at(a->gain, g * w),
-                 gy + i * all + g * w, gx + i * all + g * w);
-    scale_row(a, gx + i * all);
+                 gy + i * ld + g * w, gx + i * ld + g * w);
+    scale_row(a, gx + i * ld);
 }
 
 void rowwise_norm_forward(const runtime *rt, const norm_rows *a, const real *x, real *y) {
@@ -96,8 +96,56 @@ void rowwise_rope(const runtime *rt, const rope_rows *a, int inverse, real *x) {
 }
 
 typedef struct {
+    size_t n, width;
+    const size_t *map;
+    real limit, *kept;
+    const real *taped;
+    const spec *m;
+    const int *pos;
+} attention_input_op;
+
+static void clip_row(const void *op, size_t i, const real *in, real *x) {
+    const attention_input_op *o = op;
+    (void)in;
+    for (size_t j = i * o->width; j < (i + 1) * o->width; j++) {
+        o->kept[j] = x[j] >= -o->limit && x[j] <= o->limit;
+        if (!o->kept[j] && x[j] == x[j]) x[j] = x[j] > 0 ? o->limit : -o->limit; /* a NaN stays */
+    }
+}
+
+static void keep_row(const void *op, size_t i, const real *in, real *x) {
+    const attention_input_op *o = op;
+    const real *kept = o->taped + taped_row(o->map, o->n, i) * o->width;
+    (void)in;
+    for (size_t j = 0; j < o->width; j++) x[i * o->width + j] *= kept[j];
+}
+
+static void temper_row(const void *op, size_t i, const real *in, real *x) {
+    const attention_input_op *o = op;
+    size_t periods = (size_t)o->pos[i % o->n] / o->m->temper_length;
+    real factor = (real)(1 + o->m->temper_rate * log1p((double)periods));
+    (void)in;
+    for (size_t j = 0; j < o->width; j++) x[i * o->width + j] *= factor;
+}
+
+void rowwise_clip(const runtime *rt, size_t n, size_t width, real limit, real *x, real *kept) {
+    attention_input_op op = {.n = n, .width = width, .limit = limit, .kept = kept};
+    each_row(rt, n, width, clip_row, &op, NULL, x);
+}
+
+void rowwise_keep(const runtime *rt, size_t n_t, size_t n, const size_t *map, size_t width, const real *kept, real *x) {
+    attention_input_op op = {.n = n, .width = width, .map = map, .taped = kept};
+    each_row(rt, n_t * n, width, keep_row, &op, NULL, x);
+}
+
+void rowwise_temper(const runtime *rt, const spec *m, size_t n_t, size_t n, const int *pos, size_t width, real *x) {
+    attention_input_op op = {.n = n, .width = width, .m = m, .pos = pos};
+    each_row(rt, n_t * n, width, temper_row, &op, NULL, x);
+}
+
+typedef struct {
     cpu_isa isa;
-    act_kind act;
+    const activation *act;
     size_t F, n;
     const size_t *map;
     const real *slope, *lift; /* taped */
@@ -125,7 +173,7 @@ static void mlp_vjp_row(const void *op, size_t i, const real *in, real *gu) {
     mlp_vjp(F, at(o->slope, t * F), o->lift + t * F, gu + i * F, at_row(o->gate, i * F), gu + i * F);
 }
 
-void rowwise_mlp_forward(const runtime *rt, act_kind act, size_t n, size_t F, real *slope, real *lift, real *h) {
+void rowwise_mlp_forward(const runtime *rt, const activation *act, size_t n, size_t F, real *slope, real *lift, real *h) {
     mlp_op op = {.isa = rt->isa, .act = act, .F = F, .n = n, .slope_out = slope, .lift_out = lift};
     each_row(rt, n, F, mlp_forward_row, &op, NULL, h);
 }
@@ -152,6 +200,11 @@ static void add_row(const void *op, size_t i, const real *x, real *y) {
     for (size_t j = i * STRIP; j < o->n && j < (i + 1) * STRIP; j++) y[j] += x[j];
 }
 
+static void multiply_row(const void *op, size_t i, const real *x, real *y) {
+    const flat_op *o = op;
+    for (size_t j = i * STRIP; j < o->n && j < (i + 1) * STRIP; j++) y[j] *= x[j];
+}
+
 static void factor_row(const void *op, size_t i, const real *in, real *x) {
     const flat_op *o = op;
     (void)in;
@@ -161,6 +214,11 @@ static void factor_row(const void *op, size_t i, const real *in, real *x) {
 void rowwise_add(const runtime *rt, size_t n, const real *x, real *y) {
     flat_op op = {n, 1};
     each_row(rt, (n + STRIP - 1) / STRIP, STRIP, add_row, &op, x, y);
+}
+
+void rowwise_multiply(const runtime *rt, size_t n, const real *x, real *y) {
+    flat_op op = {n, 1};
+    each_row(rt, (n + STRIP - 1) / STRIP, STRIP, multiply_row, &op, x, y);
 }
 
 void rowwise_scale(const runtime *rt, size_t n, real factor, real *x) {

@@ -12,14 +12,23 @@
  *     y    = mid + m
  *
  * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. A layer with experts has the mixture of
- * moe.h instead of one MLP. All arrays belong to the caller. */
+ * moe.h instead of one MLP. In the place of attn a layer may have another mixer of the rows of a sequence, with x its input:
+ *
+ *   MIX_ATTENTION  o(softmax attention(q x, k x, v x)), with z the heads times sigmoid(z x)
+ *                  of a model with kv_rank, the latent attention of latent.h
+ *   MIX_CONV       o((q x) . conv((k x) . (v x)))                                                            see conv.h
+ *   MIX_DELTA      o(o_norm(delta rule(q', k', v', a x, b x)) . silu(z x)),  q' k' v' = silu(conv(q x)) ..   see delta.h
+ *                  where each head of q' and k' is divided by its length, and of q' by sqrt(HK), too
+ * All arrays belong to the caller. */
 #ifndef PS_SPEC_H
 #define PS_SPEC_H
 #include "kernels/weight.h"
 
 typedef enum { NORM_RMS, NORM_LAYER } norm_kind;             /* x/sqrt(mean x^2 + eps) | (x - mean)/sqrt(var + eps) */
 typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL } qk_norm_kind; /* over each head | over all heads at once */
-typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2 } act_kind;
+typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2, ACT_SIGMOID, ACT_SILU_CLAMPED, ACT_XIELU } act_kind;
+typedef enum { MIX_ATTENTION, MIX_CONV, MIX_DELTA } mixer_kind;
+typedef enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SPARSEMIXER } route_kind; /* see route.h */
 typedef enum { ROPE_HALF, ROPE_INTERLEAVED } rope_style;     /* pairs (i, i + dim/2) | (2i, 2i + 1) */
 
 /* Sites are in the order in which a sequential block computes them, and are compared by it. Behind them what can be captured
@@ -36,20 +45,43 @@ typedef struct {
 } norm;
 
 typedef struct {
+    act_kind kind;
+    double c[4]; /* constants of some kinds, see mlp.h */
+} activation;
+
+typedef struct {
     weight gate, up, down; /* (FE, C), absent if plain; (FE, C); (C, FE) */
+    const real *gate_bias, *up_bias, *down_bias; /* NULL: none */
 } expert;
 
 typedef struct {
+    mixer_kind mixer;
+    size_t nth;        /* its number among the layers with attention, or among the others */
     int window;        /* key j is seen from i if i - window < j <= i; 0: no limit */
     int rope;          /* index into spec.rope, -1: no rotation */
     double attn_scale; /* scores = attn_scale * q.k */
+    activation act;
     norm norm1, post1, norm2, post2;
     norm q_norm, k_norm; /* gains (NH*HS) and (NKV*HS) */
-    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS) */
+    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS); conv: (C, C) each; delta: (NK*HK, C) (NK*HK, C)
+                                  (NV*HV, C) (C, NV*HV) */
+    weight q_a, kv_b;          /* latent attention (latent.h), where q is (NH*HS, q_rank or C), k (R + rope_dim, C), v absent, o (C, NH*VD):
+                                  (q_rank, C), absent if q_rank is 0; (NH*(HS - rope_dim + VD), R) */
+    norm q_a_norm, kv_norm;    /* (q_rank), (R), RMS with latent_eps */
+    weight z;                  /* (columns of o, C): a gate, absent: none */
+    weight a, b;               /* (NV, C): decay and strength of a delta rule */
+    const real *conv;          /* (conv_taps, channels): conv: C; delta: those of q, k and v */
+    const real *conv_bias;     /* (channels), NULL: 0 */
+    const real *decay_rate, *decay_bias; /* (NV): see delta_gates_forward */
+    norm o_norm;               /* (NV*HV), RMS over each head */
     weight gate, up, down;     /* (F, C), absent if plain; (F, C); (C, F) */
     weight router;             /* (E, C); absent: one MLP. Then gate, up and down are absent */
     const expert *experts;     /* (E) */
-    const real *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
+    const real *router_bias, *correction; /* (E), see route.h; NULL: 0, none */
+    expert shared;             /* that every token takes, of width d_shared; absent if that is 0 */
+    weight shared_gate;        /* (1, C); absent: the shared expert's share is 1 */
+    const real *sinks;         /* (NH) scores of a key without a value that every query sees; NULL: none */
+    const real *q_a_bias, *q_bias, *k_bias, *v_bias, *o_bias, *z_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
 } layer_spec;
 
 typedef struct {
@@ -64,18 +96,34 @@ typedef struct {
     norm_kind norm;
     double norm_eps;
     qk_norm_kind qk_norm; /* same kind and eps as `norm` */
+    size_t q_rank, kv_rank, v_dim; /* of latent attention, see latent.h: kv_rank R, v_dim VD; kv_rank 0: heads have keys and values of their own */
+    double latent_eps;
+    int qk_norm_last;     /* it follows the rotation instead of preceding it */
+    double clip_qkv;      /* q, k and v are limited to [-clip_qkv, clip_qkv] as soon as they are made; 0: not */
+    double temper_rate;   /* queries at position p are multiplied by 1 + temper_rate log(1 + floor(p / temper_length)); 0: not */
+    size_t temper_length;
     int parallel;
     int gated; /* h = act(gate) * up, else h = act(up) */
     act_kind act;
     size_t n_experts, top_k, d_expert; /* E, experts of a token, FE; n_experts 0: no mixture */
+    size_t conv_taps;         /* of the layers without attention; 0: there are none */
+    size_t state_k_heads, state_v_heads, state_k_dim, state_v_dim; /* NK, NV, HK, HV of the delta rule; 0 without one */
+    size_t n_attention;       /* layers with attention */
+    size_t d_shared;          /* width of the shared expert, 0: none */
     int norm_topk;            /* the shares of the chosen experts are normalised to sum 1 */
+    route_kind route;
+    double route_scale, route_jitter;
+    size_t n_groups, top_groups; /* groups of experts, and those of them that a token may choose from */
+    int scale_input;          /* an expert's share multiplies its input instead of its output */
     rope_style rope_style;
     size_t rope_dim; /* leading dimensions of a head that are rotated */
     double attn_softcap, logit_softcap; /* c * tanh(x / c); 0: none */
     double embed_scale, resid_scale, logit_scale;
     size_t n_rope;
     const rope_table *rope;
+    const real *key_bias; /* (n_heads, n_ctx), added to the scores of the key at a position (ALiBi); NULL: none */
     weight embed;     /* (n_vocab, C) */
+    norm embed_norm;  /* of the sum of token and position embeddings */
     weight pos_embed; /* (n_ctx, C), added by absolute position; absent: none */
     norm final_norm;
     weight lm_head; /* (n_vocab, C) */

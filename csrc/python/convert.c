@@ -54,6 +54,13 @@ int get_double(PyObject *dict, const char *key, double *out) {
     return 0;
 }
 
+int get_flag(PyObject *dict, const char *key, int *out) {
+    PyObject *value = item(dict, key);
+    if (!value || !PyBool_Check(value)) return invalid("'%s' must be True or False", key);
+    *out = value == Py_True;
+    return 0;
+}
+
 int get_choice(PyObject *dict, const char *key, const char *const *choices, int *out) {
     PyObject *value = item(dict, key);
     if (!value) return invalid("spec lacks '%s'", key);

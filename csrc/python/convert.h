@@ -29,9 +29,10 @@ int invalid(const char *format, ...);
 PyObject *item(PyObject *dict, const char *key);
 /* Refuses a key of dict that is not in names (NULL-terminated). what: the dict's name in the message */
 int known_keys(PyObject *dict, const char *what, const char *const *names);
-/* dict[key] as a number of at most INT_MAX, as a finite number, as the index of its string in choices (NULL-terminated) */
+/* dict[key] as a number of at most INT_MAX, as a finite number, as 0 or 1, as the index of its string in choices (NULL-terminated) */
 int get_size(PyObject *dict, const char *key, size_t *out);
 int get_double(PyObject *dict, const char *key, double *out);
+int get_flag(PyObject *dict, const char *key, int *out);
 int get_choice(PyObject *dict, const char *key, const char *const *choices, int *out);
 
 /* A matrix (n_out, n_in), or (groups, rows, n_in) with groups*rows = n_out, of any strides. obj NULL: absent, *w is zeroed,

@@ -3,27 +3,34 @@
 #include <stddef.h>
 #include <string.h>
 #include "python/convert.h"
+#include "python/latent.h"
+#include "python/mixture.h"
+#include "python/recurrence.h"
 #include "model/footprint.h"
+#include "ops/latent.h"
 
 static const char *const spec_keys[] = {
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps", "qk_norm",
     "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale", "resid_scale",
-    "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", "resident", NULL};
+    "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", "resident", "d_shared", "route", "route_scale", "route_jitter",
+    "qk_norm_last", "clip_qkv", "temper", "n_groups", "top_groups", "scale_input", "conv_taps",
+    "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "q_rank", "kv_rank", "v_dim", "latent_eps", NULL};
 static const char *const layer_keys[] = {
-    "window", "rope", "attn_scale", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
-    "down", "q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias",
-    "router", "experts", NULL};
-static const char *const expert_keys[] = {"gate", "up", "down", NULL};
-static const char *const top_keys[] = {"embed", "pos_embed", "lm_head", "final_norm", "lm_head_bias", NULL};
+    "window", "rope", "attn_scale", "act_constants", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
+    "down", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "gate_bias", "up_bias", "down_bias",
+    "router", "experts", "router_bias", "correction", "shared", "shared_gate", "sinks", "mixer", "z", "a", "b", "conv", "conv_bias",
+    "decay_rate", "decay_bias", "o_norm", "q_a", "kv_b", "q_a_bias", "q_a_norm", "kv_norm", NULL};
+static const char *const top_keys[] = {"embed", "pos_embed", "embed_norm", "key_bias", "lm_head", "final_norm", "lm_head_bias", NULL};
 
 /* The spec's strings for the enums of spec.h, each list with a NULL at its end. */
 static const char *const norm_kinds[] = {[NORM_RMS] = "rms", [NORM_LAYER] = "layer", NULL};
 static const char *const qk_norm_kinds[] = {[QK_NORM_NONE] = "none", [QK_NORM_HEAD] = "head", [QK_NORM_FULL] = "full", NULL};
 static const char *const act_kinds[] = {[ACT_SILU] = "silu", [ACT_GELU] = "gelu", [ACT_GELU_TANH] = "gelu_tanh",
-                                        [ACT_RELU] = "relu", [ACT_RELU2] = "relu2", NULL};
+                                        [ACT_RELU] = "relu", [ACT_RELU2] = "relu2", [ACT_SIGMOID] = "sigmoid",
+                                        [ACT_SILU_CLAMPED] = "silu_clamped", [ACT_XIELU] = "xielu", NULL};
 static const char *const rope_styles[] = {[ROPE_HALF] = "half", [ROPE_INTERLEAVED] = "interleaved", NULL};
 _Static_assert(COUNT(norm_kinds) == NORM_LAYER + 2 && COUNT(qk_norm_kinds) == QK_NORM_FULL + 2, "a string for every norm");
-_Static_assert(COUNT(act_kinds) == ACT_RELU2 + 2 && COUNT(rope_styles) == ROPE_INTERLEAVED + 2, "a string for every kind");
+_Static_assert(COUNT(act_kinds) == ACT_XIELU + 2 && COUNT(rope_styles) == ROPE_INTERLEAVED + 2, "a string for every kind");
 
 static const struct { const char *key; size_t offset; } size_fields[] = {
     {"n_layers", offsetof(spec, n_layers)}, {"d_model", offsetof(spec, d_model)}, {"n_vocab", offsetof(spec, n_vocab)},
@@ -34,10 +41,13 @@ static const struct { const char *key; size_t offset; } double_fields[] = {
     {"logit_softcap", offsetof(spec, logit_softcap)}, {"embed_scale", offsetof(spec, embed_scale)},
     {"resid_scale", offsetof(spec, resid_scale)}, {"logit_scale", offsetof(spec, logit_scale)}};
 
-static int get_flag(PyObject *dict, const char *key, int *out) {
-    PyObject *value = item(dict, key);
-    if (!value || !PyBool_Check(value)) return invalid("'%s' must be True or False", key);
-    *out = value == Py_True;
+/* temper: (rate, length); NULL: none */
+static int parse_temper(spec *m, PyObject *value) {
+    Py_ssize_t length;
+    if (!value) return 0;
+    if (!PyArg_ParseTuple(value, "dn", &m->temper_rate, &length)) return -1;
+    if (!isfinite(m->temper_rate) || length < 1) return invalid("'temper' must be a finite rate and a positive length");
+    m->temper_length = (size_t)length;
     return 0;
 }
 
@@ -56,15 +66,12 @@ static int parse_scalars(spec *m, PyObject *dict) {
         || get_flag(dict, "parallel", &m->parallel) || get_flag(dict, "gated", &m->gated)
         || get_size(dict, "rope_dim", &m->rope_dim))
         return -1;
-    if (item(dict, "n_experts")
-        && (get_size(dict, "n_experts", &m->n_experts) || get_size(dict, "top_k", &m->top_k)
-            || get_size(dict, "d_expert", &m->d_expert) || get_flag(dict, "norm_topk", &m->norm_topk)))
-        return -1;
+    if (get_state_sizes(dict, m)) return -1;
+    if (item(dict, "clip_qkv") && get_double(dict, "clip_qkv", &m->clip_qkv)) return -1;
+    if (item(dict, "qk_norm_last") && get_flag(dict, "qk_norm_last", &m->qk_norm_last)) return -1;
+    if (parse_temper(m, item(dict, "temper"))) return -1;
     m->resident = m->n_layers + 1;
     if (item(dict, "resident") && get_size(dict, "resident", &m->resident)) return -1;
-    if (m->n_experts && (!m->d_expert || m->top_k < 1 || m->top_k > m->n_experts))
-        return invalid("top_k = %zu must be between 1 and n_experts = %zu, and d_expert = %zu positive", m->top_k,
-                       m->n_experts, m->d_expert);
     m->norm = (norm_kind)norm;
     m->qk_norm = (qk_norm_kind)qk;
     m->act = (act_kind)act;
@@ -73,9 +80,9 @@ static int parse_scalars(spec *m, PyObject *dict) {
         return invalid("n_heads = %zu is no multiple of n_kv_heads = %zu", m->n_heads, m->n_kv_heads);
     if (m->rope_dim > m->head_dim || m->rope_dim % 2)
         return invalid("rope_dim = %zu must be even and at most head_dim = %zu", m->rope_dim, m->head_dim);
-    if (m->attn_softcap < 0 || m->logit_softcap < 0 || m->norm_eps < 0)
-        return invalid("norm_eps, attn_softcap and logit_softcap must not be negative");
-    return 0;
+    if (m->attn_softcap < 0 || m->logit_softcap < 0 || m->norm_eps < 0 || m->clip_qkv < 0)
+        return invalid("norm_eps, attn_softcap, logit_softcap and clip_qkv must not be negative");
+    return get_latent_sizes(dict, m) || parse_mixture(m, dict) ? -1 : 0;
 }
 
 static int get_frequencies(model_object *self, PyObject *obj, const double **out) {
@@ -121,38 +128,26 @@ static int get_norm(PyObject *dict, const char *key, size_t n, norm *out, PyObje
         || get_vector(bias == Py_None ? NULL : bias, key, n, &out->bias, keep) ? -1 : 0;
 }
 
-static int parse_experts(const spec *m, PyObject *dict, layer_spec *y, expert *experts, PyObject *keep) {
-    PyObject *router = item(dict, "router"), *list = item(dict, "experts");
-    if (!router && !list) return 0;
-    if (!router || !list || !PyList_Check(list) || (size_t)PyList_GET_SIZE(list) != m->n_experts)
-        return invalid("a mixture needs a router and a list of n_experts = %zu experts", m->n_experts);
-    if (get_weight(router, "router", m->n_experts, m->d_model, 1, &y->router, keep)) return -1;
-    for (size_t e = 0; e < m->n_experts; e++) {
-        PyObject *one = PyList_GET_ITEM(list, (Py_ssize_t)e);
-        if (known_keys(one, "an expert", expert_keys)
-            || get_weight(item(one, "gate"), "an expert's gate", m->d_expert, m->d_model, m->gated, &experts[e].gate, keep)
-            || get_weight(item(one, "up"), "an expert's up", m->d_expert, m->d_model, 1, &experts[e].up, keep)
-            || get_weight(item(one, "down"), "an expert's down", m->d_model, m->d_expert, 1, &experts[e].down, keep))
-            return -1;
-    }
-    y->experts = experts;
-    return 0;
-}
-
 static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *keep) {
     int dense = !item(dict, "router");
-    size_t C = m->d_model, W = m->n_heads * m->head_dim, WKV = m->n_kv_heads * m->head_dim, F = m->d_ff;
     PyObject *window, *rope;
-    if (known_keys(dict, "a layer", layer_keys)) return -1;
+    if (known_keys(dict, "a layer", layer_keys) || get_mixer(dict, m, y)) return -1;
+    int attends = y->mixer == MIX_ATTENTION, delta = y->mixer == MIX_DELTA;
+    const size_t C = m->d_model, F = m->d_ff, NV = m->state_v_heads, KD = m->state_k_heads * m->state_k_dim, VD = NV * m->state_v_dim;
+    const int latent = m->kv_rank > 0;
+    const size_t W = attends ? m->n_heads * m->head_dim : delta ? KD : C, WO = delta ? VD : latent ? latent_values(m) : W;
+    const size_t WK = latent ? latent_key(m) : attends ? m->n_kv_heads * m->head_dim : W, WV = delta ? VD : WK;
     const struct { const char *key; weight *to; size_t n_out, n_in; int required; } weights[] = {
-        {"q", &y->q, W, C, 1}, {"k", &y->k, WKV, C, 1}, {"v", &y->v, WKV, C, 1}, {"o", &y->o, C, W, 1},
+        {"q", &y->q, W, latent && m->q_rank ? m->q_rank : C, 1}, {"k", &y->k, WK, C, 1}, {"v", &y->v, WV, C, !latent}, {"o", &y->o, C, WO, 1},
+        {"z", &y->z, WO, C, delta}, {"a", &y->a, NV, C, delta}, {"b", &y->b, NV, C, delta},
         {"gate", &y->gate, F, C, m->gated && dense}, {"up", &y->up, F, C, dense}, {"down", &y->down, C, F, dense}};
     const struct { const char *key; const real **to; size_t n; } vectors[] = {
-        {"q_bias", &y->q_bias, W}, {"k_bias", &y->k_bias, WKV}, {"v_bias", &y->v_bias, WKV}, {"o_bias", &y->o_bias, C},
-        {"gate_bias", &y->gate_bias, F}, {"up_bias", &y->up_bias, F}, {"down_bias", &y->down_bias, C}};
+        {"q_bias", &y->q_bias, W}, {"k_bias", &y->k_bias, WK}, {"v_bias", &y->v_bias, WV}, {"o_bias", &y->o_bias, C}, {"z_bias", &y->z_bias, WO},
+        {"gate_bias", &y->gate_bias, F}, {"up_bias", &y->up_bias, F}, {"down_bias", &y->down_bias, C}, {"sinks", &y->sinks, m->n_heads}};
     const struct { const char *key; norm *to; size_t n; } norms[] = {
         {"norm1", &y->norm1, C}, {"post1", &y->post1, C}, {"norm2", &y->norm2, C}, {"post2", &y->post2, C},
-        {"q_norm", &y->q_norm, W}, {"k_norm", &y->k_norm, WKV}};
+        {"q_norm", &y->q_norm, W}, {"k_norm", &y->k_norm, WK}, {"o_norm", &y->o_norm, WO},
+        {"q_a_norm", &y->q_a_norm, m->q_rank}, {"kv_norm", &y->kv_norm, m->kv_rank}};
     for (size_t i = 0; i < COUNT(weights); i++)
         if (get_weight(item(dict, weights[i].key), weights[i].key, weights[i].n_out, weights[i].n_in, weights[i].required,
                        weights[i].to, keep))
@@ -162,13 +157,19 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
     for (size_t i = 0; i < COUNT(norms); i++)
         if (get_norm(dict, norms[i].key, norms[i].n, norms[i].to, keep)) return -1;
     if (y->gate.data && !m->gated) return invalid("a gate is given though 'gated' is False");
-    if (y->q_norm.present != y->k_norm.present || y->q_norm.present != (m->qk_norm != QK_NORM_NONE))
-        return invalid("q_norm and k_norm must both be given if 'qk_norm' is not \"none\", and neither if it is");
+    if (y->q_norm.present != y->k_norm.present || y->q_norm.present != (attends && m->qk_norm != QK_NORM_NONE))
+        return invalid("q_norm and k_norm must both be given to attention if 'qk_norm' is not \"none\", and neither if it is");
+    if (get_recurrence(dict, m, y, keep) || get_latent(dict, m, y, keep)) return -1;
     if (!(window = item(dict, "window")) || !(rope = item(dict, "rope"))) return invalid("a layer lacks 'window' or 'rope'");
     long long keys = PyLong_AsLongLong(window), table = PyLong_AsLongLong(rope);
     if (PyErr_Occurred() || get_double(dict, "attn_scale", &y->attn_scale)) return -1;
     if (keys < 0 || keys > INT_MAX || table < -1 || table >= (long long)m->n_rope || (table >= 0 && !m->rope_dim))
         return invalid("a layer has window %lld and rope %lld; there are %zu rope tables", keys, table, m->n_rope);
+    PyObject *constants = item(dict, "act_constants");
+    double *c = y->act.c;
+    if (constants && !PyArg_ParseTuple(constants, "d|ddd", &c[0], &c[1], &c[2], &c[3])) return -1;
+    y->act.kind = m->act;
+    if (m->act == ACT_SILU_CLAMPED && (!m->gated || !(c[1] > 0))) return invalid("act 'silu_clamped' needs 'gated' and a positive limit");
     y->window = (int)keys;
     y->rope = (int)table;
     return 0;
@@ -180,6 +181,8 @@ static int parse_top(spec *m, PyObject *top, PyObject *keep) {
         || get_weight(item(top, "lm_head"), "lm_head", m->n_vocab, m->d_model, 1, &m->lm_head, keep)
         || get_weight(item(top, "pos_embed"), "pos_embed", m->n_ctx, m->d_model, 0, &m->pos_embed, keep)
         || get_norm(top, "final_norm", m->d_model, &m->final_norm, keep)
+        || get_norm(top, "embed_norm", m->d_model, &m->embed_norm, keep)
+        || get_vector(item(top, "key_bias"), "key_bias", m->n_heads * m->n_ctx, &m->key_bias, keep)
         || get_vector(item(top, "lm_head_bias"), "lm_head_bias", m->n_vocab, &m->lm_head_bias, keep) ? -1 : 0;
 }
 
@@ -196,6 +199,11 @@ static int parse_model(model_object *self, PyObject *scalars, PyObject *layers, 
         if (parse_layer(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->keep)
             || parse_experts(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->experts + l * m->n_experts, self->keep))
             return -1;
+    for (size_t l = 0; l < m->n_layers; l++) {
+        int attends = self->layers[l].mixer == MIX_ATTENTION;
+        self->layers[l].nth = attends ? m->n_attention : l - m->n_attention;
+        m->n_attention += (size_t)attends;
+    }
     return 0;
 }
 
@@ -294,11 +302,12 @@ static void forward_call_free(forward_call *f) {
 
 /* Shape of the activation there: (n_rows, d_model), (n_rows, heads, width) or (n_rows, d_ff). Returns the number of dimensions. */
 static int shape_at(const spec *m, const batch *b, site at, npy_intp *dims) {
-    size_t H = m->n_heads, HKV = m->n_kv_heads, HS = m->head_dim, C = m->d_model, F = m->d_ff;
+    int latent = m->kv_rank > 0; /* where every head has keys and values */
+    size_t H = m->n_heads, HKV = latent ? H : m->n_kv_heads, HS = m->head_dim, VD = latent ? m->v_dim : HS, C = m->d_model, F = m->d_ff;
     const size_t rest[N_READABLE][2] = {
         [SITE_RESID_PRE] = {C, 0}, [SITE_ATTN_OUT] = {C, 0}, [SITE_RESID_MID] = {C, 0}, [SITE_DOWN_PROJ] = {C, 0},
-        [SITE_MLP_OUT] = {C, 0}, [SITE_RESID_POST] = {C, 0}, [READ_Q] = {H, HS}, [READ_K] = {HKV, HS}, [READ_V] = {HKV, HS},
-        [READ_ROT_Q] = {H, HS}, [READ_ROT_K] = {HKV, HS}, [READ_PATTERN] = {H, b->max_keys}, [READ_Z] = {H, HS},
+        [SITE_MLP_OUT] = {C, 0}, [SITE_RESID_POST] = {C, 0}, [READ_Q] = {H, HS}, [READ_K] = {HKV, HS}, [READ_V] = {HKV, VD},
+        [READ_ROT_Q] = {H, HS}, [READ_ROT_K] = {HKV, HS}, [READ_PATTERN] = {H, b->max_keys}, [READ_Z] = {H, VD},
         [READ_PRE] = {F, 0}, [READ_PRE_LINEAR] = {F, 0}, [READ_POST] = {F, 0}};
     dims[0] = (npy_intp)b->n_rows;
     for (size_t i = 0; i < 2; i++) dims[i + 1] = (npy_intp)rest[at][i];
@@ -308,6 +317,9 @@ static int shape_at(const spec *m, const batch *b, site at, npy_intp *dims) {
 /* Raises an error if this layer does not compute it */
 static int check_computed(const spec *m, size_t layer, site at) {
     if (m->parallel && at == SITE_RESID_MID) return invalid("resid_mid does not exist in a parallel block");
+    if (at >= READ_Q && at <= READ_Z && m->layer[layer].mixer != MIX_ATTENTION)
+        return invalid("layer %zu has no attention but a %s: attn.hook_q, attn.hook_k, attn.hook_v, attn.hook_rot_q, attn.hook_rot_k, "
+                       "attn.hook_pattern and attn.hook_z do not exist there; attn_out is what it adds", layer, mixer_name(m->layer[layer].mixer));
     if (at >= READ_PRE && m->layer[layer].router.data)
         return invalid("layer %zu has a mixture of experts: mlp.hook_pre, mlp.hook_pre_linear and mlp.hook_post are those of one "
                        "MLP, and the hidden activations of experts are not available", layer);
@@ -413,8 +425,11 @@ PyObject *forward_prompts(model_object *self, const int_lists *tokens, const ste
     if (!f.id) return PyErr_NoMemory();
     for (size_t i = 0; i < tokens->n; i++) f.id[i] = first + (int)i;
     if (!batch_make(&f.b, &self->spec, tokens->n, tokens->data, tokens->length, NULL, f.id, &st)
-        && !make_captures(&f, &self->spec, sites) && !make_logits(&f, &self->spec, rows) && !forward_rows(self, &f, &st))
-        result = forward_result(&f);
+        && !make_captures(&f, &self->spec, sites) && !make_logits(&f, &self->spec, rows)) {
+        /* a decoder may be resumed behind the first token with logits, see cache.h */
+        for (size_t i = 0; c && i < tokens->n; i++) c->keep[f.id[i]] = f.count[i] ? tokens->length[i] - f.count[i] + 1 : 0;
+        if (!forward_rows(self, &f, &st)) result = forward_result(&f);
+    }
     forward_call_free(&f);
     if (!result && !PyErr_Occurred()) raise_status(&st);
     return result;
