@@ -394,7 +394,7 @@ def _text(value: Any, indent: str = "") -> str:
         items = map(_text, value) if isinstance(value, list) else (f"{_text(k)}: {_text(v)}" for k, v in value.items())
         # a line may break between items, not inside one
         text = ", ".join(item.replace(" ", "\0") for item in items)
-        text = textwrap.fill(text, 118, initial_indent=deeper, subsequent_indent=deeper, break_long_words=False)
+        text = textwrap.fill(text, 138, initial_indent=deeper, subsequent_indent=deeper, break_long_words=False)
         text = text.replace("\0", " ")
     else:
         text = ",\n".join(f"{deeper}{_text(k)}: {_text(v, deeper)}" for k, v in value.items()) + ","

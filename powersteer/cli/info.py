@@ -31,7 +31,8 @@ _FACTS: Keys = {
     "sites": ("names of the sites that its blocks have",
               lambda model: [site for site in SITES if not (site == "resid_mid" and model.spec.parallel)]),
     "chat_template": ("whether --chat can be used", lambda model: model.tokenizer is not None and bool(model.tokenizer.templates)),
-    "notes": ("why there is no tokenizer, or why its token ids may differ from the model's own", lambda model: list(model.notes)),
+    "notes": ("which part of a model this is, why there is no tokenizer, or why its token ids may differ from the model's own",
+              lambda model: list(model.notes)),
     "dtype": ("of the arithmetic", lambda model: str(model.dtype)),
     "threads": "of the computation",
 }  # fmt: skip

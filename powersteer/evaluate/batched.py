@@ -86,7 +86,7 @@ def followed_rows(
         yield from forward_rows(model, full, steer, lengths, sites, counts, callback, positions)
         return
     costs = forward_costs(model, list(map(len, full)), counts, len(sites))
-    for part in spans([(n + max_new_tokens) * cache_bytes(model) for n in lengths], _CACHE):
+    for part in spans([cache_bytes(model, n + max_new_tokens) for n in lengths], _CACHE):
         extra = [() if item is None else model._interventions(item, positions) for item in steer[part]]
         seeds = np.zeros(len(extra), np.uint64)
         decoder, rows = model._decoder(list(prompts[part]), extra, max_new_tokens, stop, (0.0, 0, 1.0), seeds)

@@ -3,7 +3,8 @@
 Short names, in the order in which a block computes them:
 
     resid_pre   input of the block                                          hook_resid_pre   hook_in
-    attn_out    what attention adds to the residual stream                  hook_attn_out    attn.hook_out
+    attn_out    what attention adds to the residual stream, or the mixer    hook_attn_out    attn.hook_out
+                in its place: a short convolution, a delta rule
     resid_mid   between attention and MLP; absent with a parallel residual  hook_resid_mid
     down_proj   output of the down-projection, before a post-norm
     mlp_out     what the MLP adds to the residual stream                    hook_mlp_out     mlp.hook_out
@@ -25,7 +26,7 @@ Inside attention and MLP activations can be read, but neither steered nor differ
     pre_linear  (T, d_mlp)            what multiplies its result in a gated MLP            mlp.hook_pre_linear
     post        (T, d_mlp)            what the down-projection takes                       mlp.hook_post
 
-A layer with a mixture of experts has no `pre`, `pre_linear` and `post`.
+A layer with a mixture of experts has no `pre`, `pre_linear` and `post`, one without attention none of `q` to `z`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from ..errors import BadCheckpoint, UnsupportedModel
 from .blocks import BLOCK_TYPES, Blocks, Matrix, dense
 from .config import rope_settings
 from .experts import one_by_one, read_experts
-from .family import Family, Hyperparameters, Linear, NormAt, value_of
-from .rope import RopeTable, rope_table
-from .spec import Array, Layer, Norm, Spec
+from .family import Family, Hyperparameters, Linear, Mixer, NormAt, value_of
+from .rope import RopeTable, rope_table, score_scale
+from .spec import LATENT, MIXTURE, Array, Layer, Norm, Spec
 from .tensor_ref import TensorRef, check_finite
 
 __all__ = ["TensorReader", "build_spec", "fingerprint"]
@@ -34,6 +35,7 @@ _ACTS = {
     "gelu_python_tanh": "gelu_tanh",
     "relu": "relu",
     "relu2": "relu2",
+    "xielu": "xielu",
 }
 
 
@@ -86,27 +88,35 @@ class TensorReader:
 def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparameters, reader: TensorReader, where: str) -> Spec:
     """The model. where: names the config in messages. Raises BadCheckpoint and UnsupportedModel."""
     f = hparams
-    if f.act not in _ACTS:
+    if f.act not in _ACTS or (f.act == "xielu" and not family.act_tensors(f)):  # whose numbers are tensors
         raise UnsupportedModel(
             f"{where} has the activation {f.act!r}; supported are {', '.join(_ACTS)}. Use transformers for this model"
         )
+    if f.kv_rank and f.n_heads != f.n_kv_heads:
+        raise BadCheckpoint(f"{where}: {f.n_heads} heads have {f.n_kv_heads} keys made of a latent vector; correct it")
     reader.prefix = _find_prefix(family, reader)
     if family.experts is not None:
-        prefixes = [reader.prefix + family.layer.format(i=i) for i in range(f.n_layers)]
+        prefixes = [reader.prefix + family.layer.format(i=i) for i in range(f.n_layers) if family.experts.when(f, i)]
         reader.tensors = one_by_one(reader.tensors, family.experts, prefixes, f)
     embed = reader.matrix(family.embed + ".weight", (f.n_vocab, f.d_model))
-    pos_embed = reader.matrix(family.pos_embed + ".weight", (f.n_ctx, f.d_model)) if family.pos_embed else None
-    final_norm = _norm(family, NormAt(family.final_norm, "final"), family.final_norm, f.d_model, 1, reader)
+    pos_embed = None
+    if family.pos_embed:
+        pos_embed = reader.matrix(family.pos_embed + ".weight", (f.n_ctx + family.pos_offset, f.d_model))[family.pos_offset :]
+    embed_norm = _top_norm(family, family.embed_norm, f, reader) if family.embed_norm else None
+    final_norm = _top_norm(family, family.final_norm, f, reader)
     lm_head, lm_head_bias = _lm_head(family, f, reader, embed)
-    layers = tuple(_layer(family, f, reader, i, where) for i in range(f.n_layers))
-    _refuse_extra(family, reader)
+    scores = 1.0
+    if family.rope is not None and family.rope.scales_scores:
+        scores = score_scale(*rope_settings(config, family.rope, where)[0])
+    layers = tuple(_layer(family, f, reader, i, where, scores) for i in range(f.n_layers))
+    _refuse_extra(family, f, reader)
     tables = _rope_tables(config, family, f, where)
     return Spec(
         n_layers=f.n_layers,
         d_model=f.d_model,
         n_vocab=f.n_vocab,
         n_heads=f.n_heads,
-        n_kv_heads=f.n_kv_heads,
+        n_kv_heads=1 if f.kv_rank else f.n_kv_heads,
         head_dim=f.head_dim,
         d_ff=f.d_ff,
         n_ctx=f.n_ctx,
@@ -116,8 +126,8 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
         qk_norm=value_of(family.qk_norm, f),
         parallel=bool(value_of(family.parallel, f)),
         gated=family.gated,
-        act=_ACTS[f.act],
-        rope_style=family.rope_style,
+        act=family.act or _ACTS[f.act],
+        rope_style=value_of(family.rope_style, f),
         rope_dim=2 * len(tables[0].inv_freq) if tables else 0,
         attn_softcap=float(family.attn_softcap(f) or 0.0),
         logit_softcap=float(family.logit_softcap(f) or 0.0),
@@ -128,11 +138,39 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
         layers=layers,
         embed=embed,
         pos_embed=pos_embed,
+        embed_norm=embed_norm,
+        qk_norm_last=family.qk_norm_last,
+        clip_qkv=float(family.clip_qkv(f) or 0.0),
+        temper=_temper(config, family, where),
+        key_bias=_key_bias(family, f, where),
         final_norm=final_norm,
         lm_head=lm_head,
         lm_head_bias=lm_head_bias,
-        **({name: getattr(f, name) for name in ("n_experts", "top_k", "d_expert", "norm_topk")} if f.n_experts else {}),
+        **({name: getattr(f, name) for name in _STATE_SIZES} if family.mixers else {}),
+        **{name: getattr(f, name) for name in LATENT if f.kv_rank},
+        **{name: getattr(f, name) for name in MIXTURE if f.n_experts and hasattr(f, name)},
     )
+
+
+def _temper(config: Mapping[str, Any], family: Family, where: str) -> tuple[float, int] | None:
+    if family.temper is None or family.rope is None:
+        return None
+    settings, name = rope_settings(config, family.rope, where)[0]
+    try:
+        return family.temper(settings)
+    except ValueError as error:
+        raise BadCheckpoint(f"{name}: {error}; correct it") from None
+
+
+def _key_bias(family: Family, f: Hyperparameters, where: str) -> Array | None:
+    if family.key_bias is None:
+        return None
+    if f.n_heads * f.n_ctx > 2**27:
+        raise BadCheckpoint(f"{where}: a context of {f.n_ctx} is too long for the position biases of {f.n_heads} heads; correct it")
+    return family.key_bias(f)
+
+
+_STATE_SIZES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim")
 
 
 def fingerprint(reader: TensorReader, model_type: str) -> str:
@@ -167,7 +205,7 @@ def _find_prefix(family: Family, reader: TensorReader) -> str:
 def _lm_head(family: Family, f: Hyperparameters, reader: TensorReader, embed: Matrix) -> tuple[Matrix, Array | None]:
     """Matrix and bias of the LM head; the matrix of a tied one is the embedding."""
     path = next((path for path in family.head if path + ".weight" in reader.tensors), family.head[0])
-    bias = reader.vector(path + ".bias", (f.n_vocab,), prefix="") if family.head_bias else None
+    bias = reader.vector(path + ".bias", (f.n_vocab,), prefix="") if value_of(family.head_bias, f) else None
     if f.tied and path + ".weight" not in reader.tensors:
         return embed, bias
     head = reader.matrix(path + ".weight", (f.n_vocab, f.d_model), prefix="")
@@ -199,26 +237,37 @@ def _same(a: Matrix, b: Matrix) -> bool:
     return all(np.array_equal(a[i : i + step].view(bits), b[i : i + step].view(bits)) for i in range(0, len(a), step))
 
 
-def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, where: str) -> Layer:
+def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, where: str, scores: float) -> Layer:
     prefix = family.layer.format(i=i)
     slots: dict[str, Any] = {}
     mixture = family.experts if family.experts is not None and family.experts.when(f, i) else None
     if mixture is not None:
-        slots["router"], slots["experts"] = read_experts(reader.matrix, mixture, prefix, f)
-    for linear in family.linears:
-        if mixture is not None and linear.slots[0] in ("gate", "up", "down"):
-            continue
-        slots.update(_linear(linear, prefix + linear.path, f, reader))
-    heads = {"q_norm": f.n_heads, "k_norm": f.n_kv_heads}
-    for at in family.norms:
-        if value_of(at.when, f):
-            width = f.d_model if at.slot not in heads else heads[at.slot] * f.head_dim
-            slots[at.slot] = _norm(family, at, prefix + at.path, width, heads.get(at.slot, 1), reader)
+        slots.update(read_experts(reader, mixture, prefix, f))
+    constants = [float(reader.vector(prefix + path, shape).item()) for path, shape in family.act_tensors(f).items()]
     layer_type = _layer_type(family, f, i, where)
+    mixer = family.mixers.get(layer_type)
+    linears, norms = family.linears, family.norms
+    if mixer is not None:
+        linears = tuple(linear for linear in linears if linear.slots[0] not in _OF_ATTENTION) + mixer.linears
+        norms = tuple(at for at in norms if at.slot not in _OF_ATTENTION) + mixer.norms
+        slots.update(_recurrence(mixer, prefix, f, reader))
+    for linear in linears:
+        if (mixture is not None and linear.slots[0] in ("gate", "up", "down")) or not value_of(linear.when, f):
+            continue
+        slots.update(_linear(linear, prefix + linear.path, f, mixer, reader))
+    widths = {"q_norm": (f.n_heads, f.head_dim), "k_norm": (f.n_kv_heads, f.head_dim), "o_norm": (f.state_v_heads, f.state_v_dim),
+              "q_a_norm": (1, f.q_rank), "kv_norm": (1, f.kv_rank)}  # fmt: skip
+    for at in norms:
+        if value_of(at.when, f):
+            n, width = widths.get(at.slot, (1, f.d_model))
+            slots[at.slot] = _norm(family, at, prefix + at.path, n * width, n, f, reader)
+    if family.sinks is not None:
+        slots["sinks"] = reader.vector(prefix + family.sinks, (f.n_heads,))
     return Layer(
         window=f.window if layer_type == "sliding_attention" else 0,
-        rope=family.rope_index(f, i, layer_type),
-        attn_scale=float(family.attn_scale(f, i)),
+        rope=-1 if mixer is not None else family.rope_index(f, i, layer_type),
+        attn_scale=float(family.attn_scale(f, i)) * scores,
+        act_constants=family.act_constants(f, constants),
         **slots,
     )
 
@@ -227,9 +276,10 @@ def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     if f.layer_types is None:
         return "sliding_attention" if family.sliding(f, i) else "full_attention"
     layer_type: str = f.layer_types[i]
-    if layer_type not in ("full_attention", "sliding_attention"):
+    known = ("full_attention", "sliding_attention", *family.mixers)
+    if layer_type not in known:
         raise UnsupportedModel(
-            f"{where} gives layer {i} the type {layer_type!r}; supported are full_attention and sliding_attention. "
+            f"{where} gives layer {i} the type {layer_type!r}; supported are {', '.join(known[:-1])} and {known[-1]}. "
             "Use transformers for this model"
         )
     if layer_type == "sliding_attention" and f.window is None:
@@ -237,33 +287,87 @@ def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     return layer_type
 
 
-def _linear(linear: Linear, path: str, f: Hyperparameters, reader: TensorReader) -> dict[str, Matrix]:
+# slots that a mixer has of its own
+_OF_ATTENTION = ("q", "k", "v", "o", "z", "a", "b", "q_norm", "k_norm")
+
+
+def _recurrence(mixer: Mixer, prefix: str, f: Hyperparameters, reader: TensorReader) -> dict[str, Any]:
+    """What a mixer has besides projections and norms."""
+    q, k, v, _ = _widths(f, mixer)
+    channels = q + k + v if mixer.kind == "delta" else f.d_model
+    taps = reader.vector(f"{prefix}{mixer.conv}.weight", (channels, 1, f.conv_taps))
+    slots: dict[str, Any] = {"mixer": mixer.kind, "conv": np.ascontiguousarray(taps[:, 0].T)}
+    if value_of(mixer.conv_bias, f):
+        slots["conv_bias"] = reader.vector(f"{prefix}{mixer.conv}.bias", (channels,))
+    if mixer.kind == "delta":
+        log_rate = reader.vector(prefix + mixer.log_rate, (f.state_v_heads,))
+        with np.errstate(over="ignore"):
+            slots["decay_rate"] = np.exp(log_rate.astype(np.float64))
+        slots["decay_bias"] = reader.vector(prefix + mixer.decay_bias, (f.state_v_heads,))
+    return slots
+
+
+def _widths(f: Hyperparameters, mixer: Mixer | None) -> tuple[int, int, int, int]:
+    """Outputs of q, k and v, inputs of o."""
+    if mixer is None:
+        q, kv = f.n_heads * f.head_dim, f.n_kv_heads * f.head_dim
+        return q, kv, kv, q
+    if mixer.kind == "conv":
+        return (f.d_model,) * 4
+    key, value = f.state_k_heads * f.state_k_dim, f.state_v_heads * f.state_v_dim
+    return key, key, value, value
+
+
+def _shapes(f: Hyperparameters, mixer: Mixer | None) -> dict[str, tuple[int, int]]:
+    """(n_out, n_in) of a layer's projections."""
+    q, k, v, heads = _widths(f, mixer)
+    C, F, NV = f.d_model, f.d_ff, f.state_v_heads
+    shapes = {"q": (q, C), "k": (k, C), "v": (v, C), "o": (C, heads), "z": (heads, C), "a": (NV, C), "b": (NV, C),
+              "gate": (F, C), "up": (F, C), "down": (C, F)}  # fmt: skip
+    if mixer is not None or not f.kv_rank:
+        return shapes
+    return shapes | {
+        "q_a": (f.q_rank, C),
+        "q": (q, f.q_rank or C),
+        "k": (f.kv_rank + f.rope_head, C),
+        "kv_b": (f.n_heads * (f.nope_head + f.v_dim), f.kv_rank),
+        "o": (C, f.n_heads * f.v_dim),
+    }
+
+
+def _linear(linear: Linear, path: str, f: Hyperparameters, mixer: Mixer | None, reader: TensorReader) -> dict[str, Matrix]:
     """The slots of one projection, views of its weight, and their biases."""
-    q, kv = f.n_heads * f.head_dim, f.n_kv_heads * f.head_dim
-    n_out = {"q": q, "k": kv, "v": kv, "o": f.d_model, "gate": f.d_ff, "up": f.d_ff, "down": f.d_model}
-    n_in = {"o": q, "down": f.d_ff}.get(linear.slots[0], f.d_model)
-    sizes = [n_out[slot] for slot in linear.slots]
+    shapes = _shapes(f, mixer)
+    sizes, n_in = [shapes[slot][0] for slot in linear.slots], shapes[linear.slots[0]][1]
     shape = (n_in, sum(sizes)) if linear.transposed else (sum(sizes), n_in)
     weight = reader.matrix(path + ".weight", shape)
     if linear.transposed:
         weight = dense(weight).T
-    slots: dict[str, Matrix] = dict(zip(linear.slots, _split(linear, weight, sizes, f.head_dim), strict=True))
+    groups = value_of(linear.groups, f)
+    if any(size % groups for size in sizes):
+        raise BadCheckpoint(f"{reader.where}: {sizes} rows of {path} are not {groups} equal groups; correct its config")
+    slots: dict[str, Matrix] = dict(zip(linear.slots, _split(weight, sizes, groups), strict=True))
     if value_of(linear.bias, f):
         bias = reader.vector(path + ".bias", (sum(sizes),))
-        parts = _split(linear, bias, sizes, f.head_dim)
+        parts = _split(bias, sizes, groups)
         slots.update({slot + "_bias": part.reshape(-1) for slot, part in zip(linear.slots, parts, strict=True)})
     return slots
 
 
-def _split(linear: Linear, array: Matrix, sizes: list[int], head_dim: int) -> list[Any]:
-    if linear.layout == "heads":  # (heads * slots * HS, ...): each slot's rows are a group a head
-        groups = dense(array).reshape(-1, len(sizes), head_dim, *array.shape[1:])
-        return [groups[:, j] for j in range(len(sizes))]
-    starts = np.cumsum([0, *sizes])
-    return [array[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+def _split(array: Matrix, sizes: list[int], groups: int) -> list[Any]:
+    """The rows of each slot, (size, ...); of more than one group (groups, size / groups, ...)."""
+    starts = np.cumsum([0, *sizes]) // groups
+    if groups > 1:
+        parts = dense(array).reshape(groups, -1, *array.shape[1:])
+        return [parts[:, start:end] for start, end in pairwise(starts)]
+    return [array[start:end] for start, end in pairwise(starts)]
 
 
-def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, reader: TensorReader) -> Norm:
+def _top_norm(family: Family, path: str, f: Hyperparameters, reader: TensorReader) -> Norm:
+    return _norm(family, NormAt(path, "top"), path, f.d_model, 1, f, reader)
+
+
+def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, f: Hyperparameters, reader: TensorReader) -> Norm:
     """A norm of `width` numbers, which cover `heads` heads."""
 
     def part(name: str) -> Array:
@@ -275,17 +379,20 @@ def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, reader:
             return reader.vector(f"{path}.{name}", (heads, width // heads)).reshape(-1)
         return reader.vector(f"{path}.{name}", (width,))
 
+    if not value_of(family.norm_gain, f):
+        return Norm()
     gain = part("weight")
-    if family.norm_one_plus:
+    if family.norm_one_plus if at.one_plus is None else at.one_plus:
         gain = 1 + gain.astype(np.float64)
-    with_bias = family.norm_bias if at.bias is None else at.bias
+    with_bias = value_of(family.norm_bias if at.bias is None else at.bias, f)
     return Norm(gain, part("bias") if with_bias else None)
 
 
-def _refuse_extra(family: Family, reader: TensorReader) -> None:
+def _refuse_extra(family: Family, f: Hyperparameters, reader: TensorReader) -> None:
+    not_weights = value_of(family.not_weights, f)
     for name, tensor in reader.tensors.items():
         short = name.removeprefix(reader.prefix)
-        if name not in reader.used and name not in reader.copies and not re.fullmatch(family.not_weights, short):
+        if name not in reader.used and name not in reader.copies and not re.fullmatch(not_weights, short):
             raise BadCheckpoint(
                 f"tensor {name!r} in {tensor.where} does not belong to a {family.model_type} model with this "
                 "config; the config belongs to another model, or the tensor should be removed"
@@ -298,7 +405,16 @@ def _refuse_extra(family: Family, reader: TensorReader) -> None:
 def _rope_tables(config: Mapping[str, Any], family: Family, f: Hyperparameters, where: str) -> list[RopeTable]:
     if family.rope is None:
         return []
-    return [
-        rope_table(values, name, f.head_dim, f.n_ctx, f.original_positions, family.rope.round_up)
+    tables = [
+        rope_table(
+            {key: value for key, value in values.items() if key not in family.rope.extra},
+            name,
+            f.rope_head or f.head_dim,
+            f.n_ctx,
+            f.original_positions,
+            family.rope.round_up,
+            family.rope.width(f) if family.rope.width else None,
+        )
         for values, name in rope_settings(config, family.rope, where)
     ]
+    return [table.reversed() for table in tables] if family.rope.backwards else tables

@@ -23,6 +23,7 @@ from .gguf import GGUF, open_gguf
 from .gguf_model import gguf_spec
 from .gguf_tokenizer import end_ids, gguf_tokenizer, names_tokenizer, uncertain_cut
 from .hub import known_name, resolve
+from .multimodal import text_part
 from .safetensors import no_weights, open_weights
 from .scaled import QUANTIZATION, join_scales, read_quantization
 from .spec import Array, Spec
@@ -45,6 +46,7 @@ class Checkpoint:
     read_end_ids: Callable[[], tuple[int, ...]]  # of the checkpoint's configs
     quick: bool = False  # the tokenizer, or that there is none, is known at once
     mapped: bool = True  # from its files; else the weights are in this process's own memory
+    part: str = ""  # which part of a larger model it is
 
     @cached_property
     def _words(self) -> tuple[Tokenizer | None, tuple[str, ...]]:
@@ -57,13 +59,17 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why there is no tokenizer, or why its token ids are uncertain."""
-        return self._words[1]
+        """Which part of a larger model this is, why there is no tokenizer, and why its token ids are uncertain."""
+        return (*self._part, *self._words[1])
+
+    @property
+    def _part(self) -> tuple[str, ...]:
+        return (self.part,) if self.part else ()
 
     @property
     def known_notes(self) -> tuple[str, ...]:
         """The notes, none as long as a tokenizer would have to be built for them."""
-        return self.notes if self.quick or "_words" in vars(self) else ()
+        return self.notes if self.quick or "_words" in vars(self) else self._part
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
@@ -104,11 +110,14 @@ def _load_folder(path: str | os.PathLike[str], check: bool | None, mmap: bool) -
     folder = resolve(path)
     if not (folder / "config.json").exists() and any(folder.glob("*.gguf")):
         raise no_weights(folder)
-    config, where = read_json(folder / "config.json"), str(folder / "config.json")
-    family = family_of(config, where)
-    how = read_quantization(config, where)
+    where = str(folder / "config.json")
+    part = text_part(read_json(folder / "config.json"), where)
+    family = family_of(part.config, where)
+    how = read_quantization(part.config, where)
+    stored, files = open_weights(folder, mmap)
+    tensors = part.tensors(stored)
+    config = part.complete(tensors)
     hparams = read_hyperparameters({key: value for key, value in config.items() if key != QUANTIZATION}, family, where)
-    tensors, files = open_weights(folder, mmap)
     if how is not None:
         tensors = join_scales(tensors, how)
     due = search_when_used(check, tensors)
@@ -127,6 +136,7 @@ def _load_folder(path: str | os.PathLike[str], check: bool | None, mmap: bool) -
         read_end_ids=lambda: ends,
         quick=not has_tokenizer(folder),
         mapped=mmap,
+        part=part.note,
     )
 
 
@@ -184,11 +194,13 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
     if not hasattr(hf_model, "config") or not hasattr(hf_model, "named_parameters"):
         raise InvalidInput(f"a transformers model is needed, not {type(hf_model).__name__}")
     where = f"the config of {type(hf_model).__name__}"
-    config = hf_model.config.to_dict()
+    part = text_part(hf_model.config.to_dict(), where)
+    config = part.config
     family = family_of(config, where)
     hparams = read_hyperparameters(config, family, where)
-    named = hf_model.named_parameters(remove_duplicate=False)
-    tensors = {name: _from_torch(name, parameter, type(hf_model).__name__) for name, parameter in named}
+    stored = hf_model.state_dict().keys()  # a buffer that is stored belongs to the model as a parameter does
+    named = [*hf_model.named_parameters(remove_duplicate=False), *(one for one in hf_model.named_buffers() if one[0] in stored)]
+    tensors = part.tensors({name: _from_torch(name, parameter, type(hf_model).__name__) for name, parameter in named})
     due = search_when_used(check, tensors)
     reader = TensorReader(tensors, type(hf_model).__name__, bool(check))
     spec = build_spec(config, family, hparams, reader, where)
@@ -208,6 +220,7 @@ def spec_from_transformers(hf_model: Any, tokenizer: Any = None, check: bool | N
         read_end_ids=lambda: end,
         quick=True,
         mapped=False,
+        part=part.note,
     )
 
 

@@ -75,8 +75,10 @@ def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> 
     if not isinstance(own, dict):
         return
     named = own.get("AutoModelForCausalLM") or config.get("architectures") or []
+    if named in FAMILIES[model_type].own_code:
+        return
     classes = [str(name).rpartition(".")[2] for name in (named if isinstance(named, list) else [named])]
-    if classes and MODELS[model_type] not in classes:
+    if classes and MODELS[model_type].lower() not in [name.lower() for name in classes]:  # MPT's own is MPTForCausalLM
         raise UnsupportedModel(
             f"{where} has model_type {model_type!r}, but its auto_map says that its own code defines {shown(classes[0])} "
             f"where that family has {MODELS[model_type]}; such code is not run"
@@ -86,9 +88,12 @@ def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> 
 def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) -> Hyperparameters:
     """The hyperparameters of a config. Raises UnsupportedModel for a key or value that is not supported, BadCheckpoint
     for one that is missing or of the wrong type; the message names key, value and file."""
-    config = _renamed(config, family, where)
+    config = _renamed(_flat(config, family, where), family, where)
     names = _refuse_unknown(config, family, where)
-    hparams = Hyperparameters(layer_types=None, window=None, original_positions=None, n_experts=0)
+    hparams = Hyperparameters(
+        layer_types=None, window=None, original_positions=None, n_experts=0, d_shared=0, kv_rank=0, q_rank=0, rope_head=None,
+        state_k_heads=0, state_v_heads=0, state_k_dim=0, state_v_dim=0,
+    )  # fmt: skip
     read: dict[str, str] = {}  # hyperparameter → the key that set it
     for name, key in family.keys.items():
         value = _read(config, name, key, hparams, where)
@@ -99,15 +104,27 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) 
             read[key.hyperparameter] = name
         setattr(hparams, key.hyperparameter, value)
     for hyperparameter, function in family.derived.items():
-        setattr(hparams, hyperparameter, function(hparams))
-    if hparams.n_heads % hparams.n_kv_heads:
+        try:
+            setattr(hparams, hyperparameter, function(hparams))
+        except ValueError as error:
+            raise BadCheckpoint(f"{where}: {error}") from None
+    if not hparams.kv_rank and hparams.n_heads % hparams.n_kv_heads:
         raise BadCheckpoint(
             f"{where}: {hparams.n_heads} heads cannot share {hparams.n_kv_heads} keys and values; correct it"
+        )
+    if hparams.state_k_heads and hparams.state_v_heads % hparams.state_k_heads:
+        raise BadCheckpoint(
+            f"{where}: {hparams.state_v_heads} value heads of linear attention cannot share {hparams.state_k_heads} keys; correct it"
         )
     if hparams.head_dim < 1:
         raise BadCheckpoint(f"{where}: {hparams.n_heads} heads do not fit in {hparams.d_model} dimensions; correct it")
     if hparams.n_experts and hparams.top_k > hparams.n_experts:
         raise BadCheckpoint(f"{where}: a token cannot take {hparams.top_k} of {hparams.n_experts} experts; correct it")
+    groups, chosen, n = getattr(hparams, "n_groups", 1), getattr(hparams, "top_groups", 1), hparams.n_experts
+    if n and (n % groups or chosen > groups or hparams.top_k > n // groups * chosen):
+        raise BadCheckpoint(
+            f"{where}: a token cannot take {hparams.top_k} experts of {chosen} of {groups} groups of {n} experts; correct it"
+        )
     for name, key in family.keys.items():
         value = getattr(hparams, key.hyperparameter)
         if key.kind in ("words", "flags") and value is not None and len(value) != hparams.n_layers:
@@ -116,10 +133,22 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) 
     return hparams
 
 
+def _flat(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
+    """The config with the keys of the family's nested object beside the others."""
+    inner = config.get(family.nested) if family.nested else None
+    if inner is None:
+        return {key: value for key, value in config.items() if key != family.nested}
+    if not isinstance(inner, dict):
+        raise BadCheckpoint(f"{where} has {family.nested!r} = {_short(inner)} where an object is needed; correct it")
+    outer = {key: value for key, value in config.items() if key != family.nested}
+    return {**outer, **{f"{family.nested}.{key}": value for key, value in inner.items()}}
+
+
 def _renamed(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
     """The config with every alias that transformers has for a key replaced by that key."""
     config = dict(config)
-    for name, key in {} if family.strict else OTHER_NAMES.get(family.model_type, {}).items():
+    names = {} if family.strict else OTHER_NAMES.get(family.model_type, {})
+    for name, key in {**names, **family.aliases}.items():
         if name in config and name not in family.keys:
             value = config.pop(name)
             if config.setdefault(key, value) != value:
@@ -136,6 +165,8 @@ def _refuse_unknown(config: Mapping[str, Any], family: Family, where: str) -> li
     for reasons in (HARMLESS, family.ignored):
         known.update(key for keys in reasons.values() for key in keys.split())
     read = {} if family.strict else {**EVERY, **FAMILY[family.model_type]}
+    read.update({f"{family.nested}.{key}": value for key, value in read.items()} if family.nested else {})
+    known.update({f"{family.nested}.{key}" for key in known} if family.nested else ())
     names = []
     for key, value in config.items():
         if key in allowed and value not in allowed[key]:
@@ -189,6 +220,10 @@ def _is_list(value: Any, valid: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(valid, value))
 
 
+def _is_repeat(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_list(value[0], lambda one: isinstance(one, str)) and type(value[1]) is int
+
+
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether a value is valid, what is needed)
     "size": (lambda value: type(value) is int and 0 < value < 2**31, "a positive integer"),
     "count": (lambda value: type(value) is int and 0 <= value < 2**31, "an integer, 0 or more,"),
@@ -198,15 +233,20 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether
     "words": (lambda value: _is_list(value, lambda one: isinstance(one, str)), "a list of names"),
     "flags": (lambda value: _is_list(value, lambda one: one in (0, 1)), "a list of 0 and 1"),
     "layers": (lambda value: _is_list(value, lambda one: type(one) is int), "a list of integers"),
+    "period": (
+        lambda value: (type(value) is int and value >= 0) or (isinstance(value, str) and value != ""),
+        "an integer, 0 or more, or a pattern of letters",
+    ),
+    "repeats": (lambda value: _is_list(value, _is_repeat), "a list of [names, how often]"),
 }
 
 # ---- rotary keys -----------------------------------------------------------------------------------------------------
 
 
 def _rope_keys(rope: RopeKeys | None) -> set[str]:
-    if rope is None:
+    if rope is None or rope.fixed:
         return set()
-    thetas = {key for key, _ in rope.by_type.values()} or {rope.theta_key}
+    thetas = {key for key, _ in rope.by_type.values() if key} or {rope.theta_key}
     return {ROPE_SCALING, ROPE_PARAMETERS, rope.partial_key, *thetas}
 
 
@@ -215,6 +255,7 @@ def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list
 
     Old configs have rope_theta and rope_scaling, new ones rope_parameters; partial_rotary_factor is beside or inside.
     """
+    config = {} if rope.fixed else config
     old, new = config.get(ROPE_SCALING) or {}, config.get(ROPE_PARAMETERS) or {}
     for name, value in ((ROPE_SCALING, old), (ROPE_PARAMETERS, new)):
         if not isinstance(value, dict):
@@ -223,7 +264,7 @@ def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list
         if old and new and old != new:
             raise BadCheckpoint(f"{where} has rope_scaling and rope_parameters, and they differ; remove one")
         name = f"{where}: {ROPE_SCALING if old else ROPE_PARAMETERS}"
-        return [_complete(config, rope, old or new, rope.theta_key, rope.theta, name)]
+        return [_complete(config, rope, old or new or rope.absent, rope.theta_key, rope.theta, name)]
     if unknown := sorted(new.keys() - rope.by_type.keys()):
         raise UnsupportedModel(f"{where}: rope_parameters has the key {unknown[0]!r}, not a layer type; remove it")
     settings = []
@@ -239,9 +280,9 @@ def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list
 
 
 def _complete(
-    config: Mapping[str, Any], rope: RopeKeys, given: Any, theta_key: str, theta: float, name: str
+    config: Mapping[str, Any], rope: RopeKeys, given: Any, theta_key: str | None, theta: float, name: str
 ) -> tuple[dict[str, Any], str]:
-    if not isinstance(given, dict):
+    if not isinstance(given, Mapping):
         raise BadCheckpoint(f"{name} is {_short(given)} where an object is needed; correct it")
     # null means absent; for truncate transformers takes it for false
     values = {key: value for key, value in given.items() if value is not None or key == "truncate"}
@@ -249,7 +290,7 @@ def _complete(
         raise BadCheckpoint(f"{name} has type and rope_type, and they differ; remove one")
     partial = 1.0 if rope.partial is None else rope.partial
     for key, outer, default in (("rope_theta", theta_key, theta), ("partial_rotary_factor", rope.partial_key, partial)):
-        beside = config.get(outer)
+        beside = config.get(outer) if outer else None
         if beside is not None and values.setdefault(key, beside) != beside:
             raise BadCheckpoint(f"{name} has {key} = {values[key]!r}, and beside it {outer} = {beside!r}; remove one")
         values.setdefault(key, default)
@@ -259,9 +300,18 @@ def _complete(
             "which this family does not support; correct the config"
         )
     kind = values.setdefault("rope_type", "default")
+    for (plain, key), other in rope.keyed.items():
+        if kind == plain and values.get(key):
+            kind = values["rope_type"] = other
+            values.pop("type", None)
     if rope.kinds is not None:
         if not isinstance(kind, str) or kind not in rope.kinds:
             raise UnsupportedModel(f"{name} names the rotary kind {kind!r}; this family has {', '.join(rope.kinds)}")
         values["rope_type"] = rope.kinds[kind]
         values.pop("type", None)
+    if rope.mscales and kind == "longrope":
+        scales = [values.pop(key, None) for key in ("short_mscale", "long_mscale")]
+        if scales[0] is None or scales[0] != scales[1]:
+            raise UnsupportedModel(f"{name} has short_mscale, long_mscale = {scales}, where two equal numbers are supported")
+        values.update(attention_factor=scales[0], long_factor=values.get("short_factor"))
     return values, name

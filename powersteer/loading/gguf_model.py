@@ -1,6 +1,6 @@
 """GGUF files as models: the architectures of llama.cpp, as tables of the same kind as the families of transformers.
 
-Config keys are the file's own `<architecture>.*` keys and tensors have the file's names, so families.py, config.py and
+Config keys are the file's own `<architecture>.*` keys and tensors have the file's names, so family.py, config.py and
 build.py refuse the same things here, in the words of the file. The changes that llama.cpp's converter makes are part of
 the tables: rows of llama's q and k are reordered so that rotary pairs lie side by side, and Gemma's gains have the 1
 added.
@@ -17,7 +17,10 @@ import numpy as np
 from ..errors import BadCheckpoint, UnsupportedModel
 from .build import TensorReader, build_spec
 from .config import read_hyperparameters
-from .families import GEMMA, GEMMA2, GEMMA3, LLAMA, PHI3, QWEN2, QWEN3
+from .families.gemma import GEMMA, GEMMA2, GEMMA3
+from .families.llama import LLAMA
+from .families.phi import PHI3
+from .families.qwen import QWEN2, QWEN3
 from .family import Family, Hyperparameters, Key, Linear, NormAt, RopeKeys
 from .gguf import GGUF
 from .gguf_header import Texts

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import BadCheckpoint, UnsupportedModel
 from .keys_read import ROPE
 
-__all__ = ["ROPE_KINDS", "RopeTable", "rope_table"]
+__all__ = ["ROPE_KINDS", "RopeTable", "rope_table", "score_scale"]
 
 F32 = NDArray[np.float32]
 
@@ -31,6 +31,10 @@ class RopeTable:
     scale: float  # multiplies cos and sin
     long: tuple[NDArray[np.float64], int] | None = None  # another inv_freq, for sequences of more tokens than this
     limit: str = ""  # why no sequence may exceed max_positions, if the kind has a reason
+
+    def reversed(self) -> RopeTable:
+        """The table that turns heads the other way round."""
+        return replace(self, inv_freq=-self.inv_freq, long=self.long and (-self.long[0], self.long[1]))
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,10 @@ class _Setting:
             raise BadCheckpoint(f"{self.where} has {key} = {value!r} where a positive number is needed; correct it")
         return value
 
-    def powers(self) -> F32:
-        """theta ** (2i / dim), in float32 as PyTorch's scalar ** tensor."""
+    def powers(self, stretch: float = 1.0) -> F32:
+        """(stretch * theta) ** (2i / dim), in float32 as PyTorch's scalar ** tensor."""
         exponents = np.arange(0, self.dim, 2, dtype=np.float32) / np.float32(self.dim)
-        theta = np.float64(np.float32(self.theta()))
+        theta = np.float64(np.float32(self.theta() * stretch))
         powers: F32 = (theta ** exponents.astype(np.float64)).astype(np.float32)
         return powers
 
@@ -95,6 +99,13 @@ def _dynamic(s: _Setting) -> RopeTable:
     """NTK scaling changes theta only beyond max_position_embeddings, which is our context; up to there nothing."""
     s.number("factor")
     return replace(_default(s), limit="its rotary scaling 'dynamic' changes with the length beyond it, which is not computed")
+
+
+def _ntk_alpha(s: _Setting) -> RopeTable:
+    """Hunyuan's NTK scaling, which does not depend on the length."""
+    if s.dim < 4:
+        raise BadCheckpoint(f"{s.where} turns {s.dim} dimensions of a head; alpha needs more than 2")
+    return _table(_over(1.0, s.powers(s.number("alpha") ** (s.dim / (s.dim - 2)))))
 
 
 def _llama3(s: _Setting) -> RopeTable:
@@ -142,6 +153,14 @@ def _mscale(factor: float, mscale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
+def score_scale(values: Mapping[str, Any], where: str) -> float:
+    """What multiplies the scores of latent attention, for the settings of a rotary table."""
+    setting = _Setting(values, where, 0, 0, None)
+    if values.get("rope_type", "default") == "default" or not values.get("mscale_all_dim"):
+        return 1.0
+    return _mscale(setting.number("factor"), setting.number("mscale_all_dim")) ** 2
+
+
 def _longrope(s: _Setting) -> RopeTable:
     """One table for sequences up to the original length, another for longer ones."""
     original = int(s.original())
@@ -173,12 +192,17 @@ ROPE_KINDS: dict[str, tuple[_Kind, frozenset[str]]] = {
         _yarn,
         _LENGTHS | {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
     ),
+    # its files have the keys of yarn, too, which nothing reads
+    "ntk_alpha": (_ntk_alpha, _LENGTHS | {"alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"}),
     "longrope": (_longrope, _LENGTHS | {"attention_factor", "short_factor", "long_factor"}),
 }
 
 
 # key without effect for a kind that does not read it → the value at which that holds; ...: any
-_IDLE: Mapping[str, Any] = {"factor": 1, "attention_factor": 1, "mscale": 1, "original_max_position_embeddings": ...}
+_IDLE: Mapping[str, Any] = {
+    "factor": 1, "attention_factor": 1, "mscale": 1, "original_max_position_embeddings": ...,
+    "mrope_section": ...,  # which dimensions turn by a picture's rows and columns; a text's three positions are the same
+}  # fmt: skip
 # names that transformers does not read → the key that they mean
 _SAME = {"theta": "rope_theta", "base": "rope_theta", "rope_base": "rope_theta", "scaling_factor": "factor"}
 
@@ -204,11 +228,12 @@ def rope_table(
     max_positions: int,
     original_positions: int | None = None,
     round_up: bool = False,
+    width: int | None = None,
 ) -> RopeTable:
     """The table of one dictionary of rotary settings, complete with rope_theta and partial_rotary_factor.
 
     where: names the dictionary in errors. original_positions: overrides the dictionary's own original length.
-    round_up: an odd number of rotated dimensions means the next even one.
+    round_up: an odd number of rotated dimensions means the next even one. width: that number, instead of a part of head_dim.
     Raises UnsupportedModel for an unknown kind or key, BadCheckpoint for invalid values.
     """
     kind = values.get("rope_type", values.get("type", "default"))
@@ -219,7 +244,7 @@ def rope_table(
     compute, keys = ROPE_KINDS[kind]
     _refuse_unknown(values, kind, keys, where)
     setting = _Setting(values, where, 0, max_positions, original_positions)
-    dim = int(head_dim * setting.number("partial_rotary_factor", 1.0))
+    dim = int(head_dim * setting.number("partial_rotary_factor", 1.0)) if width is None else width
     turning = dim + dim % 2 if round_up else dim
     if turning < 2 or turning % 2 or turning > head_dim:
         raise UnsupportedModel(

@@ -19,11 +19,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from .blocks import Array, Blocks, Matrix
 
-__all__ = ["MATRICES", "NORMS", "STORED", "VECTORS", "Array", "Expert", "Layer", "Norm", "Spec"]
+__all__ = ["LATENT", "MATRICES", "MIXTURE", "NORMS", "STORED", "VECTORS", "Array", "Expert", "Layer", "Norm", "Spec"]
 
-MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
-VECTORS = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")
-NORMS = ("norm1", "post1", "norm2", "post2", "q_norm", "k_norm")
+MATRICES = ("q_a", "kv_b", "q", "k", "v", "o", "z", "a", "b", "gate", "up", "down")
+VECTORS = (
+    "q_a_bias", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "gate_bias", "up_bias", "down_bias", "router_bias", "correction", "sinks",
+    "conv", "conv_bias", "decay_rate", "decay_bias",
+)  # fmt: skip
+NORMS = ("norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "o_norm", "q_a_norm", "kv_norm")
 # dtype of an array → the name of what is stored in it
 STORED = {"float32": "F32", "float64": "F64", "float16": "F16", "uint16": "BF16"}
 
@@ -41,24 +44,34 @@ class Expert:
     up: Matrix  # (FE, C)
     down: Matrix  # (C, FE)
     gate: Matrix | None = None  # (FE, C)
+    gate_bias: Array | None = None
+    up_bias: Array | None = None
+    down_bias: Array | None = None
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One block. It has an MLP (up, down, gate) or a mixture (router, experts)."""
+    """One block. It has an MLP (up, down, gate) or a mixture (router, experts). The sizes of q, k, v and o are those of
+    attention; a short convolution has (C, C) for each, a delta rule with NK and NV heads of HK and HV numbers (NK*HK, C),
+    (NK*HK, C), (NV*HV, C) and (C, NV*HV). csrc/ops/spec.h says what each mixer computes."""
 
     window: int  # key j is seen from i if i - window < j <= i; 0: no limit
     rope: int  # index into Spec.rope, -1: no rotation
     attn_scale: float  # scores = attn_scale * q.k
     q: Matrix  # (NH*HS, C)
     k: Matrix  # (NKV*HS, C)
-    v: Matrix  # (NKV*HS, C)
     o: Matrix  # (C, NH*HS)
+    v: Matrix | None = None  # (NKV*HS, C); absent of latent attention
     up: Matrix | None = None  # (F, C)
     down: Matrix | None = None  # (C, F)
     gate: Matrix | None = None  # (F, C)
     router: Matrix | None = None  # (E, C)
     experts: tuple[Expert, ...] = ()
+    shared: Expert | None = None  # that every token takes, of width d_shared
+    shared_gate: Matrix | None = None  # (1, C)
+    router_bias: Array | None = None  # (E)
+    correction: Array | None = None  # (E) added to the router's probabilities to choose by
+    sinks: Array | None = None  # (NH) score of a key without a value
     norm1: Norm | None = None  # (C)
     post1: Norm | None = None
     norm2: Norm | None = None
@@ -72,6 +85,27 @@ class Layer:
     gate_bias: Array | None = None
     up_bias: Array | None = None
     down_bias: Array | None = None
+    q_a: Matrix | None = None  # of latent attention, see csrc/ops/latent.h
+    kv_b: Matrix | None = None
+    q_a_bias: Array | None = None
+    q_a_norm: Norm | None = None
+    kv_norm: Norm | None = None
+    mixer: str = "attention"  # "attention" | "conv": a gated short convolution | "delta": the gated delta rule
+    z: Matrix | None = None  # (columns of o, C): gate of what o takes
+    a: Matrix | None = None  # (NV, C): decay and strength of a delta rule
+    b: Matrix | None = None
+    z_bias: Array | None = None
+    conv: Array | None = None  # (conv_taps, channels): the taps of each channel, its own row's last
+    conv_bias: Array | None = None  # (channels)
+    decay_rate: Array | None = None  # (NV)
+    decay_bias: Array | None = None
+    o_norm: Norm | None = None  # (NV*HV)
+    act_constants: tuple[float, ...] = ()  # of the activation: see csrc/ops/mlp.h
+
+    @property
+    def every_expert(self) -> tuple[Expert, ...]:
+        """The experts and the shared one."""
+        return self.experts if self.shared is None else (*self.experts, self.shared)
 
 
 @dataclass(frozen=True)
@@ -89,7 +123,7 @@ class Spec:
     qk_norm: str  # "none" | "head" | "full"
     parallel: bool  # attention and MLP both read the block's input
     gated: bool  # h = act(gate) * up, else h = act(up)
-    act: str  # "silu" | "gelu" | "gelu_tanh" | "relu" | "relu2"
+    act: str  # "silu" | "gelu" | "gelu_tanh" | "relu" | "relu2" | "silu_clamped" | "xielu"
     rope_style: str  # "half": pairs (i, i + dim/2) | "interleaved": (2i, 2i + 1)
     rope_dim: int  # leading dimensions of a head that are rotated
     attn_softcap: float  # c * tanh(x / c); 0.0: none
@@ -105,16 +139,42 @@ class Spec:
     lm_head: Matrix  # (n_vocab, C)
     pos_embed: Matrix | None = None  # (n_ctx, C)
     lm_head_bias: Array | None = None  # (n_vocab)
+    embed_norm: Norm | None = None  # of the embedding, positions included
+    qk_norm_last: bool = False  # the qk-norm follows the rotation
+    clip_qkv: float = 0.0  # q, k and v are limited to +- this; 0.0: not
+    temper: tuple[float, int] | None = None  # (rate, length): queries at p are multiplied by 1 + rate log(1 + p // length)
+    key_bias: Array | None = None  # (NH, n_ctx), added to the scores of the key at a position (ALiBi); no weight
     n_experts: int = 0  # E; 0: no layer has a mixture
     top_k: int = 0  # experts a token takes
     d_expert: int = 0  # FE
     n_ctx_why: str = ""  # why the context ends there, if the checkpoint has a reason
     norm_topk: bool = False  # the weights of the chosen experts sum to 1
+    d_shared: int = 0  # width of the shared expert
+    route: str = "softmax"  # | "sigmoid" | "sparsemixer": see csrc/ops/route.h
+    route_scale: float = 1.0  # multiplies the weights of the chosen experts
+    route_jitter: float = 0.0  # of "sparsemixer"
+    n_groups: int = 1  # groups of experts
+    top_groups: int = 1  # groups that a token may choose from
+    scale_input: bool = False  # the weight of an expert multiplies its input instead of its output
+    q_rank: int = 0  # of latent attention: that of queries, 0: they are not of low rank
+    kv_rank: int = 0  # R; 0: there is none, heads have keys and values of their own
+    v_dim: int = 0  # VD
+    latent_eps: float = 0.0
+    conv_taps: int = 0  # of the convolutions in layers without attention; 0: there are none
+    state_k_heads: int = 0  # of delta rules; 0: there are none
+    state_v_heads: int = 0
+    state_k_dim: int = 0
+    state_v_dim: int = 0
 
     @property
     def post_norms(self) -> bool:
         """Whether outputs of attention or MLP are normalised before they are added."""
         return any(layer.post1 is not None or layer.post2 is not None for layer in self.layers[:1])
+
+    @property
+    def cached(self) -> int:
+        """Numbers of the cache that a token has in a layer with attention."""
+        return self.kv_rank + self.rope_dim if self.kv_rank else 2 * self.n_kv_heads * self.head_dim
 
     @property
     def nbytes(self) -> int:
@@ -144,9 +204,11 @@ class Spec:
 
     def arrays(self) -> Iterator[Matrix]:
         """Every matrix and vector of the model, tied ones as often as they are used."""
-        experts = (expert for layer in self.layers for expert in layer.experts)
+        experts = (expert for layer in self.layers for expert in layer.every_expert)
         for owner in (self, *self.layers, *experts):
-            for value in vars(owner).values():
+            for name, value in vars(owner).items():
+                if name == "key_bias":
+                    continue
                 if isinstance(value, (np.ndarray, Blocks)):
                     yield value
                 elif isinstance(value, Norm):
@@ -163,8 +225,12 @@ class Spec:
         """
         real = np.dtype(real)
         scalars = {name: getattr(self, name) for name in _SCALARS}
-        mixture = {name: getattr(self, name) for name in _MIXTURE} if self.n_experts else {}
-        spec = {**scalars, **mixture, "rope": list(self.rope), **({} if resident is None else {"resident": resident})}
+        mixture = {name: getattr(self, name) for name in MIXTURE} if self.n_experts else {}
+        states = {name: getattr(self, name) for name in _STATES if getattr(self, name)}
+        states |= {name: getattr(self, name) for name in LATENT if self.kv_rank}
+        spec = {**scalars, **mixture, **states, "rope": list(self.rope), **({} if resident is None else {"resident": resident})}
+        if self.temper is not None:
+            spec["temper"] = self.temper
         layers = [_core_layer(layer, real) for layer in self.layers]
         top: dict[str, Any] = {
             "embed": _core_matrix(self.embed),
@@ -173,6 +239,10 @@ class Spec:
         }
         if self.pos_embed is not None:
             top["pos_embed"] = _core_matrix(self.pos_embed)
+        if self.embed_norm is not None:
+            top["embed_norm"] = _core_norm(self.embed_norm, real)
+        if self.key_bias is not None:
+            top["key_bias"] = _core_vector(self.key_bias.reshape(-1), real)
         if self.lm_head_bias is not None:
             top["lm_head_bias"] = _core_vector(self.lm_head_bias, real)
         return spec, layers, top
@@ -181,22 +251,30 @@ class Spec:
 _SCALARS = (
     "n_layers", "d_model", "n_vocab", "n_heads", "n_kv_heads", "head_dim", "d_ff", "n_ctx", "norm", "norm_eps",
     "qk_norm", "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale",
-    "resid_scale", "logit_scale",
+    "resid_scale", "logit_scale", "qk_norm_last", "clip_qkv",
 )  # fmt: skip
-_MIXTURE = ("n_experts", "top_k", "d_expert", "norm_topk")
+MIXTURE = ("n_experts", "top_k", "d_expert", "norm_topk", "d_shared", "route", "route_scale", "route_jitter", "n_groups",
+           "top_groups", "scale_input")  # fmt: skip
+LATENT = ("q_rank", "kv_rank", "v_dim", "latent_eps")
+_STATES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim")
 
 
 def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
     out: dict[str, Any] = {"window": layer.window, "rope": layer.rope, "attn_scale": layer.attn_scale}
+    if layer.act_constants:
+        out["act_constants"] = layer.act_constants
+    if layer.mixer != "attention":
+        out["mixer"] = layer.mixer
     for name in MATRICES:
         if (matrix := getattr(layer, name)) is not None:
             out[name] = _core_matrix(matrix)
     if layer.router is not None:
         out["router"] = _core_matrix(layer.router)
-        out["experts"] = [
-            {name: _core_matrix(matrix) for name, matrix in vars(expert).items() if matrix is not None}
-            for expert in layer.experts
-        ]
+        out["experts"] = [_core_expert(expert, real) for expert in layer.experts]
+    if layer.shared is not None:
+        out["shared"] = _core_expert(layer.shared, real)
+    if layer.shared_gate is not None:
+        out["shared_gate"] = _core_matrix(layer.shared_gate)
     for name in VECTORS:
         if (vector := getattr(layer, name)) is not None:
             out[name] = _core_vector(vector, real)
@@ -204,6 +282,11 @@ def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
         if (norm := getattr(layer, name)) is not None:
             out[name] = _core_norm(norm, real)
     return out
+
+
+def _core_expert(expert: Expert, real: np.dtype[Any]) -> dict[str, Any]:
+    parts = {name: value for name, value in vars(expert).items() if value is not None}
+    return {name: _core_vector(value, real) if name.endswith("_bias") else _core_matrix(value) for name, value in parts.items()}
 
 
 def _core_matrix(matrix: Matrix) -> Any:

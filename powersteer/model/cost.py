@@ -94,15 +94,22 @@ def forward_costs(model: LoadedModel, lengths: Sequence[int], counts: Sequence[i
 
 def generation_costs(model: LoadedModel, lengths: Sequence[int], max_new_tokens: int) -> list[int]:
     """Bytes of the continuation of each prompt, with its keys and values."""
-    token = cache_bytes(model)
-    cost = {n: forward_bytes(model, [n], 1) + (n + max_new_tokens) * token for n in set(lengths)}
+    cost = {n: forward_bytes(model, [n], 1) + cache_bytes(model, n + max_new_tokens) for n in set(lengths)}
     return [cost[n] for n in lengths]
 
 
-def cache_bytes(model: LoadedModel) -> int:
-    """Bytes of the keys and values of one token."""
+def cache_bytes(model: LoadedModel, n_tokens: int) -> int:
+    """Bytes that a decoder keeps of a sequence of so many tokens: keys and values, and two states of layers without attention."""
     spec = model.spec
-    return 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * model.dtype.itemsize
+    keys = n_tokens * spec.cached
+    numbers = sum(keys if layer.mixer == "attention" else 2 * _state_size(spec, layer) for layer in spec.layers)
+    return numbers * model.dtype.itemsize
+
+
+def _state_size(spec: Spec, layer: Layer) -> int:
+    """Numbers that a layer without attention carries from a token to the next."""
+    convolved = layer.conv.size // spec.conv_taps * (spec.conv_taps - 1) if layer.conv is not None else 0
+    return convolved + (spec.state_v_heads * spec.state_k_dim * spec.state_v_dim if layer.mixer == "delta" else 0)
 
 
 def spans(costs: Sequence[int], budget: int = _BYTES, most: int = ROWS) -> Iterator[slice]:
@@ -150,17 +157,23 @@ def pass_flops(spec: Spec, lengths: Sequence[int], first: int, last: int, n_targ
     """Operations of one pass of prompts through layers first to last, forward or of a tangent. n_target: number of rows that the
     last layer computes, apart from its keys and values; None: all."""
     rows, width, total = sum(lengths), spec.n_heads * spec.head_dim, 0.0
+    passes = 3  # of a delta rule over its state in each row
     for i in range(first, last + 1):
         layer = spec.layers[i]
         at_end = rows if n_target is None or i < last else n_target
-        keys = layer.k.size + layer.v.size
+        if layer.mixer != "attention":  # of all rows, apart from what is behind the mixer
+            inner = sum(matrix.size for matrix in (layer.q, layer.k, layer.v, layer.z, layer.a, layer.b) if matrix is not None)
+            total += 2.0 * (inner * rows + (_active(spec, layer) - inner) * at_end) + 2.0 * passes * rows * _state_size(spec, layer)
+            continue
+        keys = layer.k.size + (0 if layer.v is None else layer.v.size)
         seen = sum(n * min(n / 2, at_end / len(lengths)) for n in lengths)  # half of the keys are masked
         total += 2.0 * (keys * rows + (_active(spec, layer) - keys) * at_end) + 8.0 * seen * width
     return total
 
 
 def _active(spec: Spec, layer: Layer) -> int:
-    """Number of weights that a row is multiplied by: those of the layer, and of top_k experts."""
-    owners = (layer, *layer.experts[: spec.top_k])
-    matrices: list[Array | None] = [getattr(owner, name, None) for owner in owners for name in (*MATRICES, "router")]
+    """Number of weights that a row is multiplied by: those of the layer, of top_k experts and of the shared one."""
+    owners = (layer, *layer.experts[: spec.top_k], layer.shared)
+    names = (*MATRICES, "router", "shared_gate")
+    matrices: list[Array | None] = [getattr(owner, name, None) for owner in owners for name in names]
     return sum(matrix.size for matrix in matrices if matrix is not None)

@@ -58,7 +58,7 @@ class LoadedModel:
 
     @property
     def config(self) -> dict[str, Any]:
-        """A copy of config.json."""
+        """A copy of config.json; of a multimodal model's, the part of its text model."""
         return copy.deepcopy(self._loaded.checkpoint.config)
 
     @property
@@ -68,7 +68,8 @@ class LoadedModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks on the tokenizer: why there is none, or why its token ids may differ from the model's own."""
+        """Remarks: which part of a larger model this is; why there is no tokenizer, or why its token ids may differ from the
+        model's own."""
         return self._loaded.checkpoint.notes
 
     @property

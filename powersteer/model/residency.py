@@ -15,7 +15,7 @@ _SHARE = 0.7  # of the memory that is free, for the weights
 def layer_bytes(spec: Spec) -> Iterator[int]:
     """Bytes of the weights of each layer as stored, and of the LM head."""
     for layer in spec.layers:
-        yield sum(weight.nbytes for owner in (layer, *layer.experts) for weight in vars(owner).values() if hasattr(weight, "nbytes"))
+        yield sum(weight.nbytes for owner in (layer, *layer.every_expert) for weight in vars(owner).values() if hasattr(weight, "nbytes"))
     yield spec.lm_head.nbytes
 
 

@@ -165,6 +165,8 @@ def attach(
             hook.added += x[..., 0].numel()
             return x + here
         where = calls.where
+        if where is not None and x.ndim == 2 and len(x) == where.size:  # rows of all sequences, one after the other
+            where = where.reshape(-1)
         if where is None or where.shape != x.shape[:-1]:
             raise InvalidInput(
                 f"cannot determine the positions at {site}: its activations have shape {tuple(x.shape)} and the model was "
@@ -223,12 +225,15 @@ def site_modules(site: str, family: Family, hyper: Hyperparameters) -> tuple[lis
 
     of_mlp, down = site in ("down_proj", "mlp_out"), site == "down_proj"
     post = "post2" if of_mlp else "post1"
+    slot = "down" if of_mlp else "o"
     paths = [at.path for at in family.norms if at.slot == post and value_of(at.when, hyper) and not down]
-    if not paths:
+    if slot in family.adds_residual:
+        paths = [linear.path for linear in family.linears if slot in linear.slots]
+    elif not paths:
         # "mlp" is the name in transformers of any family's mixture in memory
-        paths = ["mlp"] * of_mlp + _parents(family, "down" if of_mlp else "o")
+        paths = ["mlp"] * of_mlp + _parents(family, slot)
         if of_mlp and family.experts is not None:
-            paths.append(family.experts.router.rpartition(".")[0])
+            paths.append(family.experts.router.partition(".")[0])
     return paths, 1.0 if down else float(family.resid_scale(hyper))
 
 
@@ -238,7 +243,9 @@ def _reader(block: Any, family: Family) -> Any:
 
 
 def _parents(family: Family, slot: str) -> list[str]:
-    return [linear.path.rpartition(".")[0] for linear in family.linears if slot in linear.slots]
+    """The modules that hold the projection to a slot, or the projection itself where the block holds it."""
+    of_mixers = [linear for mixer in family.mixers.values() for linear in mixer.linears]
+    return [linear.path.rpartition(".")[0] or linear.path for linear in (*family.linears, *of_mixers) if slot in linear.slots]
 
 
 def _first_module(block: Any, paths: Sequence[str], site: str) -> Any:
