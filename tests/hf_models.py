@@ -11,7 +11,7 @@ import contextlib
 import copy
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from unittest import mock
 
 import numpy as np
@@ -22,7 +22,8 @@ torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 
 FLOAT32, COS, SIN = torch.float32, torch.Tensor.cos, torch.Tensor.sin
-GEMMA = ("gemma", "gemma2", "gemma3_text")  # gains are stored as gain - 1
+GEMMA = ("gemma", "gemma2", "gemma3_text")
+ONE_PLUS = (*GEMMA, "nemotron", "qwen3_5_text", "qwen3_next")  # gains are stored as gain - 1
 
 # Odd and unequal sizes, so that no two can be confused; epsilons large enough that a wrong one shows.
 SIZES = dict(vocab_size=61, hidden_size=24, intermediate_size=41, num_hidden_layers=3, num_attention_heads=4,
@@ -30,6 +31,14 @@ SIZES = dict(vocab_size=61, hidden_size=24, intermediate_size=41, num_hidden_lay
 RMS = dict(SIZES, num_key_value_heads=2, rms_norm_eps=3e-3)
 LAYER = dict(SIZES, layer_norm_eps=3e-3)
 HEAD = dict(RMS, head_dim=10)  # heads wider together than d_model
+GPT = dict(vocab_size=61, n_embd=20, n_layer=3, n_head=4, n_positions=64, layer_norm_epsilon=3e-3, bos_token_id=1, eos_token_id=2)
+ROTARY = dict(GPT, n_embd=24, n_inner=37, rotary_dim=4)
+FALCON = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, ffn_hidden_size=41, max_position_embeddings=64,
+              layer_norm_epsilon=3e-3, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+
+LATENT = dict(SIZES, num_key_value_heads=4, rms_norm_eps=3e-3, q_lora_rank=9, kv_lora_rank=11, qk_nope_head_dim=5,
+              qk_rope_head_dim=4, v_head_dim=7)
+SIGMOIDS = dict(n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=17, n_group=4, topk_group=2)
 
 # family -> (config class, its arguments)
 BASE = {
@@ -54,9 +63,57 @@ BASE = {
     "starcoder2": ("Starcoder2Config", dict(SIZES, num_key_value_heads=2, norm_epsilon=3e-3, sliding_window=5)),
     "stablelm": ("StableLmConfig", dict(LAYER, num_key_value_heads=2, partial_rotary_factor=0.67)),
     "cohere": ("CohereConfig", dict(LAYER, num_key_value_heads=2, logit_scale=0.25)),
+    "ministral": ("MinistralConfig", dict(HEAD, sliding_window=5, layer_types=["full_attention", "sliding_attention", "full_attention"])),
+    "ministral3": ("Ministral3Config", dict(HEAD, sliding_window=None, rope_parameters=dict(
+        rope_type="yarn", rope_theta=100.0, factor=4.0, original_max_position_embeddings=5, beta_fast=4.0, beta_slow=0.5, mscale=1.0,
+        mscale_all_dim=1.0, llama_4_scaling_beta=0.7))),
+    "seed_oss": ("SeedOssConfig", HEAD),
+    "ernie4_5": ("Ernie4_5Config", HEAD),
+    "helium": ("HeliumConfig", dict(RMS, head_dim=6)),
+    "hunyuan_v1_dense": ("HunYuanDenseV1Config", HEAD),
+    "arcee": ("ArceeConfig", HEAD),
+    "nemotron": ("NemotronConfig", dict(SIZES, num_key_value_heads=2, head_dim=10, norm_eps=3e-3, partial_rotary_factor=0.6)),
+    "jais2": ("Jais2Config", dict(LAYER, num_key_value_heads=2)),
+    "nanochat": ("NanoChatConfig", dict(RMS, final_logit_softcapping=3.0)),
+    "apertus": ("ApertusConfig", HEAD),
+    "olmo": ("OlmoConfig", dict(SIZES, num_key_value_heads=2, clip_qkv=0.9)),
+    "olmo3": ("Olmo3Config", dict(RMS, num_hidden_layers=4, sliding_window=5)),
+    "exaone4": ("Exaone4Config", dict(RMS, sliding_window=5, sliding_window_pattern=3)),
+    "glm": ("GlmConfig", dict(HEAD, head_dim=12)),
+    "glm4": ("Glm4Config", dict(HEAD, head_dim=12)),
+    "cohere2": ("Cohere2Config", dict(LAYER, num_key_value_heads=2, logit_scale=0.25, sliding_window=5, sliding_window_pattern=2)),
+    "gpt_bigcode": ("GPTBigCodeConfig", dict(GPT, n_inner=37)),
+    "gpt_neo": ("GPTNeoConfig", dict(vocab_size=61, hidden_size=20, num_layers=3, num_heads=4, intermediate_size=37, window_size=5,
+                                     attention_types=[[["global", "local"], 1], [["local"], 1]], max_position_embeddings=64,
+                                     layer_norm_epsilon=3e-3, bos_token_id=1, eos_token_id=2)),
+    "gptj": ("GPTJConfig", ROTARY),
+    "codegen": ("CodeGenConfig", ROTARY),
+    "opt": ("OPTConfig", dict(vocab_size=61, hidden_size=24, ffn_dim=41, num_hidden_layers=3, num_attention_heads=4,
+                              max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)),
+    "bloom": ("BloomConfig", dict(vocab_size=61, hidden_size=24, n_layer=3, n_head=3, layer_norm_epsilon=3e-3, bos_token_id=1,
+                                  eos_token_id=2, pad_token_id=0)),
+    "mpt": ("MptConfig", dict(d_model=24, n_heads=3, n_layers=3, max_seq_len=64, vocab_size=61, layer_norm_epsilon=3e-3)),
+    "falcon": ("FalconConfig", FALCON),
     "mixtral": ("MixtralConfig", dict(RMS, num_local_experts=5, num_experts_per_tok=2)),
     "qwen3_moe": ("Qwen3MoeConfig", dict(HEAD, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=17)),
     "olmoe": ("OlmoeConfig", dict(RMS, num_experts=7, num_experts_per_tok=4)),
+    "lfm2": ("Lfm2Config", dict(SIZES, max_position_embeddings=160, num_key_value_heads=2, norm_eps=3e-3, block_multiple_of=8,
+                            full_attn_idxs=[1])),
+    "qwen3_5_text": ("Qwen3_5TextConfig", dict(HEAD, max_position_embeddings=160, head_dim=16, linear_key_head_dim=5,
+                                               linear_value_head_dim=7, linear_num_key_heads=2, linear_num_value_heads=4,
+                                               full_attention_interval=2)),
+    "qwen3_next": ("Qwen3NextConfig", dict(HEAD, max_position_embeddings=160, head_dim=16, linear_key_head_dim=5, linear_value_head_dim=7,
+                                           linear_num_key_heads=2, linear_num_value_heads=4, full_attention_interval=3, num_experts=6,
+                                           num_experts_per_tok=3, moe_intermediate_size=17, shared_expert_intermediate_size=29)),
+    "qwen2_moe": ("Qwen2MoeConfig", dict(HEAD, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=17,
+                                         shared_expert_intermediate_size=29)),
+    "deepseek_v3": ("DeepseekV3Config", dict(LATENT, first_k_dense_replace=1, **SIGMOIDS)),
+    "glm4_moe_lite": ("Glm4MoeLiteConfig", dict(LATENT, **SIGMOIDS)),
+    "minicpm3": ("MiniCPM3Config", dict(LATENT, scale_emb=2.5, scale_depth=0.9, dim_model_base=10)),
+    "granitemoe": ("GraniteMoeConfig", dict(RMS, num_local_experts=5, num_experts_per_tok=2, embedding_multiplier=2.5,
+                                            logits_scaling=3.0, residual_multiplier=0.4, attention_multiplier=0.3)),
+    "phimoe": ("PhimoeConfig", dict(RMS, num_local_experts=6, router_jitter_noise=0.4)),
+    "gpt_oss": ("GptOssConfig", dict(HEAD, sliding_window=5, num_local_experts=5, num_experts_per_tok=2, swiglu_limit=0.9)),
 }
 
 
@@ -74,7 +131,7 @@ def yarn(**values):
     return rope("yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, beta_slow=0.5, **values)
 
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 TIED, UNTIED = dict(tie_word_embeddings=True), dict(tie_word_embeddings=False)
 
 # "family-feature" -> what it changes
@@ -109,6 +166,37 @@ VARIANTS = {
     "gemma3_text-two_ropes": dict(rope_parameters={
         FULL: dict(rope_type="linear", factor=8.0, rope_theta=100.0),
         SLIDING: dict(rope_type="default", rope_theta=10.0)}),
+    "ministral-all_local": dict(layer_types=None, **TIED),
+    "seed_oss-biases": dict(attention_bias=False, attention_out_bias=True, mlp_bias=True, head_dim=None, **TIED),
+    "ernie4_5-biases": dict(use_bias=True, head_dim=None, **UNTIED),
+    "helium-biases": dict(attention_bias=True, mlp_bias=True, num_key_value_heads=4, **TIED),
+    "hunyuan_v1_dense-alpha": dict(attention_bias=True, **TIED, **rope("dynamic", alpha=30.0, factor=1.0, beta_fast=32, beta_slow=1,
+                                                                       mscale=1.0, mscale_all_dim=0.0)),
+    "arcee-biases": dict(attention_bias=True, mlp_bias=True, hidden_act="gelu", head_dim=None, **TIED),
+    "nemotron-biases": dict(attention_bias=True, mlp_bias=True, hidden_act="silu", head_dim=None, partial_rotary_factor=0.67, **TIED),
+    "jais2-no_bias": dict(attention_bias=False, mlp_bias=False, hidden_act="gelu_new", **TIED),
+    "nanochat-biases": dict(attention_bias=True, final_logit_softcapping=None, hidden_act="gelu", **TIED),
+    "apertus-gelu": dict(attention_bias=True, hidden_act="gelu", **TIED, **rope("default")),
+    "olmo-no_clip": dict(clip_qkv=None, attention_bias=True, num_key_value_heads=4, **TIED),
+    "olmo3-two_ropes": dict(attention_bias=True, layer_types=[FULL, SLIDING, SLIDING, FULL], **TIED, rope_parameters={
+        FULL: dict(rope_type="linear", factor=8.0, rope_theta=100.0), SLIDING: dict(rope_type="default", rope_theta=10.0)}),
+    "exaone4-no_window": dict(sliding_window=None, layer_types=[FULL] * 3, num_key_value_heads=4, **TIED),
+    "exaone4-letters": dict(sliding_window_pattern="LLLG", layer_types=[SLIDING, FULL, SLIDING]),
+    "glm-no_bias": dict(attention_bias=False, partial_rotary_factor=1.0, **TIED),
+    "glm4-no_bias": dict(attention_bias=False, num_key_value_heads=4, **TIED),
+    "cohere2-biases": dict(attention_bias=True, layer_types=[FULL, SLIDING, SLIDING], **UNTIED),
+    "gpt_bigcode-many_keys": dict(multi_query=False, scale_attn_weights=False, activation_function="relu", n_inner=None, **UNTIED),
+    "gpt_neo-gelu": dict(activation_function="gelu", intermediate_size=None,
+                         attention_types=[[["local", "global", "global"], 1]], **UNTIED),
+    "gptj-gelu": dict(activation_function="gelu", n_inner=None, rotary_dim=6, **TIED),
+    "codegen-gelu": dict(activation_function="gelu", n_inner=None, rotary_dim=2, **TIED),
+    "opt-no_weights": dict(enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu", **UNTIED),
+    "bloom-four_heads": dict(n_head=4, **UNTIED),
+    "mpt-clipped": dict(n_heads=6, attn_config=dict(clip_qkv=0.9, softmax_scale=0.3), **UNTIED),
+    "falcon-new": dict(new_decoder_architecture=True, num_kv_heads=2, bias=True, **UNTIED),
+    "falcon-new_one_norm": dict(new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
+    "falcon-sequential": dict(parallel_attn=False, multi_query=False, bias=True, activation="relu"),
+    "falcon-alibi": dict(parallel_attn=False, multi_query=False, bias=True, alibi=True, num_attention_heads=6),
     "olmo2-biases": dict(attention_bias=True, **TIED),
     "smollm3-window": dict(no_rope_layers=[1, 0, 0], use_sliding_window=True, sliding_window=5, attention_bias=True,
                            mlp_bias=True, **UNTIED),
@@ -122,6 +210,29 @@ VARIANTS = {
                                 **TIED),
     "qwen3_moe-some_dense": dict(num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3], hidden_act="gelu"),
     "olmoe-norm_topk": dict(norm_topk_prob=True, attention_bias=True, num_key_value_heads=4, **TIED),
+    "lfm2-biases": dict(conv_bias=True, conv_L_cache=4, layer_types=["conv", FULL, "conv"], block_auto_adjust_ff_dim=False, **UNTIED),
+    "lfm2-one_tap": dict(conv_L_cache=1, full_attn_idxs=[0, 2], block_ffn_dim_multiplier=1.7),
+    "qwen3_5_text-biases": dict(attention_bias=True, layer_types=[FULL, LINEAR, FULL], linear_num_value_heads=2, linear_conv_kernel_dim=2,
+                                **TIED),
+    "qwen3_next-some_dense": dict(mlp_only_layers=[1], norm_topk_prob=False, attention_bias=True, linear_num_value_heads=2, **TIED),
+    "qwen3_5_text-many_values": dict(layer_types=[LINEAR, LINEAR, FULL], linear_num_key_heads=1, linear_num_value_heads=6,
+                                     linear_value_head_dim=3),
+    "qwen2_moe-some_dense": dict(num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3], norm_topk_prob=True,
+                                 use_sliding_window=True, sliding_window=5, max_window_layers=3, qkv_bias=False, **TIED),
+    "granitemoe-biases": dict(attention_bias=True, num_experts_per_tok=1, hidden_act="gelu", **TIED),
+    "phimoe-window_biases": dict(sliding_window=5, attention_bias=True, lm_head_bias=True, router_jitter_noise=0.05, **TIED),
+    "phimoe-longrope": dict(original_max_position_embeddings=4, **rope(
+        "longrope", original_max_position_embeddings=4, short_factor=[1.0, 1.25, 1.5], long_factor=[1.5, 2.25, 3.0],
+        short_mscale=1.2, long_mscale=1.2)),
+    "gpt_oss-full": dict(layer_types=[FULL] * 3, attention_bias=False, swiglu_alpha=1.3,
+                         rope_parameters=dict(rope_type="default", rope_theta=100.0), **TIED),
+    "deepseek_v3-q_proj": dict(q_lora_rank=None, attention_bias=True, rope_interleave=False, norm_topk_prob=False, n_shared_experts=2,
+                               first_k_dense_replace=0, n_group=1, topk_group=1, **TIED),
+    "deepseek_v3-yarn": yarn(mscale=1.3, mscale_all_dim=0.7),
+    "glm4_moe_lite-some_dense": dict(mlp_layer_types=["sparse", "dense", "sparse"], q_lora_rank=None, n_group=2, topk_group=1),
+    "minicpm3-q_proj": dict(q_lora_rank=None, attention_bias=True, mlp_bias=True, v_head_dim=None, scale_depth=None,
+                            dim_model_base=None, **UNTIED),
+    "minicpm3-longrope": rope("longrope", original_max_position_embeddings=4, short_factor=[1.0, 1.25], long_factor=[1.5, 2.25]),
     "cohere-qk_norm": dict(use_qk_norm=True, attention_bias=True, **UNTIED),
 }
 FAMILIES = [name for name in BASE if hasattr(transformers, BASE[name][0])]  # of the installed transformers
@@ -144,21 +255,27 @@ def is_gain_or_bias_of_a_norm(name):
 def fill(hf, seed):
     """Random numbers for every parameter: nothing is 0 or 1, and every term of a block is of order one."""
     g = torch.Generator().manual_seed(seed)
-    around = 0.0 if family_of(hf) in GEMMA else 1.0  # a norm's weight
+    around = 0.0 if family_of(hf) in ONE_PLUS else 1.0  # a norm's weight
     for name, p in hf.named_parameters():
         z = torch.randn(p.shape, generator=g)
         if is_gain_or_bias_of_a_norm(name):
-            z = 0.3 * z + around if name.endswith("weight") else 0.1 * z
+            here = 1.0 if "linear_attn" in name else around
+            z = 0.3 * z + here if name.endswith("weight") else 0.1 * z
+        elif "act_fn" in name:
+            z = 0.3 * z
         elif p.ndim == 1:
             z = 0.15 * z
         elif any(word in name for word in ("embed", "wte", "wpe")):
-            z = 0.3 * z if around else 0.06 * z  # gemma multiplies by sqrt(d_model)
+            z = 0.06 * z if family_of(hf) in GEMMA else 0.3 * z  # gemma multiplies by sqrt(d_model)
         else:
             transposed = type(hf.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"
-            z = 1.3 * z / p.shape[0 if transposed else -1] ** 0.5
-            if name.endswith("mlp.gate.weight"):
+            z = 1.3 * z / p.shape[0 if transposed else -1] ** 0.5  # of a convolution: the number of taps
+            if name.endswith(("mlp.gate.weight", "router.weight")):
                 z = 3 * z  # a router that decides
         p.data.copy_(z)
+    for name, b in hf.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            b.copy_(0.3 * torch.randn(b.shape, generator=g))
 
 
 def make(name, seed=0, stored="float32"):
@@ -170,12 +287,14 @@ def make(name, seed=0, stored="float32"):
 def _make(name, seed, stored):
     auto = transformers.AutoModelForCausalLM
     config = config_of(name)
-    if hasattr(config, "num_experts"):
+    if hasattr(config, "num_experts_per_tok"):
         config._experts_implementation = "eager"
-    hf = auto.from_config(config, attn_implementation="eager").eval().requires_grad_(False)
+    # Falcon counts its biases twice in the other one
+    implementation = "sdpa" if getattr(config, "alibi", False) else "eager"
+    hf = auto.from_config(config, attn_implementation=implementation).eval().requires_grad_(False)
     fill(hf, seed)
     hf.tie_weights()
-    hf.generation_config.update(do_sample=False, eos_token_id=None, bos_token_id=None, pad_token_id=0)
+    hf.generation_config.update(do_sample=False, eos_token_id=None, bos_token_id=None, pad_token_id=0, use_cache=True)
     hf(torch.arange(8)[None])  # rotary tables that depend on the length are made at the first call: here, in float32
     for p in hf.parameters():
         p.data = p.data.to(getattr(torch, stored))
@@ -184,7 +303,16 @@ def _make(name, seed, stored):
 
 @cache
 def _double(name, seed, stored):
-    return copy.deepcopy(_make(name, seed, stored)).double()
+    hf = copy.deepcopy(_make(name, seed, stored)).double()
+    for module in hf.modules():
+        if hasattr(module, "rope_init_fn"):  # a table that is made at every call stays one of float32
+            module.rope_init_fn = partial(lambda made, config: made, module.rope_init_fn(hf.config))
+        if hasattr(module, "embed_positions") and hasattr(module, "pos_embd_dim"):  # a table, that is float32 otherwise
+            dim = module.pos_embd_dim
+            inv_freq = 1.0 / (10000 ** (torch.arange(0, dim, 2, dtype=torch.int64) / dim))
+            angle = (torch.arange(module.max_positions).float()[:, None] * inv_freq).double()
+            module.embed_positions = torch.cat((angle.sin(), angle.cos()), dim=1)
+    return hf
 
 
 @contextlib.contextmanager
@@ -196,8 +324,19 @@ def exact(name, seed=0, stored="float32"):
 
     hf = _double(name, seed, stored)  # made before the casts change: its rotary frequencies are float32 numbers
     with mock.patch.multiple(torch, float32=torch.float64, float=torch.float64), \
-         mock.patch.multiple(torch.Tensor, float=torch.Tensor.double, cos=of_angle(COS), sin=of_angle(SIN)):
+         mock.patch.multiple(torch.Tensor, float=torch.Tensor.double, cos=of_angle(COS), sin=of_angle(SIN)), \
+         of_one_family(sys.modules[type(hf).__module__]):
         yield hf
+
+
+def of_one_family(module):
+    """What exact() changes in the code of a family beside casts."""
+    if hasattr(module, "GeLUFunction"):  # its own derivative has constants of ten digits, and torch.func cannot take it
+        return mock.patch.object(module.GeLUFunction, "apply", module.bloom_gelu_forward)
+    if hasattr(module, "get_llama_4_attn_scale"):  # the logarithm of integers, which are no float64
+        scale = module.get_llama_4_attn_scale
+        return mock.patch.object(module, "get_llama_4_attn_scale", lambda positions, *args: scale(positions.double(), *args))
+    return contextlib.nullcontext()
 
 
 # ---- sites ----
@@ -205,30 +344,50 @@ def exact(name, seed=0, stored="float32"):
 
 @dataclass(frozen=True)
 class Parts:
-    """Module names within a block. post1, post2: the norms behind attention and MLP; inner: what takes resid_mid."""
+    """Module names within a block. post1, post2: the norms behind attention and MLP; inner: what takes resid_mid; mixers: what
+    stands in the place of attention where that is absent."""
 
     attn: str = "self_attn"
+    mixers: tuple[str, ...] = ("conv", "linear_attn")
     post1: str | None = None
     inner: str = "post_attention_layernorm"
     post2: str | None = None
     down: str = "mlp.down_proj"
+    mlp: str = "mlp"
 
 
 POST_NORMS = dict(post1="post_attention_layernorm", post2="post_feedforward_layernorm")
 PARTS = {
     "gpt2": Parts(attn="attn", inner="ln_2", down="mlp.c_proj"),
+    "gpt_bigcode": Parts(attn="attn", inner="ln_2", down="mlp.c_proj"),
+    "gpt_neo": Parts(attn="attn.attention", inner="ln_2", down="mlp.c_proj"),
+    "gptj": Parts(attn="attn", down="mlp.fc_out"),
+    "codegen": Parts(attn="attn", down="mlp.fc_out"),
+    "opt": Parts(inner="final_layer_norm", down="fc2", mlp="fc2"),
+    # these modules return the sum with the residual stream
+    "bloom": Parts(attn="self_attention.dense", down="mlp.dense_4h_to_h", mlp="mlp.dense_4h_to_h"),
+    "mpt": Parts(attn="attn", inner="norm_2", down="ffn.down_proj", mlp="ffn.down_proj"),
+    "falcon": Parts(attn="self_attention", down="mlp.dense_4h_to_h"),
+    "nanochat": Parts(down="mlp.fc2"),
+    "apertus": Parts(inner="feedforward_layernorm"),
+    "olmo3": Parts(inner="mlp", **POST_NORMS),
+    "exaone4": Parts(inner="mlp", **POST_NORMS),
+    "glm4": Parts(post1="post_self_attn_layernorm", post2="post_mlp_layernorm"),
     "gpt_neox": Parts(attn="attention", down="mlp.dense_4h_to_h"),
     "phi": Parts(down="mlp.fc2"),
     "gemma2": Parts(inner="pre_feedforward_layernorm", **POST_NORMS),
     "gemma3_text": Parts(inner="pre_feedforward_layernorm", **POST_NORMS),
     "olmo2": Parts(inner="mlp", **POST_NORMS),
     "starcoder2": Parts(down="mlp.c_proj"),
+    "lfm2": Parts(inner="ffn_norm", mlp="feed_forward", down="feed_forward.w2"),
+    "granitemoe": Parts(mlp="block_sparse_moe"),
 }
 
 
 def is_parallel(hf):
     c = hf.config
-    return family_of(hf) in ("phi", "cohere") or getattr(c, "use_parallel_residual", False)
+    parallel = getattr(c, "use_parallel_residual", getattr(c, "parallel_attn", False))
+    return family_of(hf) in ("phi", "cohere", "cohere2", "gptj", "codegen") or parallel
 
 
 def site_names(hf):
@@ -237,21 +396,31 @@ def site_names(hf):
 
 
 def blocks(hf):
-    base = hf.base_model
-    return base.h if family_of(hf) == "gpt2" else base.layers
+    base = getattr(hf.base_model, "decoder", hf.base_model)
+    return next(getattr(base, name) for name in ("h", "blocks", "layers") if hasattr(base, name))
+
+
+def has_attention(hf, layer):
+    return hasattr(blocks(hf)[layer], PARTS.get(family_of(hf), Parts()).attn.split(".")[0])
+
+
+def is_mixture(hf, layer):
+    mlp = PARTS.get(family_of(hf), Parts()).mlp
+    return hasattr(blocks(hf)[layer].get_submodule(mlp), "experts")
 
 
 def locate(hf, layer, site):
     """-> (module, whether the site is its input, factor between the module's value and the site's)"""
     parts, block = PARTS.get(family_of(hf), Parts()), blocks(hf)[layer]
-    scale = getattr(hf.config, "residual_multiplier", 1.0)
-    down = "mlp.experts" if hasattr(block.mlp, "experts") else parts.down  # a mixture's sum
+    scale = getattr(block, "residual_scale", getattr(hf.config, "residual_multiplier", 1.0))
+    down = parts.mlp if is_mixture(hf, layer) else parts.down  # of a mixture its sum
+    attn = parts.attn if has_attention(hf, layer) else next(path for path in parts.mixers if hasattr(block, path))
     path, is_input, factor = {
         "resid_pre": ("", True, 1.0),
-        "attn_out": (parts.post1 or parts.attn, False, scale),
+        "attn_out": (parts.post1 or attn, False, scale),
         "resid_mid": (parts.inner, True, 1.0),
         "down_proj": (down, False, 1.0),
-        "mlp_out": (parts.post2 or "mlp", False, scale),
+        "mlp_out": (parts.post2 or parts.mlp, False, scale),
         "resid_post": ("", False, 1.0),
     }[site]
     return block.get_submodule(path), is_input, factor
@@ -302,15 +471,18 @@ def hooked(hf, steer=(), capture=()):
 
     def recorder(place):
         def change(x):
-            record[place] = x
+            record[place] = x.clone()  # Falcon adds to it in place
         return change
 
+    changes = []  # in the order in which the hooks of a module run: down_proj and mlp_out can be outputs of the same
+    for layer, site, vector, *how in steer:
+        vector = torch.as_tensor(vector).to(hf.dtype)
+        changes.append((layer, "attn_out" if site == "resid_mid" else site, changer(layer, site, vector, *how)))
+    changes += [(layer, "resid_pre", enter(layer)) for layer in {layer for layer, site, *_ in steer if site == "resid_mid"}]
+    changes += [(*place, recorder(place)) for place in capture]
     try:
-        for layer, site, vector, *how in steer:
-            vector = torch.as_tensor(vector).to(hf.dtype)
-            handles.append(watch(hf, layer, "attn_out" if site == "resid_mid" else site, changer(layer, site, vector, *how)))
-        handles += [watch(hf, layer, "resid_pre", enter(layer)) for layer in {layer for layer, site, *_ in steer if site == "resid_mid"}]
-        handles += [watch(hf, *place, recorder(place)) for place in capture]
+        for change in sorted(changes, key=lambda change: change[1] == "mlp_out"):
+            handles.append(watch(hf, *change))
         yield record
     finally:
         for handle in handles:
@@ -361,13 +533,75 @@ def jacobian(hf, prompts, source, target, source_positions=None, target_position
 
 # family -> paths of what makes q, k and v, the gate (or what stands in its place), what multiplies it, and what takes the product
 SPLIT_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+PLAIN = (SPLIT_QKV, "mlp.up_proj", None)
 INNER = {
+    **dict.fromkeys(("arcee", "nemotron", "jais2", "apertus"), PLAIN),
+    "nanochat": (SPLIT_QKV, "mlp.fc1", None),
+    "glm": (SPLIT_QKV, "mlp.gate_up_proj", "mlp.gate_up_proj"),
+    "glm4": (SPLIT_QKV, "mlp.gate_up_proj", "mlp.gate_up_proj"),
+    "gpt_bigcode": (("attn.c_attn",), "mlp.c_fc", None),
+    "gpt_neo": (("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"), "mlp.c_fc", None),
+    "gptj": (("attn.q_proj", "attn.k_proj", "attn.v_proj"), "mlp.fc_in", None),
+    "codegen": (("attn.qkv_proj",), "mlp.fc_in", None),
+    "opt": (SPLIT_QKV, "fc1", None),
+    "bloom": (("self_attention.query_key_value",), "mlp.dense_h_to_4h", None),
+    "falcon": (("self_attention.query_key_value",), "mlp.dense_h_to_4h", None),
+    "mpt": (("attn.Wqkv",), "ffn.up_proj", None),
     "gpt2": (("attn.c_attn",), "mlp.c_fc", None),
     "gpt_neox": (("attention.query_key_value",), "mlp.dense_h_to_4h", None),
     "phi": (SPLIT_QKV, "mlp.fc1", None),
     "phi3": (("self_attn.qkv_proj",), "mlp.gate_up_proj", "mlp.gate_up_proj"),
     "starcoder2": (SPLIT_QKV, "mlp.c_fc", None),
+    "lfm2": (SPLIT_QKV, "feed_forward.w1", "feed_forward.w3"),
 }
+
+
+# family with attention of its own -> (path of attention, of what takes the heads' outputs)
+OWN_ATTENTION = {
+    "gpt_neo": ("attn.attention", "attn.attention.out_proj"),
+    "bloom": ("self_attention", "self_attention.dense"),
+    "falcon": ("self_attention", "self_attention.dense"),
+    "mpt": ("attn", "attn.out_proj"),
+}
+
+
+def split_qkv(hf, made, heads, kv, width):
+    """q, k and v of all heads, (T, heads, width) each, from the outputs of the projections."""
+    family, groups = family_of(hf), 1
+    if len(made) == 1:
+        if family in ("gpt_neox", "bloom", "falcon", "gpt_bigcode"):
+            groups = kv  # the heads of each group of keys, its key and its value beside each other
+        if family == "codegen":
+            groups = 4
+        sizes = [n * width // groups for n in (heads, kv, kv)]
+        made = made[0].reshape(len(made[0]), groups, -1).split(sizes, -1)
+    if family == "codegen":
+        made = (made[0], made[2], made[1])
+    clip = getattr(getattr(hf.config, "attn_config", None), "clip_qkv", None)  # OLMo clips in place
+    if clip:
+        made = [x.clamp(-clip, clip) for x in made]
+    return [x.reshape(len(x), -1, width) for x in made]
+
+
+# families of latent attention; without q_lora_rank they have q_proj
+LATENT_QKV = ("self_attn.q_b_proj", "self_attn.kv_b_proj", "self_attn.kv_a_proj_with_mqa")
+LATENT = ("deepseek_v3", "glm4_moe_lite", "minicpm3")
+
+
+def latent_qk(hf, made, heads, width):
+    """q and k of all heads, (T, heads, width) each, before they are rotated: all heads have the same last part of k."""
+    of_heads, shared = (made[i].reshape(len(made[i]), n, -1) for i, n in ((1, heads), (2, 1)))
+    plain, turned = hf.config.qk_nope_head_dim, hf.config.qk_rope_head_dim
+    k = torch.cat([of_heads[..., :plain], shared[..., -turned:].expand(-1, heads, -1)], -1)
+    return made[0].reshape(-1, heads, width), k
+
+
+def in_pairs(hf, x):
+    """A head's rotated dimensions in the order in which they are stored: transformers leaves the first of all pairs before the
+    second."""
+    turned = hf.config.qk_rope_head_dim
+    halves = x[..., -turned:].reshape(*x.shape[:-1], 2, -1)
+    return torch.cat([x[..., :-turned], halves.transpose(-1, -2).flatten(-2)], -1)
 
 
 def inside(hf, tokens, steer=()):
@@ -375,14 +609,19 @@ def inside(hf, tokens, steer=()):
     projections, the arguments and results of the attention function, the input of the down-projection."""
     family, found, handles = family_of(hf), {}, []
     qkv, pre, linear = INNER.get(family, (SPLIT_QKV, "mlp.gate_proj", "mlp.up_proj"))
+    if family in LATENT:
+        qkv = LATENT_QKV if hf.config.q_lora_rank else ("self_attn.q_proj", *LATENT_QKV[1:])
     module = sys.modules[type(hf).__module__]
-    attention = module.eager_attention_forward
+    attention = getattr(module, "eager_attention_forward", None)
+    turn = getattr(module, "apply_rotary_pos_emb", None)
     shape = {}  # (query heads, key heads, width) of each layer
 
     def attend(block, query, key, value, *args, **kwargs):
         z, pattern = attention(block, query, key, value, *args, **kwargs)
         layer = block.layer_idx
         shape[layer] = query.shape[1], key.shape[1], query.shape[-1]
+        if family == "opt":
+            query = query / block.scaling
         rows = {"rot_q": query, "rot_k": key, "v": value}
         found.update({(layer, name): x[0].transpose(0, 1) for name, x in rows.items()})
         found[layer, "pattern"], found[layer, "z"] = pattern[0], z[0]
@@ -394,28 +633,53 @@ def inside(hf, tokens, steer=()):
     def argument(place):
         return lambda _, args: found.__setitem__(place, args[0].reshape(-1, args[0].shape[-1]))
 
+    def turned(q, k, *args):
+        q, k = turn(q, k, *args)
+        found.setdefault("turned", []).append((q[0].transpose(0, 1), k[0].transpose(0, 1)))
+        return q, k
+
+    def weights(layer):
+        return lambda _, __, x: found.__setitem__((layer, "pattern"), x[1][0])
+
     for layer, block in enumerate(blocks(hf)):
-        for i, path in enumerate(qkv):
+        for i, path in enumerate(qkv if has_attention(hf, layer) else ()):
             handles.append(block.get_submodule(path).register_forward_hook(output((layer, i))))
-        if not hasattr(block.mlp, "experts"):
+        if family in OWN_ATTENTION:
+            attn, out = map(block.get_submodule, OWN_ATTENTION[family])
+            handles.append(attn.register_forward_hook(weights(layer)))
+            handles.append(out.register_forward_pre_hook(argument((layer, "z"))))
+            heads = hf.config.num_attention_heads
+            shape[layer] = heads, getattr(attn, "num_kv_heads", heads), attn.head_dim
+        if not is_mixture(hf, layer):
             handles.append(block.get_submodule(pre).register_forward_hook(output((layer, "pre"))))
             if linear not in (None, pre):
                 handles.append(block.get_submodule(linear).register_forward_hook(output((layer, "pre_linear"))))
             down = PARTS.get(family, Parts()).down
             handles.append(block.get_submodule(down).register_forward_pre_hook(argument((layer, "post"))))
     try:
-        with mock.patch.object(module, "eager_attention_forward", attend):
+        name, ours = ("apply_rotary_pos_emb", turned) if family in OWN_ATTENTION else ("eager_attention_forward", attend)
+        with mock.patch.object(module, name, ours) if hasattr(module, name) else contextlib.nullcontext():
             run(hf, tokens, steer)
     finally:
         for handle in handles:
             handle.remove()
     for layer, (heads, kv, width) in shape.items():
         made = [found.pop((layer, i)) for i in range(len(qkv))]
-        if family == "gpt_neox":  # each head's q, k and v beside each other
-            q, k, _ = made[0].reshape(-1, heads, 3 * width).chunk(3, -1)
+        if len(made) == 3 and made[0].shape[-1] == 2 * heads * width:  # each head's q beside its gate
+            made[0], gates = made[0].reshape(-1, heads, 2 * width).split(width, -1)
+            found[layer, "z"] = found[layer, "z"] * torch.sigmoid(gates)  # what the output projection takes
+        if family in LATENT:
+            q, k = latent_qk(hf, made, heads, width)
+            if getattr(hf.config, "rope_interleave", False):
+                found.update({(layer, name): in_pairs(hf, found[layer, name]) for name in ("rot_q", "rot_k")})
         else:
-            q, k, _ = made if len(made) == 3 else made[0].split([heads * width, kv * width, kv * width], -1)
-        found[layer, "q"], found[layer, "k"] = q.reshape(-1, heads, width), k.reshape(-1, kv, width)
+            q, k, v = split_qkv(hf, made, heads, kv, width)
+        found[layer, "q"], found[layer, "k"] = q, k
+        if family in OWN_ATTENTION:
+            rotated, keys = found["turned"][layer] if "turned" in found else (q, k)
+            found[layer, "rot_q"], found[layer, "rot_k"], found[layer, "v"] = rotated, keys[:, :: keys.shape[1] // kv], v
+            found[layer, "z"] = found[layer, "z"].reshape(-1, heads, width)
         if pre == linear:
             found[layer, "pre"], found[layer, "pre_linear"] = found[layer, "pre"].chunk(2, -1)
+    found.pop("turned", None)
     return {place: x.numpy() for place, x in found.items()}

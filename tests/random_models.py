@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12, n_vocab=23, n_heads=4, n_kv_heads=2,
                  head_dim=6, d_ff=20, n_ctx=64, norm="rms", qk_norm="none", parallel=False, gated=True, act="silu",
                  rope_style="half", rope_dim=4, softcap=0.0, window=0, norms=("norm1", "norm2"), biases=True,
-                 scale=1.0, learned_positions=False, ropes=2, head_bias=False, n_experts=0, top_k=2, norm_topk=True, dense_layers=()):
+                 scale=1.0, learned_positions=False, ropes=2, head_bias=False, n_experts=0, top_k=2, norm_topk=True, dense_layers=(),
+                 d_shared=0, shared_gate=False, route="softmax", groups=(1, 1), scale_input=False, sinks=False,
+                 mixers=(), gated_heads=False, conv_taps=3, state=(1, 2, 3, 4), latent=None, qk_norm_last=False, clip_qkv=0.0,
+                 temper=None, key_bias=False, embed_norm=False, gains=True):
     """stored: dtype of the matrices (default real); "bfloat16" for bits in uint16. norms: which of norm1, post1, norm2,
-    post2 are there. scale: resid_scale; embed_scale and logit_scale follow from it."""
+    post2 are there; gains: whether they have weights. scale: resid_scale; embed_scale and logit_scale follow from
+    it. groups: of experts, and how many of them a token chooses from, by a correction if there are more than one. mixers:
+    those of the layers, over and over, "attention" unless given; state: heads of keys, of values, and their dimensions in
+    a delta rule. latent: q_rank, kv_rank and v_dim of latent attention."""
     rng = np.random.default_rng(seed)
 
     def matrix(n_out, n_in):
@@ -29,6 +35,8 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
         return np.float32(rng.uniform(0.01, 1, rope_dim // 2)).astype(np.float64)
 
     def norm_of(n):
+        if not gains:
+            return None, None
         return vector(n, 1.0), vector(n) if norm == "layer" else None
 
     W, WKV = n_heads * head_dim, n_kv_heads * head_dim
@@ -36,33 +44,96 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
               "up": (d_ff, d_model), "down": (d_model, d_ff)}
     if not gated:
         del shapes["gate"]
+
+    def expert(width):
+        sizes = {"gate": (width, d_model), "up": (width, d_model), "down": (d_model, width)}
+        matrices = {name: matrix(*sizes[name]) for name in sizes if name in shapes}
+        return matrices | ({f"{name}_bias": vector(sizes[name][0]) for name in matrices} if biases else {})
+
+    if latent:
+        clip_qkv, temper, key_bias = 0.0, None, False  # of attention with keys of its own
+        q_rank, kv_rank, v_dim = latent
+        n_kv_heads, rope_dim, qk_norm, mixers, gated_heads = 1, min(rope_dim, (head_dim - 1) // 2 * 2), "none", (), False
+        D, low = head_dim - rope_dim, q_rank or d_model
+        shapes |= {"q": (W, low), "k": (kv_rank + rope_dim, d_model), "o": (d_model, n_heads * v_dim),
+                   "kv_b": (n_heads * (D + v_dim), kv_rank)} | ({"q_a": (q_rank, d_model)} if q_rank else {})
+        del shapes["v"]
+    NK, NV, HK, HV = state
+
+    def mixer_of(kind):
+        """(shapes of the weights, what else is there) of a mixer"""
+        if kind == "attention":
+            return {"z": (W, d_model)} if gated_heads else {}, {}
+        width = (NK * HK, NK * HK, NV * HV, NV * HV) if kind == "delta" else (d_model,) * 4
+        own = {name: (n, d_model) for name, n in zip("qkv", width, strict=False)} | {"o": (d_model, width[3])}
+        channels = sum(width[:3]) if kind == "delta" else d_model
+        more = {"mixer": kind, "conv": rng.normal(size=(conv_taps, channels)).astype(real) / conv_taps**0.5}
+        if biases:
+            more["conv_bias"] = vector(channels)
+        if kind == "delta":
+            own |= {"z": (NV * HV, d_model), "a": (NV, d_model), "b": (NV, d_model)}
+            more |= {"decay_rate": np.exp(vector(NV, -1)), "decay_bias": vector(NV), "o_norm": (vector(NV * HV, 1.0), None)}
+        return own, more
+
     layers = []
     for index in range(n_layers):
-        layer = {"window": window if index % 2 == 0 else 0, "rope": index % (ropes + 1) - 1, "attn_scale": 0.4 + 0.1 * index}
-        for name, shape in shapes.items():
+        kind = mixers[index % len(mixers)] if mixers else "attention"
+        own, more = mixer_of(kind)
+        layer = {"window": window if index % 2 == 0 else 0, "rope": index % (ropes + 1) - 1, "attn_scale": 0.4 + 0.1 * index} | more
+        if act == "silu_clamped":
+            layer["act_constants"] = (1.7, 0.8)
+        for name, shape in (shapes | own).items():
             layer[name] = matrix(*shape)
-            if biases:
+            if biases and name not in ("a", "b", "kv_b"):
                 layer[f"{name}_bias"] = vector(shape[0])
         if n_experts and index not in dense_layers:
             names = ("gate", "up", "down") if gated else ("up", "down")
             layer = {key: value for key, value in layer.items() if key.removesuffix("_bias") not in names}
             layer["router"] = matrix(n_experts, d_model) * (1 if stored == "bfloat16" else 3)
-            layer["experts"] = [{name: matrix(*shapes[name]) for name in names} for _ in range(n_experts)]
+            layer["experts"] = [expert(d_ff) for _ in range(n_experts)]
+            if biases:
+                layer["router_bias"] = vector(n_experts)
+            if groups[0] > 1:
+                layer["correction"] = vector(n_experts)
+            if d_shared:
+                layer["shared"] = expert(d_shared)
+            if shared_gate and d_shared:
+                layer["shared_gate"] = matrix(1, d_model)
+        if sinks:
+            layer["sinks"] = vector(n_heads, 0.5)
+        if act == "xielu" or (act == "gelu_tanh" and index):
+            layer["act_constants"] = (0.7, 0.6, 0.5, -0.1) if act == "xielu" else (0.75,)
         for name in norms:
             layer[name] = norm_of(d_model)
-        if qk_norm != "none":
+        if latent:
+            layer["kv_norm"] = vector(kv_rank, 1.0), None
+            layer |= {"q_a_norm": (vector(q_rank, 1.0), None)} if q_rank else {}
+            layer["rope"] = layer["rope"] if rope_dim else -1
+        if qk_norm != "none" and kind == "attention":
             layer["q_norm"], layer["k_norm"] = norm_of(W), norm_of(WKV)
         layers.append(layer)
     spec = {"n_layers": n_layers, "d_model": d_model, "n_vocab": n_vocab, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
             "head_dim": head_dim, "d_ff": d_ff, "n_ctx": n_ctx, "norm": norm, "norm_eps": 1e-5, "qk_norm": qk_norm,
             "parallel": parallel, "gated": gated, "act": act, "rope_style": rope_style, "rope_dim": rope_dim,
             "attn_softcap": softcap, "logit_softcap": softcap, "embed_scale": 1 + 0.5 * scale, "resid_scale": scale,
-            "logit_scale": 1 - 0.2 * scale,
+            "logit_scale": 1 - 0.2 * scale, "qk_norm_last": qk_norm_last, "clip_qkv": clip_qkv,
             "rope": [(freqs(), 1 + 0.1 * t, freqs(), 4) if t else (freqs(), 1.0) for t in range(ropes)]}
+    if temper:
+        spec["temper"] = temper
     if n_experts:
-        spec |= {"n_experts": n_experts, "top_k": top_k, "d_expert": d_ff, "norm_topk": norm_topk}
+        spec |= {"n_experts": n_experts, "top_k": top_k, "d_expert": d_ff, "norm_topk": norm_topk, "d_shared": d_shared,
+                 "route": route, "route_scale": 1.0 if route == "softmax" and norm_topk else 1.7, "route_jitter": 0.4,
+                 "n_groups": groups[0], "top_groups": groups[1], "scale_input": scale_input}
+    if set(mixers) & {"conv", "delta"}:
+        spec |= {"conv_taps": conv_taps, "state_k_heads": NK, "state_v_heads": NV, "state_k_dim": HK, "state_v_dim": HV}
+    if latent:
+        spec |= {"q_rank": q_rank, "kv_rank": kv_rank, "v_dim": v_dim, "latent_eps": 1e-3}
     top = {"embed": matrix(n_vocab, d_model) if stored == "bfloat16" else matrix(n_vocab, d_model) * 2,
            "lm_head": matrix(n_vocab, d_model), "final_norm": norm_of(d_model)}
+    if embed_norm:
+        top["embed_norm"] = norm_of(d_model)
+    if key_bias:
+        top["key_bias"] = (rng.normal(size=(n_heads, 1)) * np.arange(n_ctx)).reshape(-1).astype(real)
     if learned_positions:
         top["pos_embed"] = matrix(n_ctx, d_model)
     if head_bias:
@@ -75,7 +146,9 @@ def tables(draw):
     """Keyword arguments of random_model: any mix of what the block table can say."""
     n_kv_heads = draw(st.integers(1, 3))
     head_dim = draw(st.sampled_from([2, 5, 8]))
-    parallel, n_experts = draw(st.booleans()), draw(st.sampled_from([0, 0, 2, 5]))
+    parallel, n_experts, gated = draw(st.booleans()), draw(st.sampled_from([0, 0, 2, 6])), draw(st.booleans())
+    acts = ["silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "xielu", *(["silu_clamped"] if gated else [])]
+    groups = draw(st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 2)] if n_experts == 6 else [(1, 1)]))
     norms = [("norm1", "norm2"), ("post1", "post2"), ("norm1", "post1", "norm2", "post2"), ("norm1", "post1", "norm2")]
     if parallel:
         norms += [("norm1",), ("norm1", "post2")]  # shared by both branches; a sequential MLP without a norm blows up
@@ -84,13 +157,23 @@ def tables(draw):
         "n_heads": n_kv_heads * draw(st.integers(1, 3)), "n_kv_heads": n_kv_heads, "head_dim": head_dim,
         "d_ff": draw(st.integers(1, 40)), "norm": draw(st.sampled_from(["rms", "layer"])),
         "qk_norm": draw(st.sampled_from(["none", "head", "full"])), "parallel": parallel,
-        "gated": draw(st.booleans()), "act": draw(st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])),
+        "gated": gated, "act": draw(st.sampled_from(acts)),
         "rope_style": draw(st.sampled_from(["half", "interleaved"])),
         "rope_dim": draw(st.integers(1, head_dim // 2)) * 2, "softcap": draw(st.sampled_from([0.0, 1.5])),
         "window": draw(st.sampled_from([0, 1, 3])), "biases": draw(st.booleans()), "scale": draw(st.sampled_from([1.0, 0.6])),
         "norms": draw(st.sampled_from(norms)),
         "learned_positions": draw(st.booleans()), "ropes": draw(st.integers(1, 2)), "head_bias": draw(st.booleans()),
-        "n_experts": n_experts, "top_k": draw(st.integers(1, max(n_experts, 1))), "norm_topk": draw(st.booleans()),
+        "n_experts": n_experts, "top_k": draw(st.integers(1, max(n_experts // groups[0] * groups[1], 1))),
+        "norm_topk": draw(st.booleans()), "d_shared": draw(st.sampled_from([0, 7])), "shared_gate": draw(st.booleans()),
+        "route": draw(st.sampled_from(["softmax", "sigmoid", "sparsemixer"])), "groups": groups,
+        "scale_input": draw(st.booleans()), "sinks": draw(st.booleans()),
         "dense_layers": draw(st.sampled_from([(), (0,)])),
+        "mixers": draw(st.sampled_from([(), (), (), ("conv",), ("conv", "attention"), ("delta",), ("delta", "delta", "attention")])),
+        "gated_heads": draw(st.booleans()), "conv_taps": draw(st.integers(1, 4)),
+        "state": draw(st.sampled_from([(1, 1, 1, 1), (1, 2, 3, 4), (2, 2, 5, 3), (2, 6, 4, 9)])),
+        "latent": draw(st.sampled_from([None, None, None, (0, 5, 3), (4, 7, 9)])),
+        "qk_norm_last": draw(st.booleans()), "clip_qkv": draw(st.sampled_from([0.0, 0.0, 0.8])),
+        "temper": draw(st.sampled_from([None, None, (0.3, 2)])), "key_bias": draw(st.booleans()),
+        "embed_norm": draw(st.booleans()), "gains": draw(st.booleans()),
         "seed": draw(st.integers(0, 2**31)),
     }

@@ -101,30 +101,124 @@ def rotate(m, table, x):
     return y
 
 
+def clipped(c, x):
+    """x limited to [-c, c], with derivative 0 beyond; c 0: as it is"""
+    return np.where(np.abs(x.real) > c, np.clip(x.real, -c, c), x) if c else x
+
+
 def softcap(c, x):
     return c * np.tanh(x / c) if c else x
 
 
-def attention(m, layer, x):
-    """x (..., T, C) -> (..., T, C): causal, grouped heads, within the layer's window."""
-    T, NH, NKV = x.shape[-2], m["n_heads"], m["n_kv_heads"]
+def convolve(m, layer, x, first=0):
+    """x (..., T, n), the channels from `first` on: each row becomes the sum of its own and the rows before it, weighted."""
+    taps = np.asarray(layer["conv"], dtype=float)[:, first : first + x.shape[-1]]
+    y = np.zeros_like(x)
+    for j, w in enumerate(taps):
+        back = len(taps) - 1 - j
+        y[..., back:, :] = y[..., back:, :] + w * x[..., : max(x.shape[-2] - back, 0), :]
+    return y if layer.get("conv_bias") is None else y + layer["conv_bias"][first : first + x.shape[-1]]
+
+
+def short_conv(m, layer, x):
+    """x (..., T, C) -> (..., T, C): q * conv(k * v), then the output projection."""
+    q, k, v = (linear(x, layer[name], layer.get(f"{name}_bias")) for name in "qkv")
+    return linear(q * convolve(m, layer, k * v), layer["o"], layer.get("o_bias"))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def delta_rule(m, layer, x):
+    """x (..., T, C) -> (..., T, C): a state (HK, HV) a value head that decays and is corrected by each row, token by token."""
+    NK, NV, HK, HV = (m[f"state_{name}"] for name in ("k_heads", "v_heads", "k_dim", "v_dim"))
+    parts, first = [], 0
+    for name in "qkv":
+        c = convolve(m, layer, linear(x, layer[name], layer.get(f"{name}_bias")), first)
+        parts.append(c * sigmoid(c))
+        first += c.shape[-1]
+    q, k, v = (heads(part, n) for part, n in zip(parts, (NK, NK, NV), strict=True))
+    q, k = (np.repeat(y / np.sqrt((y * y).sum(-1, keepdims=True) + 1e-6), NV // NK, axis=-3) for y in (q, k))
+    q = q / np.sqrt(HK)
+    decay = np.exp(-layer["decay_rate"] * np.log(1 + np.exp(linear(x, layer["a"]) + layer["decay_bias"])))  # (..., T, NV)
+    strength = sigmoid(linear(x, layer["b"]))
+    S, out = np.zeros((*x.shape[:-2], NV, HK, HV), x.dtype), []
+    for t in range(x.shape[-2]):
+        S = S * decay[..., t, :, None, None]
+        e = strength[..., t, :, None] * (v[..., t, :] - (S * k[..., t, :, None]).sum(-2))
+        S = S + k[..., t, :, None] * e[..., None, :]
+        out.append((S * q[..., t, :, None]).sum(-2))  # (..., NV, HV)
+    o = np.stack(out, -3)  # (..., T, NV, HV)
+    gain = np.reshape(layer["o_norm"][0], (NV, HV))
+    o = o / np.sqrt((o * o).mean(-1, keepdims=True) + m["norm_eps"]) * gain
+    z = linear(x, layer["z"], layer.get("z_bias"))
+    return linear(o.reshape(*o.shape[:-2], NV * HV) * z * sigmoid(z), layer["o"], layer.get("o_bias"))
+
+
+def mix(m, layer, x):
+    mixers = {"attention": attention, "conv": short_conv, "delta": delta_rule}
+    return mixers[layer.get("mixer", "attention")](m, layer, x)
+
+
+def latent_qkv(m, layer, x):
+    """Queries, keys and values (..., NH, T, width), keys and values made of a latent vector that all heads share."""
+    NH, R, RD = m["n_heads"], m["kv_rank"], m["rope_dim"]
+    D = m["head_dim"] - RD
+    low = x
+    if m["q_rank"]:
+        low = norm("rms", m["latent_eps"], linear(x, layer["q_a"], layer.get("q_a_bias")), layer["q_a_norm"])
+    q = heads(linear(low, layer["q"], layer.get("q_bias")), NH)
+    c = linear(x, layer["k"], layer.get("k_bias"))
+    shared = c[..., None, :, R:]
+    made = heads(linear(norm("rms", m["latent_eps"], c[..., :R], layer["kv_norm"]), layer["kv_b"]), NH)
+    if layer["rope"] >= 0:
+        table = m["rope"][layer["rope"]]
+        q = np.concatenate([q[..., :D], rotate(m, table, q[..., D:])], -1)
+        shared = rotate(m, table, shared)
+    k = np.concatenate([made[..., :D], np.broadcast_to(shared, (*made.shape[:-1], RD))], -1)
+    return q, k, made[..., D:]
+
+
+def qkv(m, layer, x):
+    """Queries, keys and values (..., NH, T, HS) of every head."""
+    NH, NKV = m["n_heads"], m["n_kv_heads"]
     q = heads(linear(x, layer["q"], layer.get("q_bias")), NH)
     k = heads(linear(x, layer["k"], layer.get("k_bias")), NKV)
     v = heads(linear(x, layer["v"], layer.get("v_bias")), NKV)
-    if m["qk_norm"] != "none":
-        q, k = head_norm(m, q, layer["q_norm"]), head_norm(m, k, layer["k_norm"])
-    if layer["rope"] >= 0:
-        table = m["rope"][layer["rope"]]
-        q, k = rotate(m, table, q), rotate(m, table, k)
-    k, v = np.repeat(k, NH // NKV, axis=-3), np.repeat(v, NH // NKV, axis=-3)  # query head h reads group h // G
+    q, k, v = (clipped(m.get("clip_qkv", 0), one) for one in (q, k, v))
+    for turn in (True, False) if m.get("qk_norm_last") else (False, True):
+        if turn and layer["rope"] >= 0:
+            table = m["rope"][layer["rope"]]
+            q, k = rotate(m, table, q), rotate(m, table, k)
+        if not turn and m["qk_norm"] != "none":
+            q, k = head_norm(m, q, layer["q_norm"]), head_norm(m, k, layer["k_norm"])
+    if "temper" in m:
+        rate, length = m["temper"]
+        q = q * (1 + rate * np.log(1 + np.arange(x.shape[-2]) // length))[:, None]
+    return q, np.repeat(k, NH // NKV, axis=-3), np.repeat(v, NH // NKV, axis=-3)  # query head h reads group h // G
+
+
+def attention(m, layer, x):
+    """x (..., T, C) -> (..., T, C): causal, grouped heads, within the layer's window."""
+    T, NH = x.shape[-2], m["n_heads"]
+    q, k, v = (latent_qkv if m.get("kv_rank") else qkv)(m, layer, x)
     scores = softcap(m["attn_softcap"], layer["attn_scale"] * (q @ np.swapaxes(k, -1, -2)))
+    if "key_bias" in m:
+        scores = scores + m["key_bias"].reshape(NH, 1, -1)[..., :T]
     i, j = np.arange(T)[:, None], np.arange(T)
     seen = (j <= i) & ((layer["window"] == 0) | (j > i - layer["window"]))
     top = np.where(seen, scores.real, -np.inf).max(-1, keepdims=True)  # a constant: it cancels
     weights = np.where(seen, np.exp(np.where(seen, scores - top, 0)), 0)
-    out = (weights / weights.sum(-1, keepdims=True)) @ v  # (..., NH, T, HS)
+    total = weights.sum(-1, keepdims=True)
+    if layer.get("sinks") is not None:
+        total = total + np.exp(np.asarray(layer["sinks"], float)[:, None, None] - top)
+    out = (weights / total) @ v  # (..., NH, T, HS)
     out = np.swapaxes(out, -2, -3)
-    return linear(out.reshape(*out.shape[:-2], -1), layer["o"], layer.get("o_bias"))
+    out = out.reshape(*out.shape[:-2], -1)
+    if layer.get("z") is not None:
+        out = out * sigmoid(linear(x, layer["z"], layer.get("z_bias")))
+    return linear(out, layer["o"], layer.get("o_bias"))
 
 
 ACTIVATIONS = {
@@ -133,34 +227,94 @@ ACTIVATIONS = {
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: np.where(x.real > 0, x, 0),
     "relu2": lambda x: np.where(x.real > 0, x * x, 0),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
 
 
-def mlp(m, layer, x):
+def xielu(positive, negative, slope, last, x):
+    below = np.where(x.real < last, x, last)
+    return np.where(x.real > 0, positive * x * x, negative * (np.expm1(below) - x)) + slope * x
+
+
+def activation(m, constants):
+    if m["act"] == "xielu":
+        return lambda x: xielu(*constants, x)
+    if m["act"] == "gelu_tanh" and constants:
+        return lambda x: 0.5 * x * (1 + np.tanh(constants[0] * (x + 0.044715 * x**3)))
+    return ACTIVATIONS[m["act"]]
+
+
+def mlp(m, layer, x, constants=()):
     """x (..., T, C) -> (..., T, C): down(act(gate x) * up x), or down(act(up x))."""
-    act = ACTIVATIONS[m["act"]]
+    constants = constants or layer.get("act_constants", ())
     hidden = linear(x, layer["up"], layer.get("up_bias"))
-    hidden = act(linear(x, layer["gate"], layer.get("gate_bias"))) * hidden if m["gated"] else act(hidden)
+    gate = linear(x, layer["gate"], layer.get("gate_bias")) if m["gated"] else None
+    if m["act"] == "silu_clamped":
+        alpha, limit = constants
+        gate, hidden = (np.where(y.real > limit, limit, y) for y in (gate, hidden))
+        hidden = gate / (1 + np.exp(-alpha * gate)) * (1 + np.where(hidden.real < -limit, -limit, hidden))
+    else:
+        act = activation(m, constants)
+        hidden = act(hidden) if gate is None else act(gate) * hidden
     return linear(hidden, layer["down"], layer.get("down_bias"))
 
 
+def largest(n, x):
+    """Whether each of x (..., E) is one of the n with the largest real parts, the first of equals."""
+    order = np.argsort(-x.real, axis=-1, kind="stable")
+    return np.argsort(order, axis=-1) < n
+
+
+def sparsemixer(m, r):
+    """(..., E): the k-th expert's share is its part of the softmax of those left that are near it."""
+    share, left = np.zeros_like(r), np.ones(r.shape, bool)
+    for _ in range(m["top_k"]):
+        best = largest(1, np.where(left, r, -np.inf))
+        top = np.where(best, r.real, -np.inf).max(-1, keepdims=True)
+        near = left & ~((top - r.real) / np.maximum(np.abs(r.real), top) > 2 * m["route_jitter"])
+        e = np.where(near, np.exp(np.where(near, r - top, 0)), 0)
+        share = np.where(best, e / e.sum(-1, keepdims=True), share)
+        left &= ~best
+    return share
+
+
+def shares(m, layer, x):
+    """(..., T, E): the weight of every expert, 0 of those that are not chosen. The choice is made by real parts: a derivative
+    keeps it fixed."""
+    r = linear(x, layer["router"], layer.get("router_bias"))
+    if m.get("route", "softmax") == "sparsemixer":
+        return sparsemixer(m, r)
+    by = p = softmax(r) if m.get("route", "softmax") == "softmax" else 1 / (1 + np.exp(-r))
+    if layer.get("correction") is not None:
+        by = p.real + np.asarray(layer["correction"], float)
+        groups = by.reshape(*by.shape[:-1], m["n_groups"], -1)
+        best = np.sort(groups, axis=-1)[..., -2:].sum(-1)
+        by = np.where(largest(m["top_groups"], best)[..., None], groups, -np.inf).reshape(by.shape)
+    share = np.where(largest(m["top_k"], by), p, 0)
+    return m.get("route_scale", 1) * (share / share.sum(-1, keepdims=True) if m["norm_topk"] else share)
+
+
 def mixture(m, layer, x):
-    """x (..., T, C) -> (..., T, C): the top_k experts by router probability, weighted by it (norm_topk: by its share
-    among them). The choice is made by the real part: a derivative keeps it fixed."""
-    r = linear(x, layer["router"])
-    p = softmax(r)
-    order = np.argsort(-p.real, axis=-1, kind="stable")
-    chosen = np.argsort(order, axis=-1) < m["top_k"]  # (..., T, E)
-    share = np.where(chosen, p, 0)
-    if m["norm_topk"]:
-        share = share / share.sum(-1, keepdims=True)
-    return sum(share[..., e : e + 1] * mlp(m, weights, x) for e, weights in enumerate(layer["experts"]))
+    """x (..., T, C) -> (..., T, C): the chosen experts, weighted, and the shared one."""
+    share, y, constants = shares(m, layer, x), 0, layer.get("act_constants", ())
+    for e, weights in enumerate(layer["experts"]):
+        w = share[..., e : e + 1]
+        if m.get("scale_input"):
+            y = y + np.where(w.real > 0, mlp(m, weights, w * x, constants), 0)
+        else:
+            y = y + w * mlp(m, weights, x, constants)
+    if layer.get("shared") is None:
+        return y
+    gate = 1 if layer.get("shared_gate") is None else 1 / (1 + np.exp(-linear(x, layer["shared_gate"])))
+    return y + gate * mlp(m, layer["shared"], x, constants)
 
 
 def forward(twin, tokens, steer=()):
     """tokens (T,) ints -> logits (..., T, n_vocab), {(layer, site): (..., T, C)}. An activation is recorded after
     the vectors added to it. A parallel block has no resid_mid."""
     m, top, acts = twin.spec, twin.top, {}
+    if "key_bias" in top:
+        m = {**m, "key_bias": top["key_bias"]}
     s = m["resid_scale"]
 
     def visit(index, site, x):
@@ -178,16 +332,18 @@ def forward(twin, tokens, steer=()):
     x = matrix(top["embed"])[tokens] * m["embed_scale"]
     if top.get("pos_embed") is not None:
         x = x + matrix(top["pos_embed"])[: len(tokens)]
+    x = normed(x, top.get("embed_norm"))
     for index, layer in enumerate(twin.layers):
         x = visit(index, "resid_pre", x)
         inner = normed(x, layer.get("norm1"))
-        a = visit(index, "attn_out", s * normed(attention(m, layer, inner), layer.get("post1")))
+        a = visit(index, "attn_out", s * normed(mix(m, layer, inner), layer.get("post1")))
         if m["parallel"]:
             inner = normed(x, layer["norm2"]) if layer.get("norm2") is not None else inner
         else:
             x = visit(index, "resid_mid", x + a)
             inner = normed(x, layer.get("norm2"))
-        d = visit(index, "down_proj", (mixture if "router" in layer else mlp)(m, layer, inner))
+        branch = mixture(m, layer, inner) if "router" in layer else mlp(m, layer, inner, layer.get("act_constants", ()))
+        d = visit(index, "down_proj", branch)
         b = visit(index, "mlp_out", s * normed(d, layer.get("post2")))
         x = visit(index, "resid_post", x + a + b if m["parallel"] else x + b)
     logits = m["logit_scale"] * linear(normed(x, top.get("final_norm")), top["lm_head"], top.get("lm_head_bias"))

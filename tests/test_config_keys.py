@@ -57,15 +57,19 @@ def test_nothing_is_called_harmless_that_nothing_reads():
     read = set().union(EVERY, *FAMILY.values())
     assert set(" ".join(HARMLESS.values()).split()) <= read
     for name, family in FAMILIES.items():
-        assert set(family.keys) - set(keys_of(name)) <= {"num_local_experts"}, name  # another name of num_experts
+        plain = {key.removeprefix(f"{family.nested}.") for key in family.keys}
+        assert plain - set(keys_of(name)) <= {"num_local_experts"}, name  # another name of num_experts
         for key in " ".join(family.ignored.values()).split():
-            assert key in read or names_something(key), (name, key)
+            assert key.removeprefix(f"{family.nested}.") in read or names_something(key), (name, key)
 
 
 def test_every_rotary_key_that_is_read_is_understood():
     for kind, (_, keys) in rope.ROPE_KINDS.items():
         assert set(ROPE.get(kind, ())) <= keys | rope._COMMON, kind
-    assert set(ROPE[""]) <= rope._COMMON | {"full_attention", "sliding_attention"}
+    ropes = [family.rope for family in FAMILIES.values() if family.rope is not None]
+    of_families = {key for one in ropes for key in (*one.extra, *(key for _, key in one.keyed))}
+    whatever = {"original_max_position_embeddings", *rope._IDLE, "short_mscale", "long_mscale"}  # a family may read these whatever the kind
+    assert set(ROPE[""]) <= rope._COMMON | {"full_attention", "sliding_attention"} | of_families | whatever
 
 
 # ---- keys that nothing reads -----------------------------------------------------------------------------------------
@@ -226,7 +230,62 @@ VENDORS = [
                                   "norm_type": "layer_norm", "attention_softmax_in_fp32": True}),
     ("stablelm", "StableLM 2", {"norm_eps": 3e-3, "rotary_scaling_factor": 1.0, "rope_pct": 0.67}),
     ("cohere", "Command R", {"model_max_length": 131072, "pretraining_tp": 1}),
+    ("bloom", "bloom-560m", {"n_embed": 24, "hidden_size": ..., "num_attention_heads": 3, "n_head": ..., "seq_length": 2048,
+                             "n_inner": None, "offset_alibi": 100, "attention_softmax_in_fp32": True, "masked_softmax_fusion": True,
+                             "bias_dropout_fusion": True, "skip_bias_add": True, "skip_bias_add_qkv": False, "unk_token_id": 0}),
+    ("mpt", "mpt-7b", {"attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0,
+                                       "attn_type": "multihead_attention", "attn_uses_sequence_id": False, "clip_qkv": None,
+                                       "prefix_lm": False, "qk_ln": False, "softmax_scale": None},
+                       "auto_map": {"AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"}, "architectures": ["MPTForCausalLM"],
+                       "init_config": {"name": "kaiming_normal_", "init_std": 0.02}, "verbose": 0, "learned_pos_emb": True,
+                       "tokenizer_name": "EleutherAI/gpt-neox-20b", "norm_type": "low_precision_layernorm"}),
+    ("falcon", "falcon-7b", {"apply_residual_connection_post_layernorm": False, "num_kv_heads": 4,
+                             "auto_map": {"AutoModelForCausalLM": "modeling_falcon.FalconForCausalLM"},
+                             "architectures": ["FalconForCausalLM"]}),
+    ("gptj", "gpt-j-6b", {"rotary": True, "scale_attn_weights": True, "gradient_checkpointing": False, "summary_type": "cls_index",
+                          "summary_first_dropout": 0.1, "task_specific_params": {"text-generation": {"do_sample": True}}}),
+    ("gpt_neo", "gpt-neo-125M", {"attention_types": [[["global", "local"], 1], [["local"], 1]], "embed_dropout": 0, "resid_dropout": 0,
+                                 "attention_layers": ["global", "local", "local"], "gradient_checkpointing": False}),
+    ("gpt_bigcode", "StarCoder", {"inference_runner": 0, "max_batch_size": None, "max_sequence_length": None, "scale_attn_weights": True,
+                                  "validate_runner_input": True, "pre_allocate_kv_cache": False, "summary_type": "cls_index"}),
+    ("opt", "opt-125m", {"activation_dropout": 0.0, "prefix": "</s>", "word_embed_proj_dim": 24, "init_std": 0.02}),
+    ("hunyuan_v1_dense", "Hunyuan-7B", {
+        "attention_head_dim": 10, "use_qk_norm": True, "use_cla": False, "norm_type": "rms", "rope_theta": 10000.0, "rope_parameters": ...,
+        "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0,
+                         "mscale_all_dim": 0.0}}),
+    ("ministral3", "Devstral 2", {"rope_parameters": {
+        "type": "yarn", "rope_type": "yarn", "rope_theta": 1e6, "factor": 64.0, "original_max_position_embeddings": 4, "beta_fast": 4.0,
+        "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0, "llama_4_scaling_beta": 0.0}}),
+    ("exaone4", "EXAONE 4.0", {"sliding_window_pattern": "LLG", "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+                               "head_dim": 6, "rope_theta": 1000000, "rope_parameters": ..., "rope_scaling": {
+                                   "factor": 16.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3",
+                                   "original_max_position_embeddings": 16}}),
+    ("cohere2", "Command R7B", {"use_qk_norm": False, "rotary_pct": 1.0, "position_embedding_type": "rope_gptj", "layer_switch": 2,
+                                "order_of_interleaved_layers": "local_attn_first", "use_parallel_block": True, "head_dim": 6}),
+    ("nemotron", "Minitron", {"partial_rotary_factor": 0.6, "rope_theta": 10000.0, "rope_parameters": ..., "rope_scaling": None}),
+    ("ernie4_5", "ERNIE-4.5-0.3B", {"compression_ratio": 1.0, "rope_scaling": None, "rope_theta": 500000.0, "rope_parameters": ...}),
+    ("apertus", "Apertus-8B", {"mlp_bias": False, "qk_norm": True, "post_norm": False}),
     ("granite", "Granite 3", {"num_experts": 0, "sliding_window": None, "head_dim": 6}),
+    ("qwen2_moe", "Qwen1.5-MoE-A2.7B", {"max_window_layers": 21, "sliding_window": 32768, "use_sliding_window": False, "layer_types": ...,
+                                        "qkv_bias": ..., "output_router_logits": False, "router_aux_loss_coef": 0.001}),
+    ("granitemoe", "Granite 3.1 MoE", {"rope_scaling": None, "router_aux_loss_coef": 0.0, "attention_dropout": 0.1}),
+    ("phimoe", "Phi-3.5-MoE", {"auto_map": {"AutoConfig": "configuration_phimoe.PhiMoEConfig",
+                                            "AutoModelForCausalLM": "modeling_phimoe.PhiMoEForCausalLM"},
+                               "architectures": ["PhiMoEForCausalLM"], "hidden_dropout": 0.0, "input_jitter_noise": 0.01}),
+    ("gpt_oss", "gpt-oss-20b", {
+        "experts_per_token": 2, "initial_context_length": 4096, "rope_theta": 150000, "rope_parameters": ...,
+        "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+                         "rope_type": "yarn", "truncate": False}}),
+    ("deepseek_v3", "DeepSeek-V3", {
+        "auto_map": {"AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"}, "head_dim": ..., "qk_head_dim": ...,
+        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1, "ep_size": 1, "aux_loss_alpha": 0.001, "seq_aux": True,
+        "num_nextn_predict_layers": 1, "rope_theta": 10000, "rope_parameters": ...,
+        "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+                         "original_max_position_embeddings": 4096, "type": "yarn"}}),
+    ("glm4_moe_lite", "GLM-4.7-Flash", {"first_k_dense_replace": 1, "num_nextn_predict_layers": 1, "partial_rotary_factor": 1.0,
+                                        "topk_method": "noaux_tc", "mlp_layer_types": ..., "rope_scaling": None}),
+    ("minicpm3", "MiniCPM3-4B", {"auto_map": {"AutoModelForCausalLM": "modeling_minicpm.MiniCPM3ForCausalLM"}, "head_dim": ...,
+                                 "qk_head_dim": ..., "architectures": ["MiniCPM3ForCausalLM"]}),
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ CORES = {"float32": _core32, "float64": _core64}
 PROMPTS = [[1, 7, 3, 250], [9, 8]]
 SMALL = dict(n_layers=2, d_model=8, d_ff=12, n_heads=2, n_kv_heads=1, head_dim=4, rope_dim=4, n_ctx=32)
 MIXTURE = dict(SMALL, n_experts=3, top_k=2)
+HYBRID = dict(SMALL, mixers=("delta", "conv"), ropes=1)
 
 pytestmark = pytest.mark.skipif(
     not hasattr(_core32, "fail_allocation"), reason="the core was built without POWERSTEER_FAULTS=1"
@@ -191,9 +192,15 @@ def test_a_mixture(name):
     assert fail_each(_core32, getattr(Everything("float32", MIXTURE), name)) > 3
 
 
-def test_a_decoder_goes_on_where_it_failed():
+@pytest.mark.parametrize("name", ["load", "forward", "jacobian", "apply", "apply_t", "generate"])
+def test_a_hybrid(name):
+    assert fail_each(_core32, getattr(Everything("float32", HYBRID), name)) > 3
+
+
+@pytest.mark.parametrize("table", [SMALL, HYBRID], ids=["attention", "states"])
+def test_a_decoder_goes_on_where_it_failed(table):
     """step() that fails has not happened: the next one gives the same token."""
-    model, _ = tiny("float64", **SMALL)
+    model, _ = tiny("float64", **table)
     core = model._loaded.core
     prompts = [np.array(p, np.int32) for p in PROMPTS]
     capacity, seeds = np.full(2, 12, np.int32), np.array([3, 4], np.uint64)

@@ -272,8 +272,8 @@ def test_what_does_not_fit_is_refused(change, message):
 
 def test_other_models_are_refused_by_name():
     vec = vector(hf_models.make("llama"), 1, "attn_out")
-    config = transformers.BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=31)
-    with pytest.raises(ps.UnsupportedModel, match="'bloom'"):
+    config = transformers.XGLMConfig(d_model=16, num_layers=2, attention_heads=2, ffn_dim=20, vocab_size=31)
+    with pytest.raises(ps.UnsupportedModel, match="'xglm'"):
         vec.hook(transformers.AutoModelForCausalLM.from_config(config))
     hf = copy.deepcopy(hf_models.make("llama"))
     hf.config.attention_chunk_size = 8

@@ -117,7 +117,8 @@ def test_binding_manners(path):
 
 @pytest.mark.parametrize("path", [*C_FILES, *BINDINGS, *PY_FILES], ids=name)
 def test_files_are_about_one_thing(path):
-    assert len(path.read_text().splitlines()) <= 600
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 600 or "Written by tools/" in lines[0]
 
 
 def test_readme_begins_with_two_commands():

@@ -30,8 +30,9 @@ def config_class(family):
 
 
 def small(family):
-    """The keys that have no default. 32 heads can share any family's default number of keys."""
-    sizes = {"d_model": 256, "n_layers": 12, "n_heads": 32, "d_ff": 72, "n_vocab": 99}
+    """The keys that have no default. These heads can share any family's default number of keys."""
+    n_heads = 40 if family.model_type == "helium" else 32
+    sizes = {"d_model": 256, "n_layers": 24, "n_heads": n_heads, "d_ff": 72, "n_vocab": 99}
     return {name: sizes[key.hyperparameter] for name, key in family.keys.items() if key.default is REQUIRED}
 
 
@@ -84,7 +85,9 @@ REFUSED = [
     ("llama", {"rms_norm_eps": "1e-5"}, BadCheckpoint, "'rms_norm_eps' = '1e-5' where a positive number"),
     ("llama", {"rms_norm_eps": float("nan")}, BadCheckpoint, "rms_norm_eps"),
     ("llama", {"model_type": "mamba"}, UnsupportedModel, "'mamba', a family that is not supported.*llama"),
-    ("llama", {"model_type": "gemma3", "text_config": {}}, UnsupportedModel, "only the text part"),
+    ("llama", {"model_type": "paligemma", "text_config": {}}, UnsupportedModel, "only the text part"),
+    ("llama", {"model_type": "gemma3"}, BadCheckpoint, "no text_config"),
+    ("llama", {"model_type": "llava", "text_config": {"model_type": "bert"}}, UnsupportedModel, "'bert'"),
     ("llama", {"model_type": ...}, BadCheckpoint, "no model_type"),
     ("llama", {"partial_rotary_factor": 0.5}, UnsupportedModel, "'partial_rotary_factor' = 0.5|turns a part"),
     (
@@ -120,6 +123,21 @@ REFUSED = [
     ("gemma2", {"use_bidirectional_attention": True}, UnsupportedModel, "use_bidirectional_attention"),
     ("gemma3_text", {"rope_parameters": {"linear_attention": {}}}, UnsupportedModel, "not a layer type"),
     ("starcoder2", {"norm_type": "rms_norm"}, UnsupportedModel, "norm_type"),
+    ("ministral3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, BadCheckpoint, "llama_4_scaling_beta = None"),
+    ("bloom", {"apply_residual_connection_post_layernorm": True}, UnsupportedModel, "apply_residual_connection"),
+    ("bloom", {"n_embed": 32}, BadCheckpoint, "hidden_size = 24 and n_embed = 32; remove one"),
+    ("opt", {"do_layer_norm_before": False}, UnsupportedModel, "do_layer_norm_before"),
+    ("opt", {"word_embed_proj_dim": 12}, BadCheckpoint, "hidden_size = 24 and word_embed_proj_dim = 12; remove one"),
+    ("mpt", {"attn_config": {"alibi": False}}, UnsupportedModel, "'attn_config.alibi' = False"),
+    ("mpt", {"attn_config": {"attn_type": "multiquery_attention"}}, UnsupportedModel, "attn_type"),
+    ("mpt", {"attn_config": 3}, BadCheckpoint, "'attn_config' = 3 where an object"),
+    ("mpt", {"clip_qkv": 8.0}, BadCheckpoint, "clip_qkv = 8.0, which a mpt model does not read"),
+    ("falcon", {"new_decoder_architecture": True, "parallel_attn": False}, BadCheckpoint, "without parallel_attn"),
+    ("falcon", {"num_ln_in_parallel_attn": 3}, BadCheckpoint, "num_ln_in_parallel_attn = 3"),
+    ("gptj", {"rotary_dim": 7}, UnsupportedModel, "turns 7 of 6"),
+    ("gpt_neo", {"attention_types": [[["global"], 3]], "attention_layers": ["global", "local", "local"]}, BadCheckpoint, "disagree"),
+    ("gpt_neo", {"attention_types": [[["global"], 2]], "attention_layers": None}, BadCheckpoint, "2 layers.*where 3"),
+    ("exaone4", {"sliding_window_pattern": -1}, BadCheckpoint, "an integer, 0 or more, or a pattern"),
     ("olmoe", {"clip_qkv": 8.0}, UnsupportedModel, "'clip_qkv' = 8.0"),
     ("olmoe", {"head_dim": 12}, UnsupportedModel, "head_dim"),
     ("mixtral", {"num_experts_per_tok": 6}, BadCheckpoint, "cannot take 6 of 5"),
@@ -132,6 +150,26 @@ REFUSED = [
     ("qwen3_moe", {"mlp_only_layers": [True]}, BadCheckpoint, "mlp_only_layers.*a list of integers"),
     ("qwen3_moe", {"decoder_sparse_step": 0}, BadCheckpoint, "decoder_sparse_step"),
     ("qwen3_moe", {"shared_expert_intermediate_size": 8}, UnsupportedModel, "shared_expert_intermediate_size"),
+    ("qwen2_moe", {"shared_expert_intermediate_size": 8}, BadCheckpoint, r"shared_expert.gate_proj.weight.*\(29, 24\).*\(8, 24\)"),
+    ("qwen2_moe", {"qkv_bias": False}, BadCheckpoint, "_proj.bias.*does not belong"),
+    ("granitemoe", {"mlp_bias": True}, UnsupportedModel, "'mlp_bias' = True"),
+    ("granitemoe", {"num_local_experts": 4}, BadCheckpoint, r"input_linear.weight.*\(5, 82, 24\).*\(4, 82, 24\)"),
+    ("phimoe", {"num_experts_per_tok": 3}, UnsupportedModel, "num_experts_per_tok"),
+    ("phimoe", {"lm_head_bias": True}, BadCheckpoint, "no tensor 'lm_head.bias'"),
+    ("phimoe", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 3, "long_factor": [1.0] * 3,
+                                    "short_mscale": 1.0, "long_mscale": 1.5}}, UnsupportedModel, "two equal numbers"),
+    ("gpt_oss", {"hidden_act": "gelu"}, UnsupportedModel, "'hidden_act' = 'gelu'"),
+    ("gpt_oss", {"num_local_experts": 4}, BadCheckpoint, r"gate_up_proj'.*\(5, 24, 82\).*\(4, 24, 82\)"),
+    ("gpt_oss", {"sliding_window": None}, BadCheckpoint, "'sliding_window' = None"),
+    ("deepseek_v3", {"scoring_func": "softmax"}, UnsupportedModel, "scoring_func"),
+    ("deepseek_v3", {"num_key_value_heads": 2}, BadCheckpoint, "4 heads have 2 keys"),
+    ("deepseek_v3", {"topk_group": 1}, BadCheckpoint, "1 of 4 groups of 8 experts"),
+    ("deepseek_v3", {"n_group": 3}, BadCheckpoint, "2 of 3 groups of 8 experts"),
+    ("deepseek_v3", {"kv_lora_rank": 12}, BadCheckpoint, r"kv_a_proj_with_mqa.weight.*\(15, 24\).*\(16, 24\)"),
+    ("deepseek_v3", {"first_k_dense_replace": 2}, BadCheckpoint, "no tensor 'model.layers.1.mlp.gate_proj.weight'"),
+    ("deepseek_v3", {"num_hidden_layers": 1}, BadCheckpoint, "'model.layers.2.*does not belong"),
+    ("glm4_moe_lite", {"mlp_layer_types": ["dense"]}, BadCheckpoint, "lists 1 mlp_layer_types for 3"),
+    ("minicpm3", {"scale_emb": 0}, BadCheckpoint, "'scale_emb' = 0"),
 ]
 
 
@@ -232,8 +270,10 @@ def test_file_and_loaded_model_give_the_same_spec(name):
     assert equal_specs(from_file.spec, from_memory.spec)
     assert from_file.identity["weights"] == from_memory.identity["weights"]
     if from_file.spec.qk_norm != "head":  # there the gain that heads share stands once for each
-        assert from_file.spec.n_params == hf.num_parameters()
-        assert "gemma" in name or from_file.spec.nbytes == 4 * hf.num_parameters()  # its gains are 1 + w, widened
+        buffers = sum(b.numel() for key, b in hf.named_buffers() if key in hf.state_dict() and "act_fn" not in key)
+        n = hf.num_parameters() + buffers - (2 * hf.config.hidden_size if name.startswith("opt") else 0)  # positions that no token has
+        assert from_file.spec.n_params == n
+        assert name.split("-")[0] in hf_models.ONE_PLUS or from_file.spec.nbytes == 4 * n  # their gains are 1 + w, widened
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "phi3"])

@@ -3,24 +3,28 @@ in test_forward, test_torch_func and test_generate."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from unittest import mock
 
 import hf_models
 import numpy as np
 import pytest
 import torch
-from checkpoints import change_tensors, copy, saved
+import transformers
+from checkpoints import change_config, change_tensors, copy, saved
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint
 from powersteer.loading import load_checkpoint, spec_from_transformers
+from powersteer.loading.spec import Norm
 
-CASES = [name for name in hf_models.CASES if name.split("-")[0] in ("mixtral", "qwen3_moe", "olmoe")]
+CASES = [name for name in hf_models.CASES if hf_models.config_of(name).to_dict().get("num_experts_per_tok")]
 FAMILIES = [name for name in CASES if "-" not in name]
 
 
 def matrices(layer):
-    return [layer.router, *(getattr(e, slot) for e in layer.experts for slot in ("gate", "up", "down"))]
+    router = [] if layer.router is None else [layer.router]
+    return [*router, *(getattr(e, slot) for e in layer.every_expert for slot in ("gate", "up", "down"))]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -33,21 +37,32 @@ def test_weights_are_views_of_the_file_and_of_the_stacks(name):
             assert not on_disk.flags.owndata and not on_disk.flags.writeable
             assert any(np.shares_memory(stacked, p) for p in parameters)
             np.testing.assert_array_equal(on_disk, stacked)
-    experts = hf.model.layers[1].mlp.experts
+    experts = hf.model.layers[1].get_submodule(hf_models.PARTS.get(name, hf_models.Parts()).mlp).experts
     expert = from_memory.layers[1].experts[3]
-    width = experts.gate_up_proj.shape[1] // 2
-    np.testing.assert_array_equal(expert.gate, experts.gate_up_proj[3, :width])
-    np.testing.assert_array_equal(expert.up, experts.gate_up_proj[3, width:])
-    np.testing.assert_array_equal(expert.down, experts.down_proj[3])
-    assert from_file.nbytes == 4 * hf.num_parameters() - 4 * extra_of_shared_gains(hf, from_file)
+    gate_up, down = experts.gate_up_proj[3], experts.down_proj[3]
+    if name == "gpt_oss":
+        gate, up, down = gate_up.T[::2], gate_up.T[1::2], down.T
+    else:
+        gate, up = gate_up.chunk(2)
+    np.testing.assert_array_equal(expert.gate, gate)
+    np.testing.assert_array_equal(expert.up, up)
+    np.testing.assert_array_equal(expert.down, down)
+    stored = {tensor.data_ptr(): tensor.nbytes for tensor in hf.state_dict().values()}
+    assert from_file.nbytes == sum(stored.values()) + widened(from_file)
 
 
-def extra_of_shared_gains(hf, spec):
-    """A gain that heads share stands once for each in a Spec: what hf holds less, negative."""
-    if spec.qk_norm != "head":
-        return 0
-    heads = spec.n_heads + spec.n_kv_heads - 2
-    return -spec.n_layers * heads * spec.head_dim
+def widened(spec):
+    """Bytes by which the vectors of a Spec are longer than the float32 that are stored: 1 + w is rounded to float64, and a gain
+    that heads share is there for each."""
+    norms = {"q_norm": spec.n_heads, "k_norm": spec.n_kv_heads, "o_norm": spec.state_v_heads}
+    vectors = [(spec.final_norm.gain, 1)]
+    for layer in spec.layers:
+        for name, value in vars(layer).items():
+            if isinstance(value, Norm) and value.gain is not None:
+                shared = name == "o_norm" or (name in norms and spec.qk_norm == "head")
+                vectors.append((value.gain, norms[name] if shared else 1))
+        vectors += [] if layer.decay_rate is None else [(layer.decay_rate, 1)]
+    return sum(value.nbytes - 4 * value.size // copies for value, copies in vectors)
 
 
 def test_dense_layers_among_sparse_ones():
@@ -94,21 +109,31 @@ def test_the_jacobian_freezes_the_routing(name, loaded, rng):
     source, target, rows = (0, "resid_pre"), (2, "resid_post"), [[2, 8]]
     chosen, topk = [], torch.topk
 
-    def record(x, k, dim):
-        chosen.append(topk(x, k, dim=dim).indices)
-        return topk(x, k, dim=dim)
+    def record(x, k, dim, **how):
+        chosen.append(topk(x, k, dim=dim, **how).indices)
+        return topk(x, k, dim=dim, **how)
 
-    def replay(x, k, dim):
+    def replay(x, k, dim, **how):
         chosen.append(chosen.pop(0))
         return x.gather(dim, chosen[-1]), chosen[-1]
 
+    def patched(function):
+        return mock.patch.multiple(torch, topk=function), mock.patch.multiple(torch.Tensor, topk=function)
+
     with hf_models.exact(name) as double:
-        free = hf_models.jacobian(double, [prompt], source, target, None, rows)
-        with mock.patch.object(torch, "topk", record):
+        free = frozen = hf_models.jacobian(double, [prompt], source, target, None, rows)
+        with ExitStack() as stack:
+            for one in patched(record):
+                stack.enter_context(one)
             hf_models.run(double, prompt)
-        assert len(chosen) == sum(bool(layer.experts) for layer in model.spec.layers)
-        with mock.patch.object(torch, "topk", replay):
-            frozen = hf_models.jacobian(double, [prompt], source, target, None, rows)
+        if "phimoe" in name:  # which takes largest values instead
+            assert not chosen
+        else:
+            assert len(chosen) == sum(bool(layer.experts) for layer in model.spec.layers) * (3 if model.spec.route == "sigmoid" else 1)
+            with ExitStack() as stack:
+                for one in patched(replay):
+                    stack.enter_context(one)
+                frozen = hf_models.jacobian(double, [prompt], source, target, None, rows)
     J = model.jacobian(prompt, source=0, source_site="resid_pre", target=2, target_site="resid_post", target_positions=rows[0])
     scale = np.linalg.norm(frozen)
     assert np.linalg.norm(free - frozen) < 1e-13 * scale
@@ -151,3 +176,38 @@ def test_a_saved_model_loads_by_its_folder(rng):
         with hf_models.exact(name) as double:
             want = hf_models.run(double, prompt)[0]
         assert np.abs(model(prompt) - want).max() < 1e-12 * np.abs(want).max()
+
+
+def test_mxfp4_experts_of_gpt_oss_are_used_as_stored(tmp_path, rng):
+    """Rows of gate and up alternate in the blocks, too, and are taken without a copy."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    sizes = dict(hf_models.HEAD, hidden_size=64, intermediate_size=96, sliding_window=5, num_local_experts=3, num_experts_per_tok=2)
+    hf = transformers.AutoModelForCausalLM.from_config(transformers.GptOssConfig(**sizes), attn_implementation="eager").eval()
+    hf.config._experts_implementation = "eager"
+    hf.requires_grad_(False)
+    hf_models.fill(hf, 0)
+    packed = {}
+    for i, layer in enumerate(hf.model.layers):
+        for name, rows, columns in (("gate_up_proj", 192, 64), ("down_proj", 64, 96)):
+            blocks = torch.from_numpy(rng.integers(0, 256, (3, rows, columns // 32, 16), dtype=np.uint8))
+            scales = torch.from_numpy(rng.integers(121, 125, (3, rows, columns // 32), dtype=np.uint8))
+            getattr(layer.mlp.experts, name).copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+            path = f"model.layers.{i}.mlp.experts.{name}"
+            packed |= {path: None, path + "_blocks": blocks, path + "_scales": scales}
+    hf.save_pretrained(tmp_path)
+
+    def replace(tensors):
+        for name, tensor in packed.items():
+            if tensor is None:
+                del tensors[name]
+            else:
+                tensors[name] = tensor
+
+    change_tensors(tmp_path, replace)
+    change_config(tmp_path, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]})
+    model, prompt = ps.load(tmp_path), rng.integers(3, 61, 12).tolist()
+    want = hf(torch.tensor(prompt)[None]).logits[0].numpy()
+    assert np.abs(model(prompt) - want).max() < 2e-5 * np.abs(want).max()
+    expert = model.spec.layers[1].experts[2]
+    assert {expert.gate.kind, expert.up.kind, expert.down.kind} == {"MXFP4_APART"} and not expert.gate.data.flags.owndata

@@ -42,13 +42,15 @@ def spec_of(twin):
     def part(name, value):
         if name == "experts":
             return tuple(Expert(**weights) for weights in value)
+        if name == "shared":
+            return Expert(**value)
         return Norm(*value) if name in NORMS else value
 
     def layer(tensors):
         return Layer(**{name: part(name, value) for name, value in tensors.items()})
 
     scalars = {name: value for name, value in twin.spec.items() if name != "rope"}
-    top = dict(twin.top, final_norm=Norm(*twin.top["final_norm"]))
+    top = {name: Norm(*value) if name.endswith("_norm") else value for name, value in twin.top.items()}
     return Spec(**scalars, rope=tuple(twin.spec["rope"]), layers=tuple(map(layer, twin.layers)), **top)
 
 
