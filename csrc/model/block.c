@@ -9,6 +9,8 @@
 #include "ops/rowwise.h"
 #include "base/reduce.h"
 
+static int block_has_mlp(const layer_spec *y) { return y->up.data || y->router.data; }
+
 int block_shares_norm(const spec *m, size_t layer) { return m->parallel && !m->layer[layer].norm2.present; }
 
 /* Reals of scratch that each worker needs for any weight of the model */
@@ -55,7 +57,7 @@ static size_t mixer_scratch(const spec *m, size_t max_keys, int derivatives) {
 
 static ps_code block_make_or_count(block_scratch *s, const spec *m, const batch *b, int threads, size_t *bytes, ps_status *st) {
     size_t n = b->n_rows, C = m->d_model;
-    size_t scans = m->conv_taps ? 1 : 0;
+    size_t scans = m->n_recurrent ? 1 : 0;
     *s = (block_scratch){.head_stride = mixer_scratch(m, b->max_keys, 0), .panel_stride = panel_stride(m)};
     arena_slice table[] = {
         SLICE(s->normed, n, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->heads, n, widths_of(m).heads),
@@ -79,14 +81,14 @@ void block_scratch_free(block_scratch *s) { arena_free(&s->memory); }
 
 static ps_code sweep_make_or_count(sweep_scratch *s, const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads,
                                    size_t *bytes, ps_status *st) {
-    size_t n, C = m->d_model, NV = m->state_v_heads;
+    size_t n, C = m->d_model, NV = m->state_v_heads, parts = NV ? delta_parts(m->state_k_heads, NV) : 1;
     const widths w = widths_of(m);
     *s = (sweep_scratch){.n_t = n_t, .n = b->n_rows, .n_streams = n_streams, .head_stride = mixer_scratch(m, b->max_keys, 1),
                          .panel_stride = panel_stride(m)};
     if (size_mul(n_t, b->n_rows, &n, st)) return st->code;
     arena_slice table[] = {
         SLICE(s->stream, n_streams, b->n_rows, C), SLICE(s->attn, n, C), SLICE(s->mlp, n, C), SLICE(s->normed, n, C),
-        SLICE(s->taped_q, b->n_rows, w.q), SLICE(s->dq, n, w.q), SLICE(s->heads, n, w.heads), SLICE(s->dk, n, w.k),
+        SLICE(s->taped_q, b->n_rows, w.q), SLICE(s->dq, parts, n, w.q), SLICE(s->heads, n, w.heads), SLICE(s->dk, parts, n, w.k),
         SLICE(s->dv, n, w.v), SLICE(s->dz, n, w.z), SLICE(s->da, n, NV), SLICE(s->db, n, NV),
         SLICE(s->low, n, m->q_rank), SLICE(s->raw, m->kv_rank ? n : 0, m->n_heads, larger(m->head_dim, m->kv_rank)),
         SLICE(s->gate, m->gated ? n : 0, m->d_ff), SLICE(s->up, n, m->d_ff),
@@ -133,7 +135,7 @@ static rope_rows rope_of(const spec *m, const batch *b, size_t layer, size_t n_h
 static attention attention_of(const spec *m, size_t layer, size_t n_seq, const attention_seq *seq, const real *q,
                               const int *pos, real *scratch, size_t stride) {
     return (attention){.n_heads = m->n_heads, .n_kv_heads = m->n_kv_heads, .head_dim = m->head_dim, .value_dim = m->head_dim,
-                       .window = m->layer[layer].window, .scale = (real)m->layer[layer].attn_scale,
+                       .window = m->layer[layer].window, .chunk = m->layer[layer].chunk, .scale = (real)m->layer[layer].attn_scale,
                        .softcap = (real)m->attn_softcap, .sinks = m->layer[layer].sinks, .key_bias = m->key_bias, .ldb = m->n_ctx,
                        .n_seq = n_seq, .seq = seq, .q = q,
                        .ldq = m->n_heads * m->head_dim, .pos = pos, .scratch = scratch, .scratch_stride = stride};
@@ -162,14 +164,14 @@ static void heads_forward(const runtime *rt, const spec *m, size_t layer, const 
             rope_rows rq = rope_of(m, b, layer, m->n_heads, NULL, 1, n), rk = rope_of(m, b, layer, m->n_kv_heads, NULL, 1, n);
             rowwise_rope(rt, &rq, 0, t->q);
             rowwise_rope(rt, &rk, 0, t->k);
-        } else if (step == m->qk_norm_last && m->qk_norm != QK_NORM_NONE) {
+        } else if (step == m->qk_norm_last && y->q_norm.present) {
             norm_rows aq = head_norm_of(m, &y->q_norm, m->n_heads, t->xhat_q, t->r_q, NULL, 1, n);
             norm_rows ak = head_norm_of(m, &y->k_norm, m->n_kv_heads, t->xhat_k, t->r_k, NULL, 1, n);
             rowwise_norm_forward(rt, &aq, t->q, t->q);
             rowwise_norm_forward(rt, &ak, t->k, t->k);
         }
     }
-    if (m->temper_rate != 0) rowwise_temper(rt, m, 1, n, b->pos, W, t->q);
+    if (m->temper_rate != 0 && y->tempered) rowwise_temper(rt, m, 1, n, b->pos, W, t->q);
     run_hooks(v, layer, READ_ROT_Q, b, W, t->q);
     run_hooks(v, layer, READ_ROT_K, b, WKV, t->k);
     if (c) cache_write(c, y->nth, b, t->k, t->v);
@@ -204,6 +206,10 @@ static void attn_forward(const runtime *rt, const spec *m, size_t layer, const b
         rowwise_norm_forward(rt, &a, x, s->normed);
         in = s->normed;
     }
+    if (y->mixer == MIX_NONE) {
+        memset(s->attn, 0, n * C * sizeof(real));
+        return;
+    }
     if (y->mixer == MIX_ATTENTION) (m->kv_rank ? latent_forward : heads_forward)(rt, m, layer, b, c, t, s, v, in);
     else recurrent_forward(rt, m, layer, b, c, t, s, in);
     linear(rt, n, s->heads, y->o.n_in, &y->o, y->o_bias, s->attn, C, s->panel, s->panel_stride);
@@ -221,6 +227,10 @@ static void mlp_forward_rows(const runtime *rt, const spec *m, size_t layer, con
     const layer_spec *y = &m->layer[layer];
     size_t n = b->n_rows, C = m->d_model, F = m->d_ff;
     const real *in = block_shares_norm(m, layer) && y->norm1.present ? s->normed : x;
+    if (!block_has_mlp(y)) {
+        memset(s->mlp, 0, n * C * sizeof(real));
+        return;
+    }
     if (y->norm2.present) {
         norm_rows a = norm_of(m, &y->norm2, t->xhat2, t->r2, NULL, 1, n, 1);
         rowwise_norm_forward(rt, &a, x, s->normed);
@@ -336,14 +346,14 @@ static void transform_heads(const block_call *c, int transposed) {
     for (int step = 0; step < 3; step++) {
         int now = transposed ? 2 - step : step, rotate = now != c->m->qk_norm_last;
         if (now == 2) {
-            if (c->m->temper_rate != 0)
+            if (c->m->temper_rate != 0 && y->tempered)
                 rowwise_temper(c->rt, c->m, c->n_t, c->q->n, c->q->pos, c->m->n_heads * c->m->head_dim, s->dq);
         } else if (rotate && y->rope >= 0) {
             rope_rows rq = rope_of(c->m, c->b, c->layer, c->m->n_heads, c->q->row, c->n_t, c->q->n);
             rope_rows rk = rope_of(c->m, c->b, c->layer, c->m->n_kv_heads, NULL, c->n_t, n);
             rowwise_rope(c->rt, &rq, transposed, s->dq);
             rowwise_rope(c->rt, &rk, transposed, s->dk);
-        } else if (!rotate && c->m->qk_norm != QK_NORM_NONE) {
+        } else if (!rotate && y->q_norm.present) {
             norm_rows aq = head_norm_of(c->m, &y->q_norm, c->m->n_heads, c->t->xhat_q, c->t->r_q, c->q->row, c->n_t, c->q->n);
             norm_rows ak = head_norm_of(c->m, &y->k_norm, c->m->n_kv_heads, c->t->xhat_k, c->t->r_k, NULL, c->n_t, n);
             (transposed ? rowwise_norm_vjp : rowwise_norm_jvp)(c->rt, &aq, s->dq, s->dq);
@@ -384,6 +394,10 @@ void block_attn_jvp(const block_call *c) {
         rowwise_norm_jvp(c->rt, &a, s->stream, s->normed);
         in = s->normed;
     }
+    if (y->mixer == MIX_NONE) {
+        memset(s->attn, 0, c->n_t * c->q->n * c->m->d_model * sizeof(real));
+        return;
+    }
     (y->mixer != MIX_ATTENTION ? recurrent_jvp : c->m->kv_rank ? latent_jvp : heads_jvp)(c, in);
     lin(c, c->n_t * c->q->n, s->heads, &y->o, s->attn);
     post_rows(c, &y->post1, c->t->xhat_a, c->t->r_a, s->attn, 0);
@@ -400,6 +414,10 @@ void block_mlp_jvp(const block_call *c) {
     sweep_scratch *s = c->s;
     size_t Q = c->q->n, rows = c->n_t * Q, F = c->m->d_ff;
     const real *in = s->stream;
+    if (!block_has_mlp(y)) {
+        memset(s->mlp, 0, rows * c->m->d_model * sizeof(real));
+        return;
+    }
     if (y->norm2.present) {
         norm_rows a = norm_of(c->m, &y->norm2, c->t->xhat2, c->t->r2, c->q->row, c->n_t, Q, 1);
         rowwise_norm_jvp(c->rt, &a, s->stream, s->normed);
@@ -425,6 +443,7 @@ void block_mlp_vjp(const block_call *c) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t Q = c->q->n, rows = c->n_t * Q, F = c->m->d_ff, C = c->m->d_model;
+    if (!block_has_mlp(y)) return;
     if (y->router.data) {
         moe_call e = moe_of(c);
         moe_vjp(&e, s->mlp, s->normed);
@@ -464,6 +483,10 @@ void block_attn_vjp(const block_call *c, int add_normed) {
     const layer_spec *y = &c->m->layer[c->layer];
     sweep_scratch *s = c->s;
     size_t n = c->b->n_rows, Q = c->q->n, C = c->m->d_model;
+    if (y->mixer == MIX_NONE) {
+        rowwise_expand(c->n_t, n, Q, c->q->row, C, s->stream);
+        return;
+    }
     post_rows(c, &y->post1, c->t->xhat_a, c->t->r_a, s->attn, 1);
     lin_t(c, c->n_t * Q, s->attn, &y->o, 0, s->heads);
     if (add_normed) rowwise_expand(c->n_t, n, Q, c->q->row, C, s->normed);

@@ -43,9 +43,9 @@ typedef struct {
     real *normed;          /* (n_t, n, C) */
     real *taped_q;         /* (n, W) queries of the subset */
     real *low, *raw;       /* (n_t, n, q_rank), (n_t, n, NH*max(HS, R)) of latent attention */
-    real *dq, *heads;      /* (n_t, n, W) */
+    real *dq, *heads;      /* (n_t, n, W); dq and dk (delta_parts, n_t, n, W) */
     real *dk, *dv;         /* (n_t, n, WKV) */
-    real *dz, *da, *db;    /* (n_t, n, outputs of the layer's z), (n_t, n, NV) of a delta rule */
+    real *dz, *da, *db;    /* (n_t, n, outputs of the layer's z), (n_t, n, NV) of a delta rule or a state space */
     real *gate, *up;       /* (n_t, n, F) */
     real *moe;             /* see moe.h */
     size_t *moe_index;     /* (2, n) */

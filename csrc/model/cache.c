@@ -13,7 +13,7 @@ size_t cache_state(const spec *m) {
         const layer_spec *y = &m->layer[l];
         size_t taps = m->conv_taps ? m->conv_taps - 1 : 0, n = 0;
         if (y->mixer == MIX_CONV) n = taps * m->d_model;
-        if (y->mixer == MIX_DELTA) n = taps * (y->q.n_out + y->k.n_out + y->v.n_out) + delta;
+        if (y->mixer == MIX_DELTA || y->mixer == MIX_MAMBA) n = taps * (y->q.n_out + y->k.n_out + y->v.n_out) + delta;
         if (n > most) most = n;
     }
     return most;
@@ -21,7 +21,7 @@ size_t cache_state(const spec *m) {
 
 static ps_code make_or_count(cache *c, const spec *m, size_t n_layers, size_t n_states, size_t n_seq, size_t total, size_t *bytes,
                              ps_status *st) {
-    size_t rows, scans = smaller(n_layers, m->n_layers - m->n_attention), slots = n_seq * (scans ? n_states : 0);
+    size_t rows, scans = smaller(n_layers, m->n_recurrent), slots = n_seq * (scans ? n_states : 0);
     if (size_mul(smaller(n_layers, m->n_attention), total, &rows, st)) return st->code;
     arena_slice table[] = {SLICE(c->capacity, n_seq), SLICE(c->length, n_seq), SLICE(c->offset, n_seq),
                            SLICE(c->k, rows, key_width(m)), SLICE(c->v, m->kv_rank ? 0 : rows, key_width(m)),

@@ -1,5 +1,5 @@
-/* Keys (after qk-norm and rotation) and values of the tokens so far, by layer and sequence. Key j is position j. Of layers without
- * attention: states of ops/scan.h.
+/* Keys (after qk-norm and rotation) and values of the tokens so far, by layer and sequence. Key j is position j. Of layers with another
+ * mixer: states of ops/scan.h.
  *
  * A state cannot be taken back, so a decoder has two of each sequence. A step reads the one that has seen the tokens before it and
  * writes the other, so that after an error the first is still there; a pass from position 0 may keep its state after some token

@@ -37,7 +37,7 @@ static attention attention_of(const spec *m, size_t layer, size_t n_seq, const a
                               real *scratch, size_t stride) {
     const layer_spec *y = &m->layer[layer];
     return (attention){.n_heads = m->n_heads, .n_kv_heads = 1, .head_dim = latent_key(m), .value_dim = m->kv_rank, .window = y->window,
-                       .scale = (real)y->attn_scale, .softcap = (real)m->attn_softcap, .sinks = y->sinks, .n_seq = n_seq, .seq = seq,
+                       .chunk = y->chunk, .scale = (real)y->attn_scale, .softcap = (real)m->attn_softcap, .sinks = y->sinks, .n_seq = n_seq, .seq = seq,
                        .q = q, .ldq = latent_queries(m), .pos = pos, .scratch = scratch, .scratch_stride = stride};
 }
 

@@ -3,7 +3,7 @@
 
 /* The larger of widths over one layer, or over all */
 typedef struct {
-    size_t q, k, v, z, conv, delta; /* columns; of what MIX_CONV and MIX_DELTA add, those of o */
+    size_t q, k, v, z, conv, delta, lengths; /* columns; of what MIX_CONV, delta rules and state spaces, MIX_DELTA add, those of o */
 } widths;
 
 static void widen(size_t *most, size_t n) {
@@ -21,7 +21,8 @@ static widths widths_of(const spec *m, size_t layer) {
         if (m->kv_rank) widen(&w.q, latent_queries(m));
         widen(&w.z, l->z.n_out);
         if (l->mixer == MIX_CONV) widen(&w.conv, l->o.n_in);
-        if (l->mixer == MIX_DELTA) widen(&w.delta, l->o.n_in);
+        if (l->mixer == MIX_DELTA || l->mixer == MIX_MAMBA) widen(&w.delta, l->o.n_in);
+        if (l->mixer == MIX_DELTA) widen(&w.lengths, l->o.n_in);
     }
     return w;
 }
@@ -30,10 +31,10 @@ static ps_code make_or_count(tape *t, const spec *m, size_t layer, size_t n, siz
     int any = layer == m->n_layers;
     const layer_spec *l = &m->layer[any ? 0 : layer];
     const widths w = widths_of(m, layer);
-    int mixture = l->router.data != NULL;
-    int heads = m->qk_norm == QK_NORM_HEAD, qk = m->qk_norm != QK_NORM_NONE || w.delta, latent = m->kv_rank > 0;
+    int mixture = l->router.data != NULL, mlp = l->up.data != NULL;
+    int heads = m->qk_norm == QK_NORM_HEAD, qk = m->qk_norm != QK_NORM_NONE || w.lengths, latent = m->kv_rank > 0;
     size_t C = m->d_model, NV = m->state_v_heads, G = heads ? m->n_heads : 1;
-    if (w.delta) widen(&G, m->state_k_heads);
+    if (w.lengths) widen(&G, m->state_k_heads);
     *t = (tape){0};
 #define IF(present) ((present) ? n : 0)
     arena_slice table[] = {
@@ -48,7 +49,7 @@ static ps_code make_or_count(tape *t, const spec *m, size_t layer, size_t n, siz
         SLICE(t->slope_z, n, w.z), SLICE(t->lift_z, n, w.z),
         SLICE(t->xhat_a, IF(any || l->post1.present), C), SLICE(t->r_a, IF(any || l->post1.present)),
         SLICE(t->xhat2, IF(any || l->norm2.present), C), SLICE(t->r2, IF(any || l->norm2.present)),
-        SLICE(t->slope, IF(m->gated && (any || !mixture)), m->d_ff), SLICE(t->lift, IF(any || !mixture), m->d_ff),
+        SLICE(t->slope, IF(m->gated && (any || mlp)), m->d_ff), SLICE(t->lift, IF(any || mlp), m->d_ff),
         SLICE(t->xhat_m, IF(any || l->post2.present), C), SLICE(t->r_m, IF(any || l->post2.present)),
     };
 #undef IF

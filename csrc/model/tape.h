@@ -1,6 +1,6 @@
 /* What the derivative of a block reads, written by its forward pass. Parts that a block lacks (a norm, a gate) have size 0.
  * n packed rows, W, WK, WV, WO, WZ = outputs of the layer's q, k and v, inputs of its o, outputs of its z; G = number of norms in a row
- * of a qk-norm: heads, or 1 over all heads; NV: value heads of a delta rule. */
+ * of a qk-norm: heads, or 1 over all heads; NV: value heads of a delta rule or a state space. */
 #ifndef PS_TAPE_H
 #define PS_TAPE_H
 #include "base/arena.h"
@@ -12,10 +12,10 @@ typedef struct {
     real *xhat_q, *r_q; /* (n, W), (n, G); of latent attention (n, q_rank), (n)  q_a_norm */
     real *xhat_k, *r_k; /* (n, WK), (n, G); of latent attention (n, R), (n)  kv_norm */
     real *kept_q, *kept_k, *kept_v; /* as q, k and v: see rowwise_clip */
-    real *q, *k, *v;    /* (n, W), (n, WK), (n, WV): inputs of attention (latent: (n, NH*WK), (n, WK), none), of a convolution's products, or of a delta rule */
+    real *q, *k, *v;    /* (n, W), (n, WK), (n, WV): inputs of attention (latent: (n, NH*WK), (n, WK), none), of a convolution's products, of a delta rule or of a state space */
     real *convolved;    /* (n, C)  MIX_CONV: the convolution's output */
-    real *lift_q, *lift_k, *lift_v; /* (n, W), (n, WK), (n, WV)  MIX_DELTA: SiLU' of the convolutions, see mlp.h */
-    real *decay, *decay_slope, *strength; /* (n, NV)  MIX_DELTA: see delta.h */
+    real *lift_q, *lift_k, *lift_v; /* (n, W), (n, WK), (n, WV)  MIX_DELTA, MIX_MAMBA: SiLU' of the convolutions, see mlp.h */
+    real *decay, *decay_slope, *strength; /* (n, NV)  MIX_DELTA: see delta.h; MIX_MAMBA: the decay, the slope of the step, the step */
     real *xhat_o, *r_o; /* (n, WO), (n, NV)  o_norm */
     real *slope_z, *lift_z; /* (n, WZ)  the gate of the heads: see mlp.h */
     real *xhat_a, *r_a; /* (n, C), (n)  post1 */

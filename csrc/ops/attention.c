@@ -24,7 +24,8 @@ size_t attention_scratch(size_t max_keys, size_t head_dim) { return BLOCK * (3 *
 
 /* The first key that a query at this position sees */
 static size_t first_key(const attention *a, int pos) {
-    return a->window && pos >= a->window ? (size_t)(pos - a->window + 1) : 0;
+    int seen = a->window && pos >= a->window ? pos - a->window + 1 : 0, chunk = a->chunk ? pos - pos % a->chunk : 0;
+    return (size_t)(seen > chunk ? seen : chunk);
 }
 
 /* Rows by which the first block of a sequence is shorter: consecutive positions are divided at multiples of BLOCK, so that a

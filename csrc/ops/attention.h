@@ -1,7 +1,9 @@
-/* Causal softmax attention over packed sequences, with grouped key/value heads, sliding window, soft-cap and key biases.
+/* Causal softmax attention over packed sequences, with grouped key/value heads, sliding window, chunks, soft-cap and key
+ * biases.
  *
  *   S = cap(scale q k') + bias   cap(x) = c tanh(x/c), or x;  bias_j of each head, for the key at position j
  *   P = softmax of S over the keys j that row i sees:  pos_i - window < j <= pos_i  (window 0: 0 <= j <= pos_i)
+ *       and with chunks  floor(j / chunk) = floor(pos_i / chunk)
  *       with a sink, of S and the sink, whose part is dropped
  *   o = P v
  *
@@ -29,7 +31,7 @@ typedef struct {
 typedef struct {
     size_t n_heads, n_kv_heads, head_dim;
     size_t value_dim;         /* VD, of a head of values and of o; head_dim unless the values are the beginnings of the keys */
-    int window;
+    int window, chunk;        /* 0: no limit */
     real scale, softcap;      /* softcap 0: none */
     const real *sinks;        /* (NH) a score of each head that takes part in the softmax without a value; NULL: none */
     const real *key_bias;     /* (NH, ldb), ldb >= n_keys of every sequence; NULL: none */

@@ -2,7 +2,10 @@
 #include "base/reduce.h"
 #include "kernels/gemv.h"
 
-enum { GROUP = 8 }; /* tangents of a task, for which the states are computed once */
+enum {
+    GROUP = 8,     /* tangents of a task, for which the states are computed once */
+    VJP_TASKS = 16 /* of a group and a sequence, if there are so many value heads */
+};
 
 /* ---- operations on a state, for each instruction set ---- */
 
@@ -58,14 +61,28 @@ typedef struct {
 } place;
 
 static place place_of(const delta *d, size_t row, size_t h) {
-    size_t kv = h / (d->v_heads / d->k_heads);
+    size_t kv = d->tiled ? h % d->k_heads : h / (d->v_heads / d->k_heads);
     return (place){(row * d->k_heads + kv) * d->k_dim, (row * d->v_heads + h) * d->v_dim, row * d->v_heads + h};
+}
+
+static size_t head_of(const delta *d, place at) { return at.one % d->v_heads; }
+
+/* o (HV) += skip v, and the same of tangents and cotangents */
+static void add_skipped(const delta *d, place at, const real *v, real *o) {
+    real skip = d->skip ? d->skip[head_of(d, at)] : 0;
+    for (size_t j = 0; d->skip && j < d->v_dim; j++) o[j] += skip * v[j];
+}
+
+/* x (HV) = S'k, which a correction takes away; uncorrected 0 */
+static void against(const call *c, const real *k, const real *S, real *x) {
+    if (c->d->uncorrected) memset(x, 0, c->d->v_dim * sizeof(real));
+    else gemv_t(c->rt->isa, c->d->k_dim, c->d->v_dim, k, S, c->d->v_dim, x);
 }
 
 /* rest (HV) = v - a S'k, of the state before the row;  e (HV) = b rest */
 static void correction(const call *c, place at, const real *S, real *rest, real *e) {
     const delta *d = c->d;
-    gemv_t(c->rt->isa, d->k_dim, d->v_dim, d->k + at.k, S, d->v_dim, rest);
+    against(c, d->k + at.k, S, rest);
     for (size_t j = 0; j < d->v_dim; j++) {
         rest[j] = d->v[at.v + j] - d->decay[at.one] * rest[j];
         e[j] = d->strength[at.one] * rest[j];
@@ -105,6 +122,7 @@ static void forward_task(void *ctx, size_t h, int worker) {
             place p = place_of(d, r, h);
             advance(c, p, S, rest, e);
             gemv_t(c->rt->isa, d->k_dim, d->v_dim, d->q + p.k, S, d->v_dim, c->o + p.v);
+            add_skipped(d, p, d->v + p.v, c->o + p.v);
             scan_passed(c->s, r, at, size, S);
         }
     }
@@ -135,8 +153,8 @@ static void jvp_before(const call *c, size_t t, place at, const real *S, const r
     kernels_of(c->rt->isa)->blend(HK * HV, a, c->da[t * n * d->v_heads + at.one], S, dS);
     /*  e = b (v - M'k)
      * de = db (v - M'k) + b (dv - dM'k - M'dk) */
-    gemv_t(c->rt->isa, HK, HV, d->k + at.k, dS, HV, de);
-    gemv_t(c->rt->isa, HK, HV, dk, S, HV, moved);
+    against(c, d->k + at.k, dS, de);
+    against(c, dk, S, moved);
     for (size_t j = 0; j < HV; j++) de[j] = db * rest[j] + b * (dv[j] - de[j] - a * moved[j]);
     /*  S <- M + k e'
      * dS <- dM + k de' + dk e',  the last of which is left to jvp_behind */
@@ -148,11 +166,12 @@ static void jvp_behind(const call *c, size_t t, place at, const real *S, const r
     size_t n = rows_of(c), HK = d->k_dim, HV = d->v_dim;
     real *out = c->o + t * n * d->v_heads * HV + at.v;
     kernels_of(c->rt->isa)->outer(HK, HV, 1, c->dk + t * n * d->k_heads * HK + at.k, e, dS);
-    /*  o = S'q
-     * do = dS'q + S'dq */
+    /*  o = S'q + skip v
+     * do = dS'q + S'dq + skip dv */
     gemv_t(c->rt->isa, HK, HV, d->q + at.k, dS, HV, out);
     gemv_t(c->rt->isa, HK, HV, c->dq + t * n * d->k_heads * HK + at.k, S, HV, more);
     for (size_t j = 0; j < HV; j++) out[j] += more[j];
+    add_skipped(d, at, c->dv + t * n * d->v_heads * HV + at.v, out);
 }
 
 /* Task: (group of tangents, sequence, value head) */
@@ -182,15 +201,32 @@ void delta_jvp(const runtime *rt, const delta *d, const scan *s, size_t n_t, con
 
 /* ---- vjp ---- */
 
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+size_t delta_parts(size_t k_heads, size_t v_heads) { return smaller((VJP_TASKS + k_heads - 1) / k_heads, v_heads / k_heads); }
+
+/* The value heads of a key head that share a sum, all but the last such part */
+static size_t part_heads(const delta *d) {
+    size_t each = d->v_heads / d->k_heads, parts = delta_parts(d->k_heads, d->v_heads);
+    return (each + parts - 1) / parts;
+}
+
+/* Where the tensor of gq and gk begins that value head h adds to */
+static size_t part_at(const call *c, size_t h) {
+    const delta *d = c->d;
+    size_t of_group = d->tiled ? h / d->k_heads : h % (d->v_heads / d->k_heads);
+    return of_group / part_heads(d) * c->n_t * rows_of(c) * d->k_heads * d->k_dim;
+}
+
 /* Row at `at` of tangent t. S, behind: the states before and behind the row. G: from the cotangent of the state behind the row to
  * that of the state before it */
 static void vjp_row(const call *c, size_t t, place at, const real *S, const real *behind, const real *rest, const real *e, real *G,
                     real *gm) {
     const delta *d = c->d;
     const kernels *on = kernels_of(c->rt->isa);
-    size_t n = rows_of(c), HK = d->k_dim, HV = d->v_dim;
+    size_t n = rows_of(c), HK = d->k_dim, HV = d->v_dim, keys = part_at(c, head_of(d, at)) + t * n * d->k_heads * HK + at.k;
     const real *go = c->go + t * n * d->v_heads * HV + at.v;
-    real *gq = c->gq + t * n * d->k_heads * HK + at.k, *gk = c->gk + t * n * d->k_heads * HK + at.k;
+    real *gq = c->gq + keys, *gk = c->gk + keys;
     real *gv = c->gv + t * n * d->v_heads * HV + at.v;
     real a = d->decay[at.one], b = d->strength[at.one];
     /* o = S'q:  G += q go',  gq = S go */
@@ -202,8 +238,11 @@ static void vjp_row(const call *c, size_t t, place at, const real *S, const real
     /* e = b (v - M'k):  gb = ge.(v - M'k),  gv = b ge,  gk -= M gv,  G -= k gv' */
     c->gb[t * n * d->v_heads + at.one] = reduce_dot(HV, gv, rest);
     for (size_t j = 0; j < HV; j++) gm[j] = -(gv[j] *= b);
-    on->along(HK, HV, a, S, gm, gk);
-    on->outer(HK, HV, 1, d->k + at.k, gm, G);
+    if (!d->uncorrected) {
+        on->along(HK, HV, a, S, gm, gk);
+        on->outer(HK, HV, 1, d->k + at.k, gm, G);
+    }
+    add_skipped(d, at, go, gv);
     /* M = a S:  ga = sum of G o S,  G <- a G */
     c->ga[t * n * d->v_heads + at.one] = reduce_dot(HK * HV, G, S);
     for (size_t j = 0; j < HK * HV; j++) G[j] *= a;
@@ -237,27 +276,44 @@ static void vjp_head(const call *c, size_t h, size_t i, size_t t0, size_t n, rea
     }
 }
 
-/* Task: (group of tangents, sequence, key head): only this task writes its rows of gq and gk. The value heads of a key head add to
- * them one after the other, in the same order for any number of threads. */
+/* Task: (group of tangents, sequence, key head, part of its value heads): only this task writes its rows of gq and gk. Value heads
+ * add to them one after the other, in the same order for any number of threads. */
 static void vjp_task(void *ctx, size_t task, int worker) {
     const call *c = ctx;
     const delta *d = c->d;
-    size_t kv = task % d->k_heads, i = task / d->k_heads % c->s->n_seq, t0 = task / d->k_heads / c->s->n_seq * GROUP;
-    size_t n = c->n_t - t0 < GROUP ? c->n_t - t0 : GROUP, each = d->v_heads / d->k_heads;
+    size_t parts = delta_parts(d->k_heads, d->v_heads), each = d->v_heads / d->k_heads, some = part_heads(d);
+    size_t p = task % parts, kv = task / parts % d->k_heads, i = task / parts / d->k_heads % c->s->n_seq;
+    size_t t0 = task / parts / d->k_heads / c->s->n_seq * GROUP, n = smaller(c->n_t - t0, GROUP);
+    size_t first = smaller(p * some, each), last = smaller(first + some, each);
     for (size_t t = t0; t < t0 + n; t++)
         for (size_t r = c->s->row0[i]; r < c->s->row0[i + 1]; r++) {
-            size_t at = ((t * rows_of(c) + r) * d->k_heads + kv) * d->k_dim;
+            size_t at = (((p * c->n_t + t) * rows_of(c) + r) * d->k_heads + kv) * d->k_dim;
             memset(c->gq + at, 0, d->k_dim * sizeof(real));
             memset(c->gk + at, 0, d->k_dim * sizeof(real));
         }
-    for (size_t h = kv * each; h < (kv + 1) * each; h++) vjp_head(c, h, i, t0, n, d->scratch + (size_t)worker * d->scratch_stride);
+    for (size_t j = first; j < last; j++)
+        vjp_head(c, d->tiled ? kv + j * d->k_heads : kv * each + j, i, t0, n, d->scratch + (size_t)worker * d->scratch_stride);
+}
+
+/* The sum over the parts of one row of gq and gk */
+static void sum_task(void *ctx, size_t row, int worker) {
+    const call *c = ctx;
+    size_t width = c->d->k_heads * c->d->k_dim, size = c->n_t * rows_of(c) * width, at = row * width;
+    (void)worker;
+    for (size_t p = 1; p < delta_parts(c->d->k_heads, c->d->v_heads); p++)
+        for (size_t i = at; i < at + width; i++) {
+            c->gq[i] += c->gq[p * size + i];
+            c->gk[i] += c->gk[p * size + i];
+        }
 }
 
 void delta_vjp(const runtime *rt, const delta *d, const scan *s, size_t n_t, const real *go, real *gq, real *gk, real *gv,
                real *gdecay, real *gstrength) {
     call c = {.rt = rt, .d = d, .s = s, .n_t = n_t, .groups = (n_t + GROUP - 1) / GROUP, .go = go, .gq = gq, .gk = gk, .gv = gv,
               .ga = gdecay, .gb = gstrength};
-    runtime_run(rt, c.groups * s->n_seq * d->k_heads, operations(&c, 7.0 * (double)c.groups + 9.0 * (double)n_t), vjp_task, &c);
+    size_t parts = delta_parts(d->k_heads, d->v_heads), rows = n_t * rows_of(&c);
+    runtime_run(rt, c.groups * s->n_seq * d->k_heads * parts, operations(&c, 7.0 * (double)c.groups + 9.0 * (double)n_t), vjp_task, &c);
+    if (parts > 1) runtime_run(rt, rows, 2.0 * (double)(rows * parts * d->k_heads * d->k_dim), sum_task, &c);
 }
 
 /* ---- gates ---- */

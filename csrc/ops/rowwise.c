@@ -122,7 +122,7 @@ static void keep_row(const void *op, size_t i, const real *in, real *x) {
 
 static void temper_row(const void *op, size_t i, const real *in, real *x) {
     const attention_input_op *o = op;
-    size_t periods = (size_t)o->pos[i % o->n] / o->m->temper_length;
+    size_t periods = ((size_t)o->pos[i % o->n] + o->m->temper_offset) / o->m->temper_length;
     real factor = (real)(1 + o->m->temper_rate * log1p((double)periods));
     (void)in;
     for (size_t j = 0; j < o->width; j++) x[i * o->width + j] *= factor;

@@ -19,6 +19,8 @@
  *   MIX_CONV       o((q x) . conv((k x) . (v x)))                                                            see conv.h
  *   MIX_DELTA      o(o_norm(delta rule(q', k', v', a x, b x)) . silu(z x)),  q' k' v' = silu(conv(q x)) ..   see delta.h
  *                  where each head of q' and k' is divided by its length, and of q' by sqrt(HK), too
+ *   MIX_MAMBA      o(o_norm(state space(q', k', v', a x) . silu(z x))),  q' k' v' as above                  see mamba.h
+ *   MIX_NONE       0: there is no mixer; and a layer without up and router has no MLP, m = 0
  * All arrays belong to the caller. */
 #ifndef PS_SPEC_H
 #define PS_SPEC_H
@@ -27,7 +29,7 @@
 typedef enum { NORM_RMS, NORM_LAYER } norm_kind;             /* x/sqrt(mean x^2 + eps) | (x - mean)/sqrt(var + eps) */
 typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL } qk_norm_kind; /* over each head | over all heads at once */
 typedef enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_RELU2, ACT_SIGMOID, ACT_SILU_CLAMPED, ACT_XIELU } act_kind;
-typedef enum { MIX_ATTENTION, MIX_CONV, MIX_DELTA } mixer_kind;
+typedef enum { MIX_ATTENTION, MIX_CONV, MIX_DELTA, MIX_MAMBA, MIX_NONE } mixer_kind;
 typedef enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SPARSEMIXER } route_kind; /* see route.h */
 typedef enum { ROPE_HALF, ROPE_INTERLEAVED } rope_style;     /* pairs (i, i + dim/2) | (2i, 2i + 1) */
 
@@ -56,24 +58,27 @@ typedef struct {
 
 typedef struct {
     mixer_kind mixer;
-    size_t nth;        /* its number among the layers with attention, or among the others */
+    size_t nth;        /* its number among the layers with attention, or among those with a state */
     int window;        /* key j is seen from i if i - window < j <= i; 0: no limit */
+    int chunk;         /* key j is seen from i if j / chunk = i / chunk; 0: no limit */
+    int tempered;      /* queries are multiplied by the temperature of their position */
     int rope;          /* index into spec.rope, -1: no rotation */
     double attn_scale; /* scores = attn_scale * q.k */
     activation act;
     norm norm1, post1, norm2, post2;
-    norm q_norm, k_norm; /* gains (NH*HS) and (NKV*HS) */
-    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS); conv: (C, C) each; delta: (NK*HK, C) (NK*HK, C)
-                                  (NV*HV, C) (C, NV*HV) */
+    norm q_norm, k_norm; /* gains (NH*HS) and (NKV*HS); absent: this layer has none */
+    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS); conv: (C, C) each; delta, mamba: (NK*HK, C)
+                                  (NK*HK, C) (NV*HV, C) (C, NV*HV) */
     weight q_a, kv_b;          /* latent attention (latent.h), where q is (NH*HS, q_rank or C), k (R + rope_dim, C), v absent, o (C, NH*VD):
                                   (q_rank, C), absent if q_rank is 0; (NH*(HS - rope_dim + VD), R) */
     norm q_a_norm, kv_norm;    /* (q_rank), (R), RMS with latent_eps */
     weight z;                  /* (columns of o, C): a gate, absent: none */
-    weight a, b;               /* (NV, C): decay and strength of a delta rule */
-    const real *conv;          /* (conv_taps, channels): conv: C; delta: those of q, k and v */
+    weight a, b;               /* (NV, C): decay and strength of a delta rule; the steps of a state space, whose b is absent */
+    const real *conv;          /* (conv_taps, channels): conv: C; delta, mamba: those of q, k and v */
     const real *conv_bias;     /* (channels), NULL: 0 */
-    const real *decay_rate, *decay_bias; /* (NV): see delta_gates_forward */
-    norm o_norm;               /* (NV*HV), RMS over each head */
+    const real *decay_rate, *decay_bias; /* (NV): see delta_gates_forward, mamba_steps_forward */
+    const real *skip;          /* (NV), of a state space: see delta.h */
+    norm o_norm;               /* (NV*HV), RMS over each head; of a state space over the heads that share a key */
     weight gate, up, down;     /* (F, C), absent if plain; (F, C); (C, F) */
     weight router;             /* (E, C); absent: one MLP. Then gate, up and down are absent */
     const expert *experts;     /* (E) */
@@ -81,7 +86,7 @@ typedef struct {
     expert shared;             /* that every token takes, of width d_shared; absent if that is 0 */
     weight shared_gate;        /* (1, C); absent: the shared expert's share is 1 */
     const real *sinks;         /* (NH) scores of a key without a value that every query sees; NULL: none */
-    const real *q_a_bias, *q_bias, *k_bias, *v_bias, *o_bias, *z_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
+    const real *q_a_bias, *q_bias, *k_bias, *v_bias, *o_bias, *z_bias, *a_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
 } layer_spec;
 
 typedef struct {
@@ -100,15 +105,17 @@ typedef struct {
     double latent_eps;
     int qk_norm_last;     /* it follows the rotation instead of preceding it */
     double clip_qkv;      /* q, k and v are limited to [-clip_qkv, clip_qkv] as soon as they are made; 0: not */
-    double temper_rate;   /* queries at position p are multiplied by 1 + temper_rate log(1 + floor(p / temper_length)); 0: not */
-    size_t temper_length;
+    double temper_rate;   /* the temperature of position p: 1 + temper_rate log(1 + floor((p + temper_offset) / temper_length)); 0: none */
+    size_t temper_length, temper_offset;
     int parallel;
     int gated; /* h = act(gate) * up, else h = act(up) */
     act_kind act;
     size_t n_experts, top_k, d_expert; /* E, experts of a token, FE; n_experts 0: no mixture */
     size_t conv_taps;         /* of the layers without attention; 0: there are none */
-    size_t state_k_heads, state_v_heads, state_k_dim, state_v_dim; /* NK, NV, HK, HV of the delta rule; 0 without one */
-    size_t n_attention;       /* layers with attention */
+    size_t state_k_heads, state_v_heads, state_k_dim, state_v_dim; /* NK, NV, HK, HV of delta rules and state spaces; 0 without one */
+    int state_tiled;          /* value head h has key head h % NK, else h / (NV / NK) */
+    double step_min, step_max; /* of a state space: see mamba.h */
+    size_t n_attention, n_recurrent; /* layers with attention, and with a state */
     size_t d_shared;          /* width of the shared expert, 0: none */
     int norm_topk;            /* the shares of the chosen experts are normalised to sum 1 */
     route_kind route;

@@ -14,12 +14,12 @@ static const char *const spec_keys[] = {
     "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale", "resid_scale",
     "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", "resident", "d_shared", "route", "route_scale", "route_jitter",
     "qk_norm_last", "clip_qkv", "temper", "n_groups", "top_groups", "scale_input", "conv_taps",
-    "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "q_rank", "kv_rank", "v_dim", "latent_eps", NULL};
+    "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "state_tiled", "step_min", "step_max", "q_rank", "kv_rank", "v_dim", "latent_eps", NULL};
 static const char *const layer_keys[] = {
-    "window", "rope", "attn_scale", "act_constants", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
-    "down", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "gate_bias", "up_bias", "down_bias",
+    "window", "chunk", "tempered", "rope", "attn_scale", "act_constants", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
+    "down", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "a_bias", "gate_bias", "up_bias", "down_bias",
     "router", "experts", "router_bias", "correction", "shared", "shared_gate", "sinks", "mixer", "z", "a", "b", "conv", "conv_bias",
-    "decay_rate", "decay_bias", "o_norm", "q_a", "kv_b", "q_a_bias", "q_a_norm", "kv_norm", NULL};
+    "decay_rate", "decay_bias", "skip", "o_norm", "q_a", "kv_b", "q_a_bias", "q_a_norm", "kv_norm", NULL};
 static const char *const top_keys[] = {"embed", "pos_embed", "embed_norm", "key_bias", "lm_head", "final_norm", "lm_head_bias", NULL};
 
 /* The spec's strings for the enums of spec.h, each list with a NULL at its end. */
@@ -41,13 +41,15 @@ static const struct { const char *key; size_t offset; } double_fields[] = {
     {"logit_softcap", offsetof(spec, logit_softcap)}, {"embed_scale", offsetof(spec, embed_scale)},
     {"resid_scale", offsetof(spec, resid_scale)}, {"logit_scale", offsetof(spec, logit_scale)}};
 
-/* temper: (rate, length); NULL: none */
+/* temper: (rate, length, offset); NULL: none */
 static int parse_temper(spec *m, PyObject *value) {
-    Py_ssize_t length;
+    Py_ssize_t length, offset;
     if (!value) return 0;
-    if (!PyArg_ParseTuple(value, "dn", &m->temper_rate, &length)) return -1;
-    if (!isfinite(m->temper_rate) || length < 1) return invalid("'temper' must be a finite rate and a positive length");
+    if (!PyArg_ParseTuple(value, "dnn", &m->temper_rate, &length, &offset)) return -1;
+    if (!isfinite(m->temper_rate) || length < 1 || offset < 0)
+        return invalid("'temper' must be a finite rate, a positive length and an offset that is not negative");
     m->temper_length = (size_t)length;
+    m->temper_offset = (size_t)offset;
     return 0;
 }
 
@@ -129,20 +131,20 @@ static int get_norm(PyObject *dict, const char *key, size_t n, norm *out, PyObje
 }
 
 static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *keep) {
-    int dense = !item(dict, "router");
-    PyObject *window, *rope;
+    int dense = !item(dict, "router") && (item(dict, "up") || item(dict, "down"));
+    PyObject *window, *rope, *chunk = item(dict, "chunk");
     if (known_keys(dict, "a layer", layer_keys) || get_mixer(dict, m, y)) return -1;
-    int attends = y->mixer == MIX_ATTENTION, delta = y->mixer == MIX_DELTA;
+    int attends = y->mixer == MIX_ATTENTION, mixes = y->mixer != MIX_NONE, delta = y->mixer == MIX_DELTA || y->mixer == MIX_MAMBA;
     const size_t C = m->d_model, F = m->d_ff, NV = m->state_v_heads, KD = m->state_k_heads * m->state_k_dim, VD = NV * m->state_v_dim;
     const int latent = m->kv_rank > 0;
     const size_t W = attends ? m->n_heads * m->head_dim : delta ? KD : C, WO = delta ? VD : latent ? latent_values(m) : W;
     const size_t WK = latent ? latent_key(m) : attends ? m->n_kv_heads * m->head_dim : W, WV = delta ? VD : WK;
     const struct { const char *key; weight *to; size_t n_out, n_in; int required; } weights[] = {
-        {"q", &y->q, W, latent && m->q_rank ? m->q_rank : C, 1}, {"k", &y->k, WK, C, 1}, {"v", &y->v, WV, C, !latent}, {"o", &y->o, C, WO, 1},
-        {"z", &y->z, WO, C, delta}, {"a", &y->a, NV, C, delta}, {"b", &y->b, NV, C, delta},
+        {"q", &y->q, W, latent && m->q_rank ? m->q_rank : C, mixes}, {"k", &y->k, WK, C, mixes}, {"v", &y->v, WV, C, mixes && !latent},
+        {"o", &y->o, C, WO, mixes}, {"z", &y->z, WO, C, delta}, {"a", &y->a, NV, C, delta}, {"b", &y->b, NV, C, y->mixer == MIX_DELTA},
         {"gate", &y->gate, F, C, m->gated && dense}, {"up", &y->up, F, C, dense}, {"down", &y->down, C, F, dense}};
     const struct { const char *key; const real **to; size_t n; } vectors[] = {
-        {"q_bias", &y->q_bias, W}, {"k_bias", &y->k_bias, WK}, {"v_bias", &y->v_bias, WV}, {"o_bias", &y->o_bias, C}, {"z_bias", &y->z_bias, WO},
+        {"q_bias", &y->q_bias, W}, {"k_bias", &y->k_bias, WK}, {"v_bias", &y->v_bias, WV}, {"o_bias", &y->o_bias, C}, {"z_bias", &y->z_bias, WO}, {"a_bias", &y->a_bias, NV},
         {"gate_bias", &y->gate_bias, F}, {"up_bias", &y->up_bias, F}, {"down_bias", &y->down_bias, C}, {"sinks", &y->sinks, m->n_heads}};
     const struct { const char *key; norm *to; size_t n; } norms[] = {
         {"norm1", &y->norm1, C}, {"post1", &y->post1, C}, {"norm2", &y->norm2, C}, {"post2", &y->post2, C},
@@ -157,12 +159,16 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
     for (size_t i = 0; i < COUNT(norms); i++)
         if (get_norm(dict, norms[i].key, norms[i].n, norms[i].to, keep)) return -1;
     if (y->gate.data && !m->gated) return invalid("a gate is given though 'gated' is False");
-    if (y->q_norm.present != y->k_norm.present || y->q_norm.present != (attends && m->qk_norm != QK_NORM_NONE))
-        return invalid("q_norm and k_norm must both be given to attention if 'qk_norm' is not \"none\", and neither if it is");
+    if (y->q_norm.present != y->k_norm.present || (y->q_norm.present && !(attends && m->qk_norm != QK_NORM_NONE)))
+        return invalid("q_norm and k_norm may both be given to attention if 'qk_norm' is not \"none\", and neither if it is");
     if (get_recurrence(dict, m, y, keep) || get_latent(dict, m, y, keep)) return -1;
     if (!(window = item(dict, "window")) || !(rope = item(dict, "rope"))) return invalid("a layer lacks 'window' or 'rope'");
     long long keys = PyLong_AsLongLong(window), table = PyLong_AsLongLong(rope);
+    long long chunks = chunk ? PyLong_AsLongLong(chunk) : 0;
     if (PyErr_Occurred() || get_double(dict, "attn_scale", &y->attn_scale)) return -1;
+    if (chunks < 0 || chunks > INT_MAX) return invalid("a layer has chunks of %lld keys", chunks);
+    y->tempered = 1;
+    if (item(dict, "tempered") && get_flag(dict, "tempered", &y->tempered)) return -1;
     if (keys < 0 || keys > INT_MAX || table < -1 || table >= (long long)m->n_rope || (table >= 0 && !m->rope_dim))
         return invalid("a layer has window %lld and rope %lld; there are %zu rope tables", keys, table, m->n_rope);
     PyObject *constants = item(dict, "act_constants");
@@ -171,6 +177,7 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
     y->act.kind = m->act;
     if (m->act == ACT_SILU_CLAMPED && (!m->gated || !(c[1] > 0))) return invalid("act 'silu_clamped' needs 'gated' and a positive limit");
     y->window = (int)keys;
+    y->chunk = (int)chunks;
     y->rope = (int)table;
     return 0;
 }
@@ -201,8 +208,9 @@ static int parse_model(model_object *self, PyObject *scalars, PyObject *layers, 
             return -1;
     for (size_t l = 0; l < m->n_layers; l++) {
         int attends = self->layers[l].mixer == MIX_ATTENTION;
-        self->layers[l].nth = attends ? m->n_attention : l - m->n_attention;
+        self->layers[l].nth = attends ? m->n_attention : m->n_recurrent;
         m->n_attention += (size_t)attends;
+        m->n_recurrent += self->layers[l].mixer != MIX_NONE && !attends;
     }
     return 0;
 }
@@ -316,10 +324,14 @@ static int shape_at(const spec *m, const batch *b, site at, npy_intp *dims) {
 
 /* Raises an error if this layer does not compute it */
 static int check_computed(const spec *m, size_t layer, site at) {
+    int mixes = m->layer[layer].mixer != MIX_NONE;
     if (m->parallel && at == SITE_RESID_MID) return invalid("resid_mid does not exist in a parallel block");
     if (at >= READ_Q && at <= READ_Z && m->layer[layer].mixer != MIX_ATTENTION)
-        return invalid("layer %zu has no attention but a %s: attn.hook_q, attn.hook_k, attn.hook_v, attn.hook_rot_q, attn.hook_rot_k, "
-                       "attn.hook_pattern and attn.hook_z do not exist there; attn_out is what it adds", layer, mixer_name(m->layer[layer].mixer));
+        return invalid("layer %zu has no attention%s%s: attn.hook_q, attn.hook_k, attn.hook_v, attn.hook_rot_q, attn.hook_rot_k, "
+                       "attn.hook_pattern and attn.hook_z do not exist there%s", layer, mixes ? " but a " : "",
+                       mixes ? mixer_name(m->layer[layer].mixer) : "", mixes ? "; attn_out is what it adds" : "");
+    if (at >= READ_PRE && !m->layer[layer].up.data && !m->layer[layer].router.data)
+        return invalid("layer %zu has no MLP: mlp.hook_pre, mlp.hook_pre_linear and mlp.hook_post do not exist there", layer);
     if (at >= READ_PRE && m->layer[layer].router.data)
         return invalid("layer %zu has a mixture of experts: mlp.hook_pre, mlp.hook_pre_linear and mlp.hook_post are those of one "
                        "MLP, and the hidden activations of experts are not available", layer);
