@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from ..inputs.sites import SITES
 from ..model import Model
 from .arguments import Command, load_model
 from .console import Keys, json_object, print_result
@@ -29,7 +28,7 @@ _FACTS: Keys = {
     "vocabulary": ("number of tokens", lambda model: model.n_vocab),
     "context": ("longest sequence, in tokens", lambda model: model.n_ctx),
     "sites": ("names of the sites that its blocks have",
-              lambda model: [site for site in SITES if not (site == "resid_mid" and model.spec.parallel)]),
+              lambda model: list(dict.fromkeys(site for layer in range(model.n_layers) for site in model.spec.sites(layer)))),
     "chat_template": ("whether --chat can be used", lambda model: model.tokenizer is not None and bool(model.tokenizer.templates)),
     "notes": ("which part of a model this is, why there is no tokenizer, or why its token ids may differ from the model's own",
               lambda model: list(model.notes)),

@@ -4,7 +4,7 @@ Short names, in the order in which a block computes them:
 
     resid_pre   input of the block                                          hook_resid_pre   hook_in
     attn_out    what attention adds to the residual stream, or the mixer    hook_attn_out    attn.hook_out
-                in its place: a short convolution, a delta rule
+                in its place: a short convolution, a delta rule, a state space
     resid_mid   between attention and MLP; absent with a parallel residual  hook_resid_mid
     down_proj   output of the down-projection, before a post-norm
     mlp_out     what the MLP adds to the residual stream                    hook_mlp_out     mlp.hook_out
@@ -26,20 +26,21 @@ Inside attention and MLP activations can be read, but neither steered nor differ
     pre_linear  (T, d_mlp)            what multiplies its result in a gated MLP            mlp.hook_pre_linear
     post        (T, d_mlp)            what the down-projection takes                       mlp.hook_post
 
-A layer with a mixture of experts has no `pre`, `pre_linear` and `post`, one without attention none of `q` to `z`.
+A layer with a mixture of experts has no `pre`, `pre_linear` and `post`, one without attention none of `q` to `z`. A layer that is
+a mixer alone has no `resid_mid`, `down_proj` and `mlp_out`, one that is an MLP or a mixture alone no `attn_out` and `resid_mid`.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._util.checks import as_integer
 from ..errors import InvalidInput, shown
 
-__all__ = ["HEADS", "READABLE", "SITES", "Site", "SiteLike", "near_head", "parse_site", "precedes", "resolve_site"]
+__all__ = ["ABSENT", "HEADS", "READABLE", "SITES", "Site", "SiteLike", "near_head", "parse_site", "precedes", "resolve_site"]
 
 # A site's index here is its number in the C core (csrc/ops/spec.h), in SITES + READABLE.
 SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
@@ -48,6 +49,13 @@ SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_po
 READABLE = {
     **{name: f"attn.hook_{name}" for name in ("q", "k", "v", "rot_q", "rot_k", "pattern", "z")},
     **{name: f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")},
+}
+
+# What a layer may lack: the sites that are then absent
+ABSENT = {"mixer": ("attn_out", "resid_mid"), "mlp": ("resid_mid", "down_proj", "mlp_out")}
+_LACKS = {
+    "mixer": "layer {} is an MLP or a mixture alone: it has no {}, and what it adds to resid_pre is mlp_out",
+    "mlp": "layer {} has no MLP: it has no {}, and what it adds to resid_pre is attn_out",
 }
 
 HEADS = ("logits", "next_token")  # targets at the LM head, given in place of a site
@@ -104,11 +112,17 @@ SiteLike = str | tuple[int, str] | Site
 
 
 def parse_site(
-    site: SiteLike, *, n_layers: int | None = None, parallel: bool = False, post_norms: bool = False, readable: bool = False
+    site: SiteLike,
+    *,
+    n_layers: int | None = None,
+    parallel: bool = False,
+    post_norms: bool = False,
+    absent: Mapping[int, str] | None = None,
+    readable: bool = False,
 ) -> Site:
     """Read a site in any of its spellings. Raises InvalidInput for one that does not exist in a model with `n_layers` layers
-    (None: any number), with a `parallel` residual, or with `post_norms` on the outputs of attention and MLP, and unless
-    `readable` for an activation that can only be read.
+    (None: any number), with a `parallel` residual, with `post_norms` on the outputs of attention and MLP, or with layers that
+    lack their "mixer" or "mlp" (`absent`), and unless `readable` for an activation that can only be read.
 
     Examples
     --------
@@ -130,6 +144,8 @@ def parse_site(
         raise InvalidInput(
             f"{READABLE[known]!r} can be read by run_with_cache, but neither steered nor differentiated: sites are {', '.join(SITES)}"
         )
+    if absent and known in ABSENT.get(lack := absent.get(layer, ""), ()):
+        raise InvalidInput(_LACKS[lack].format(layer, known))
     return Site(layer, known)
 
 

@@ -141,23 +141,24 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
         embed_norm=embed_norm,
         qk_norm_last=family.qk_norm_last,
         clip_qkv=float(family.clip_qkv(f) or 0.0),
-        temper=_temper(config, family, where),
+        temper=_temper(config, family, f, where),
         key_bias=_key_bias(family, f, where),
         final_norm=final_norm,
         lm_head=lm_head,
         lm_head_bias=lm_head_bias,
         **({name: getattr(f, name) for name in _STATE_SIZES} if family.mixers else {}),
+        step_limit=f.step_limit,
         **{name: getattr(f, name) for name in LATENT if f.kv_rank},
         **{name: getattr(f, name) for name in MIXTURE if f.n_experts and hasattr(f, name)},
     )
 
 
-def _temper(config: Mapping[str, Any], family: Family, where: str) -> tuple[float, int] | None:
-    if family.temper is None or family.rope is None:
+def _temper(config: Mapping[str, Any], family: Family, f: Hyperparameters, where: str) -> tuple[float, int, int] | None:
+    if family.rope is None:
         return None
     settings, name = rope_settings(config, family.rope, where)[0]
     try:
-        return family.temper(settings)
+        return family.temper(f, settings)
     except ValueError as error:
         raise BadCheckpoint(f"{name}: {error}; correct it") from None
 
@@ -170,7 +171,7 @@ def _key_bias(family: Family, f: Hyperparameters, where: str) -> Array | None:
     return family.key_bias(f)
 
 
-_STATE_SIZES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim")
+_STATE_SIZES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "state_tiled")
 
 
 def fingerprint(reader: TensorReader, model_type: str) -> str:
@@ -246,25 +247,27 @@ def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, whe
     constants = [float(reader.vector(prefix + path, shape).item()) for path, shape in family.act_tensors(f).items()]
     layer_type = _layer_type(family, f, i, where)
     mixer = family.mixers.get(layer_type)
+    absent = _absent(family, f, i, mixer, mixture is not None)
     linears, norms = family.linears, family.norms
     if mixer is not None:
         linears = tuple(linear for linear in linears if linear.slots[0] not in _OF_ATTENTION) + mixer.linears
         norms = tuple(at for at in norms if at.slot not in _OF_ATTENTION) + mixer.norms
         slots.update(_recurrence(mixer, prefix, f, reader))
     for linear in linears:
-        if (mixture is not None and linear.slots[0] in ("gate", "up", "down")) or not value_of(linear.when, f):
-            continue
-        slots.update(_linear(linear, prefix + linear.path, f, mixer, reader))
+        if linear.slots[0] not in absent and value_of(linear.when, f):
+            slots.update(_linear(linear, prefix + linear.path, f, mixer, reader))
     widths = {"q_norm": (f.n_heads, f.head_dim), "k_norm": (f.n_kv_heads, f.head_dim), "o_norm": (f.state_v_heads, f.state_v_dim),
               "q_a_norm": (1, f.q_rank), "kv_norm": (1, f.kv_rank)}  # fmt: skip
     for at in norms:
-        if value_of(at.when, f):
+        if at.slot not in absent and value_of(at.when, f) and at.of_layer(f, i):
             n, width = widths.get(at.slot, (1, f.d_model))
             slots[at.slot] = _norm(family, at, prefix + at.path, n * width, n, f, reader)
     if family.sinks is not None:
         slots["sinks"] = reader.vector(prefix + family.sinks, (f.n_heads,))
     return Layer(
         window=f.window if layer_type == "sliding_attention" else 0,
+        chunk=f.chunk if layer_type == "chunked_attention" else 0,
+        tempered=family.tempered(f, i),
         rope=-1 if mixer is not None else family.rope_index(f, i, layer_type),
         attn_scale=float(family.attn_scale(f, i)) * scores,
         act_constants=family.act_constants(f, constants),
@@ -272,18 +275,30 @@ def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, whe
     )
 
 
+def _absent(family: Family, f: Hyperparameters, i: int, mixer: Mixer | None, mixture: bool) -> set[str]:
+    """Slots that a layer of this family has not, though others have: those of what it lacks."""
+    absent: set[str] = set()
+    if mixer is not None and mixer.kind == "none":
+        absent |= {"norm1", "post1"}
+    if not family.has_mlp(f, i):
+        absent |= {"gate", "up", "down", "norm2", "post2"}
+    return absent | ({"gate", "up", "down"} if mixture else set())
+
+
 def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     if f.layer_types is None:
         return "sliding_attention" if family.sliding(f, i) else "full_attention"
     layer_type: str = f.layer_types[i]
-    known = ("full_attention", "sliding_attention", *family.mixers)
+    limited = {"sliding_attention": "window", "chunked_attention": "chunk"}
+    known = ("full_attention", *(name for name, size in limited.items() if hasattr(f, size)), *family.mixers)
     if layer_type not in known:
         raise UnsupportedModel(
             f"{where} gives layer {i} the type {layer_type!r}; supported are {', '.join(known[:-1])} and {known[-1]}. "
             "Use transformers for this model"
         )
-    if layer_type == "sliding_attention" and f.window is None:
-        raise BadCheckpoint(f"{where} makes layer {i} a sliding_attention without a window in use; correct it")
+    if (size := limited.get(layer_type)) and getattr(f, size) is None:
+        names = ", ".join(name for name, key in family.keys.items() if key.hyperparameter == size)
+        raise BadCheckpoint(f"{where} makes layer {i} a {layer_type} without a {size} in use; correct its layer_types or {names or size}")
     return layer_type
 
 
@@ -293,16 +308,24 @@ _OF_ATTENTION = ("q", "k", "v", "o", "z", "a", "b", "q_norm", "k_norm")
 
 def _recurrence(mixer: Mixer, prefix: str, f: Hyperparameters, reader: TensorReader) -> dict[str, Any]:
     """What a mixer has besides projections and norms."""
-    q, k, v, _ = _widths(f, mixer)
-    channels = q + k + v if mixer.kind == "delta" else f.d_model
-    taps = reader.vector(f"{prefix}{mixer.conv}.weight", (channels, 1, f.conv_taps))
-    slots: dict[str, Any] = {"mixer": mixer.kind, "conv": np.ascontiguousarray(taps[:, 0].T)}
+    slots: dict[str, Any] = {"mixer": mixer.kind}
+    if mixer.kind == "none":
+        return slots
+    widths = dict(zip("qkv", _widths(f, mixer), strict=False))
+    order = mixer.conv_slots if mixer.kind != "conv" else ("q",)
+    ends = dict(zip(order, np.cumsum([widths[slot] for slot in order]).tolist(), strict=True))
+    channels = ends[order[-1]]
+    at = np.concatenate([np.arange(ends[slot] - widths[slot], ends[slot]) for slot in "qkv" if slot in order])  # of q, k and v
+    taps = reader.vector(f"{prefix}{mixer.conv}.weight", (channels, f.conv_taps) if mixer.squeezed else (channels, 1, f.conv_taps))
+    slots["conv"] = np.ascontiguousarray(taps.reshape(channels, -1)[at].T)
     if value_of(mixer.conv_bias, f):
-        slots["conv_bias"] = reader.vector(f"{prefix}{mixer.conv}.bias", (channels,))
-    if mixer.kind == "delta":
-        log_rate = reader.vector(prefix + mixer.log_rate, (f.state_v_heads,))
+        slots["conv_bias"] = reader.vector(f"{prefix}{mixer.conv}.bias", (channels,))[at]
+    if mixer.skip:
+        slots["skip"] = reader.vector(prefix + mixer.skip, (f.state_v_heads,))
+    if mixer.kind != "conv":
+        rate = reader.vector(prefix + (mixer.minus_rate or mixer.log_rate), (f.state_v_heads,)).astype(np.float64)
         with np.errstate(over="ignore"):
-            slots["decay_rate"] = np.exp(log_rate.astype(np.float64))
+            slots["decay_rate"] = -rate if mixer.minus_rate else np.exp(rate)
         slots["decay_bias"] = reader.vector(prefix + mixer.decay_bias, (f.state_v_heads,))
     return slots
 
@@ -379,7 +402,7 @@ def _norm(family: Family, at: NormAt, path: str, width: int, heads: int, f: Hype
             return reader.vector(f"{path}.{name}", (heads, width // heads)).reshape(-1)
         return reader.vector(f"{path}.{name}", (width,))
 
-    if not value_of(family.norm_gain, f):
+    if not value_of(family.norm_gain if at.gain is None else at.gain, f):
         return Norm()
     gain = part("weight")
     if family.norm_one_plus if at.one_plus is None else at.one_plus:

@@ -78,7 +78,8 @@ def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> 
     if named in FAMILIES[model_type].own_code:
         return
     classes = [str(name).rpartition(".")[2] for name in (named if isinstance(named, list) else [named])]
-    if classes and MODELS[model_type].lower() not in [name.lower() for name in classes]:  # MPT's own is MPTForCausalLM
+    plain = [name.lower().replace("_", "") for name in (MODELS[model_type], *classes)]  # MPT's own is MPTForCausalLM
+    if classes and plain[0] not in plain[1:]:
         raise UnsupportedModel(
             f"{where} has model_type {model_type!r}, but its auto_map says that its own code defines {shown(classes[0])} "
             f"where that family has {MODELS[model_type]}; such code is not run"
@@ -88,11 +89,12 @@ def _refuse_own_code(config: Mapping[str, Any], model_type: str, where: str) -> 
 def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) -> Hyperparameters:
     """The hyperparameters of a config. Raises UnsupportedModel for a key or value that is not supported, BadCheckpoint
     for one that is missing or of the wrong type; the message names key, value and file."""
-    config = _renamed(_flat(config, family, where), family, where)
+    config = _renamed({key: _decoded(value) for key, value in _flat(config, family, where).items()}, family, where)
     names = _refuse_unknown(config, family, where)
     hparams = Hyperparameters(
         layer_types=None, window=None, original_positions=None, n_experts=0, d_shared=0, kv_rank=0, q_rank=0, rope_head=None,
-        state_k_heads=0, state_v_heads=0, state_k_dim=0, state_v_dim=0,
+        state_k_heads=0, state_v_heads=0, state_k_dim=0, state_v_dim=0, state_tiled=False,
+        step_limit=(0.0, math.inf),
     )  # fmt: skip
     read: dict[str, str] = {}  # hyperparameter → the key that set it
     for name, key in family.keys.items():
@@ -118,7 +120,7 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) 
         )
     if hparams.head_dim < 1:
         raise BadCheckpoint(f"{where}: {hparams.n_heads} heads do not fit in {hparams.d_model} dimensions; correct it")
-    if hparams.n_experts and hparams.top_k > hparams.n_experts:
+    if hparams.n_experts and not 0 < hparams.top_k <= hparams.n_experts:
         raise BadCheckpoint(f"{where}: a token cannot take {hparams.top_k} of {hparams.n_experts} experts; correct it")
     groups, chosen, n = getattr(hparams, "n_groups", 1), getattr(hparams, "top_groups", 1), hparams.n_experts
     if n and (n % groups or chosen > groups or hparams.top_k > n // groups * chosen):
@@ -127,7 +129,7 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) 
         )
     for name, key in family.keys.items():
         value = getattr(hparams, key.hyperparameter)
-        if key.kind in ("words", "flags") and value is not None and len(value) != hparams.n_layers:
+        if key.kind in _BY_LAYER and isinstance(value, list) and len(value) != hparams.n_layers:
             raise BadCheckpoint(f"{where} lists {len(value)} {name} for {hparams.n_layers} layers; correct it")
     check_names(config, names, family, hparams, lambda: rope_settings(config, family.rope or RopeKeys(), where), where)
     return hparams
@@ -142,6 +144,14 @@ def _flat(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str,
         raise BadCheckpoint(f"{where} has {family.nested!r} = {_short(inner)} where an object is needed; correct it")
     outer = {key: value for key, value in config.items() if key != family.nested}
     return {**outer, **{f"{family.nested}.{key}": value for key, value in inner.items()}}
+
+
+def _decoded(value: Any) -> Any:
+    """The value with the numbers that are no JSON, which transformers writes as {"__float__": "Infinity"}."""
+    if isinstance(value, list):
+        return [_decoded(one) for one in value]
+    tagged = isinstance(value, dict) and value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN")
+    return float(value["__float__"]) if tagged else value
 
 
 def _renamed(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
@@ -216,6 +226,14 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def _is_limits(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(one) in (int, float) for one in value)
+
+
 def _is_list(value: Any, valid: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(valid, value))
 
@@ -224,8 +242,11 @@ def _is_repeat(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_list(value[0], lambda one: isinstance(one, str)) and type(value[1]) is int
 
 
+_BY_LAYER = ("words", "flags", "flags or period", "counts")  # kinds of lists with one value a layer
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether a value is valid, what is needed)
-    "size": (lambda value: type(value) is int and 0 < value < 2**31, "a positive integer"),
+    "size": (_is_size, "a positive integer"),
+    "size or auto": (lambda value: value == "auto" or _is_size(value), "a positive integer or \"auto\""),
+    "limits": (_is_limits, "a list of two numbers"),
     "count": (lambda value: type(value) is int and 0 <= value < 2**31, "an integer, 0 or more,"),
     "number": (_is_number, "a positive number"),
     "flag": (lambda value: isinstance(value, bool), "true or false"),
@@ -237,6 +258,11 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether
         lambda value: (type(value) is int and value >= 0) or (isinstance(value, str) and value != ""),
         "an integer, 0 or more, or a pattern of letters",
     ),
+    "flags or period": (
+        lambda value: (type(value) is int and value > 0) or _is_list(value, lambda one: one in (0, 1)),
+        "a positive integer or a list of true and false",
+    ),
+    "counts": (lambda value: _is_list(value, lambda one: type(one) is int and 0 <= one < 2**31), "a list of integers, 0 or more,"),
     "repeats": (lambda value: _is_list(value, _is_repeat), "a list of [names, how often]"),
 }
 

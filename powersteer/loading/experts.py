@@ -29,10 +29,12 @@ def one_by_one(tensors: Mapping[str, TensorRef], at: Experts, layers: list[str],
     out = dict(tensors)
     E, FE, C = f.n_experts, f.d_expert, f.d_model
     both = (slice(0, 2 * FE, 2), slice(1, 2 * FE, 2)) if at.alternate else (slice(0, FE), slice(FE, 2 * FE))
-    parts = {  # name → (names of the stack, its shape, rows of each expert)
-        at.gate: (at.gate_up_stacks, (E, 2 * FE, C), both[0]),
-        at.up: (at.gate_up_stacks, (E, 2 * FE, C), both[1]),
-        at.down: (at.down_stacks, (E, C, FE), slice(0, C)),
+    parts: dict[str, tuple[Any, ...]] = {}  # name → (names of stacks, their shape, rows of each expert), or another
+    if at.gate is not None:
+        parts[at.gate] = ((at.gate_stacks, (E, FE, C), slice(0, FE)), (at.gate_up_stacks, (E, 2 * FE, C), both[0]))
+    parts |= {
+        at.up: ((at.up_stacks, (E, FE, C), slice(0, FE)), (at.gate_up_stacks, (E, 2 * FE, C), both[1])),
+        at.down: ((at.down_stacks, (E, C, FE), slice(0, C)),),
     }
     for layer in layers:
         for name in at.other_routers:
@@ -40,23 +42,31 @@ def one_by_one(tensors: Mapping[str, TensorRef], at: Experts, layers: list[str],
                 if layer + name + part in out:
                     new = layer + at.router + part
                     out[new] = replace(out.pop(layer + name + part), name=new)
-        for name, (stacks, shape, rows) in parts.items():
-            stack = next((layer + one for one in stacks if layer + one in tensors), None)
-            if stack is None and at.stacked:
+        for name, forms in parts.items():
+            found = ((layer + one, shape, rows) for stacks, shape, rows in forms for one in stacks if layer + one in tensors)
+            stack, shape, rows = next(found, ("", (), slice(0)))
+            if not stack and at.stacked:
+                first = next(one for stacks, _, _ in forms for one in stacks)
                 raise BadCheckpoint(
-                    f"there is no tensor {layer + stacks[0]!r}, which its config asks for; "
+                    f"there is no tensor {layer + first!r}, which its config asks for; "
                     "the download is incomplete or the config belongs to another model"
                 )
-            if stack is None:
+            if not stack:
                 continue
-            _replace(out, tensors[stack], layer + at.path, name + ".weight", shape, rows, at.transposed)
-            if at.bias and stack + "_bias" in tensors:
-                _replace(out, tensors[stack + "_bias"], layer + at.path, name + ".bias", shape[:2], rows, False)
+            _replace(out, tensors[stack], named(layer + at.path, name), ".weight", shape, rows, at.transposed)
+            bias = stack.removesuffix(".weight") + ".bias" if stack.endswith(".weight") else stack + "_bias"
+            if at.bias and bias in tensors:
+                _replace(out, tensors[bias], named(layer + at.path, name), ".bias", shape[:2], rows, False)
     return out
 
 
+def named(path: str, name: str) -> str:
+    """The path of one matrix of an expert."""
+    return path.replace("{name}", name) if "{name}" in path else f"{path}.{name}"
+
+
 def _replace(
-    out: dict[str, TensorRef], stack: TensorRef, path: str, name: str, shape: tuple[int, ...], rows: slice, transposed: bool
+    out: dict[str, TensorRef], stack: TensorRef, path: str, part: str, shape: tuple[int, ...], rows: slice, transposed: bool
 ) -> None:
     """Take the stack out, if it is still there, and put in these rows of every expert's matrix or vector."""
     transposed = transposed and stack.dtype not in BLOCK_TYPES  # whose rows are always outputs
@@ -76,7 +86,7 @@ def _replace(
                 return matrix[e * shape[1] + rows.start : e * shape[1] + rows.stop : rows.step]
             return matrix[e, :, rows].T if transposed else matrix[e, rows]
 
-        return TensorRef(f"{path.format(e=e)}.{name}", stack.dtype, (n, *shape[2:]), stack.where, view)
+        return TensorRef(path.format(e=e) + part, stack.dtype, (n, *shape[2:]), stack.where, view)
 
     out.update({one.name: one for one in map(slice_of, range(shape[0]))})
 
@@ -88,9 +98,11 @@ def read_experts(reader: Reader, at: Experts, layer: str, f: Hyperparameters) ->
         parts = {"gate": (at.gate, width, f.d_model), "up": (at.up, width, f.d_model), "down": (at.down, f.d_model, width)}
         slots: dict[str, Any] = {}
         for slot, (name, *shape) in parts.items():
-            slots[slot] = reader.matrix(f"{path}.{name}.weight", tuple(shape))
+            if name is None:
+                continue
+            slots[slot] = reader.matrix(named(path, name) + ".weight", tuple(shape))
             if bias:
-                slots[slot + "_bias"] = reader.vector(f"{path}.{name}.bias", (shape[0],))
+                slots[slot + "_bias"] = reader.vector(named(path, name) + ".bias", (shape[0],))
         return Expert(**slots)
 
     slots: dict[str, Any] = {"router": reader.matrix(f"{layer}{at.router}.weight", (f.n_experts, f.d_model))}
@@ -98,9 +110,13 @@ def read_experts(reader: Reader, at: Experts, layer: str, f: Hyperparameters) ->
         slots["router_bias"] = reader.vector(f"{layer}{at.router}.bias", (f.n_experts,))
     if at.correction:
         slots["correction"] = reader.vector(layer + at.correction, (f.n_experts,))
-    if f.d_shared:
+    if f.d_shared and at.shared_gate_up is not None:
+        both = reader.matrix(f"{layer}{at.shared}.{at.shared_gate_up}.weight", (2 * f.d_shared, f.d_model))
+        down = reader.matrix(f"{layer}{at.shared}.{at.shared_down}.weight", (f.d_model, f.d_shared))
+        slots["shared"] = Expert(gate=both[: f.d_shared], up=both[f.d_shared :], down=down)
+    elif f.d_shared:
         slots["shared"] = expert(layer + str(at.shared), f.d_shared, False)
     if at.shared_gate:
         slots["shared_gate"] = reader.matrix(f"{layer}{at.shared_gate}.weight", (1, f.d_model))
-    slots["experts"] = tuple(expert(layer + at.path.format(e=e), f.d_expert, at.bias) for e in range(f.n_experts))
+    slots["experts"] = tuple(expert(layer + at.path.replace("{e}", str(e)), f.d_expert, at.bias) for e in range(f.n_experts))
     return slots

@@ -13,7 +13,20 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["REFUSED", "REQUIRED", "Experts", "Family", "Hyperparameters", "Key", "Linear", "Mixer", "NormAt", "RopeKeys", "value_of"]
+__all__ = [
+    "REFUSED",
+    "REQUIRED",
+    "Experts",
+    "Family",
+    "Hyperparameters",
+    "Key",
+    "Linear",
+    "Mixer",
+    "NormAt",
+    "RopeKeys",
+    "absent_parts",
+    "value_of",
+]
 
 Hyperparameters = SimpleNamespace  # name → value
 REQUIRED: Any = object()
@@ -30,8 +43,9 @@ class Key:
     """
 
     hyperparameter: str
-    # "size": integer > 0 | "count": >= 0 | "number": > 0 | "flag" | "word" | "words", "flags": one a layer | "layers" |
-    # "period": of layers, or letters of its layers | "repeats": [[names, how often], ...]
+    # "size": integer > 0 | "size or auto" | "count": >= 0 | "number": > 0 | "flag" | "word" | "words", "flags", "counts": one a layer |
+    # "layers" | "limits": [least, most] | "period": of layers, or letters of its layers | "flags or period" |
+    # "repeats": [[names, how often], ...]
     kind: str
     default: Any = REQUIRED
     null: Any = REFUSED
@@ -65,18 +79,21 @@ class NormAt:
     slot: str
     layout: str = "vector"
     when: bool | Callable[[Hyperparameters], bool] = True
+    of_layer: Callable[[Hyperparameters, int], bool] = lambda f, i: True  # whether a layer has it
     bias: bool | None = None  # None: as the family's other norms
+    gain: bool | None = None
     one_plus: bool | None = None  # the stored gain is an offset from 1; None: as of the family's other norms
 
 
 @dataclass(frozen=True)
 class Experts:
     """A layer's mixture in the place of its MLP: `<layer>.<router>.weight` (E, C), and of each expert e the matrices
-    `<layer>.<path>.<gate>.weight` and so on. transformers holds them stacked, and some files do (see experts.py)."""
+    `<layer>.<path>.<gate>.weight` and so on, or `<layer>.<path>.weight` of a path with {name}. transformers holds them stacked,
+    and some files do (see experts.py)."""
 
     router: str
     path: str  # with {e}
-    gate: str = "gate_proj"
+    gate: str | None = "gate_proj"  # None: experts have none
     up: str = "up_proj"
     down: str = "down_proj"
     when: Callable[[Hyperparameters, int], bool] = lambda f, i: True  # whether a layer has one
@@ -84,8 +101,13 @@ class Experts:
     correction: str | None = None  # the tensor that is added to the router's probabilities to choose by
     shared: str | None = None  # the expert that every token takes, of width d_shared
     shared_gate: str | None = None
+    shared_gate_up: str | None = None  # one matrix of the shared expert, its gate's rows before the others
+    shared_down: str | None = None  # another name than `down`
+    beside: str | None = None  # a module that holds the others alone, where no module has the sum with the shared expert
     other_routers: tuple[str, ...] = ("mlp.gate",)  # other names of it: those of transformers' memory
     gate_up_stacks: tuple[str, ...] = ("mlp.experts.gate_up_proj",)  # gate and up of all experts
+    gate_stacks: tuple[str, ...] = ()
+    up_stacks: tuple[str, ...] = ()
     down_stacks: tuple[str, ...] = ("mlp.experts.down_proj",)
     stacked: bool = False  # files have stacks
     transposed: bool = False  # stacks are (E, in, out), not (E, out, in)
@@ -95,15 +117,20 @@ class Experts:
 @dataclass(frozen=True)
 class Mixer:
     """What layers of a type have in the place of attention: projections and norms, in the place of those to q, k, v and o, and
-    a convolution `<layer>.<conv>.weight` (channels, 1, taps). A delta rule also has a rate and a bias of its decay."""
+    a convolution `<layer>.<conv>.weight` (channels, 1, taps). A delta rule and a state space also have a rate and a bias of their
+    decay. A layer with "none" is an MLP or a mixture alone."""
 
-    kind: str  # "conv" | "delta"
-    linears: tuple[Linear, ...]
-    conv: str
+    kind: str  # "conv" | "delta" | "mamba" | "none"
+    linears: tuple[Linear, ...] = ()
+    conv: str = ""
     norms: tuple[NormAt, ...] = ()
+    conv_slots: tuple[str, ...] = ("q", "k", "v")  # whose channels follow each other, of a delta rule and a state space
     conv_bias: bool | Callable[[Hyperparameters], bool] = False
     log_rate: str = ""  # names of tensors
     decay_bias: str = ""
+    skip: str = ""
+    minus_rate: str = ""  # in the place of log_rate: the rate itself, negative
+    squeezed: bool = False  # the convolution is (channels, taps)
 
 
 @dataclass(frozen=True)
@@ -138,6 +165,7 @@ class Family:
     final_norm: str
     experts: Experts | None = None  # a layer that has them lacks the linears of an MLP
     mixers: Mapping[str, Mixer] = field(default_factory=dict)  # layer type → what it has instead of attention
+    has_mlp: Callable[[Hyperparameters, int], bool] = lambda f, i: True  # whether a layer has an MLP or a mixture
     embed_norm: str | None = None
     pos_embed: str | None = None
     pos_offset: int = 0  # row of position 0
@@ -173,13 +201,21 @@ class Family:
     sliding: Callable[[Hyperparameters, int], bool] = lambda f, i: False  # of a layer if the config lists no layer types
     attn_scale: Callable[[Hyperparameters, int], float] = lambda f, i: f.head_dim**-0.5
     key_bias: Callable[[Hyperparameters], NDArray[Any] | None] | None = None  # (NH, n_ctx), see Spec
-    temper: Callable[[Mapping[str, Any]], tuple[float, int]] | None = None  # of the rotary settings, see Spec
+    # see Spec; with the rotary settings
+    temper: Callable[[Hyperparameters, Mapping[str, Any]], tuple[float, int, int] | None] = lambda f, rotary: None
+    tempered: Callable[[Hyperparameters, int], bool] = lambda f, i: True  # whether a layer has it
     attn_softcap: Callable[[Hyperparameters], float | None] = lambda f: None
     logit_softcap: Callable[[Hyperparameters], float | None] = lambda f: None
     embed_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
     resid_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
     logit_scale: Callable[[Hyperparameters], float] = lambda f: 1.0
     adds_residual: tuple[str, ...] = ()  # of "o" and "down": the module around this projection adds the residual stream, too
+
+
+def absent_parts(family: Family, f: Hyperparameters) -> dict[int, str]:
+    """What a layer lacks: layer → "mixer" or "mlp"."""
+    alone = {i for i in range(f.n_layers) if f.layer_types and (at := family.mixers.get(f.layer_types[i])) and at.kind == "none"}
+    return {i: "mixer" if i in alone else "mlp" for i in range(f.n_layers) if i in alone or not family.has_mlp(f, i)}
 
 
 def value_of(value: Any, hparams: Hyperparameters) -> Any:

@@ -88,7 +88,7 @@ def _tensor(info: TensorInfo, raw: Array, where: str) -> TensorRef:
         return TensorRef(info.name, dtype, info.shape, where, array_at(raw, dtype, info.shape))
     if info.kind in _BLOCKS:
         blocks = Blocks(_BLOCKS[info.kind], raw.reshape(prod(info.shape[:-1]), -1))
-        if len(info.shape) == 2:
+        if len(info.shape) in (2, 3):  # a stack of matrices is one above the other
             return TensorRef(info.name, blocks.kind, info.shape, where, lambda: blocks)
         return TensorRef(info.name, "F32", info.shape, where, cache(lambda: blocks.decode().reshape(info.shape)))
     return TensorRef(info.name, "F32", info.shape, where, cache(lambda: _decoded(raw, info)))

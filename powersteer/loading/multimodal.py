@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import BadCheckpoint
+from .config import ROPE_PARAMETERS, ROPE_SCALING
 from .families import FAMILIES
 from .family import REQUIRED
 from .keys_read import FAMILY
@@ -27,8 +28,29 @@ _MODELS = {
     "llava_next": "llama",
     "vipllava": "llama",
     "internvl": "qwen2",
+    "qwen2_vl": "qwen2_vl_text",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "qwen3_5": "qwen3_5_text",
+    "llama4": "llama4_text",
 }
-_EITHER_TIES = ("llava",)  # its LM head is tied if the text_config says so; of the others the config itself does
+_FLAT = ("qwen2_vl", "qwen2_5_vl")  # files may have the keys of the text_config beside the others
+_EITHER_TIES = ("llava", *_FLAT)  # the LM head is tied if the text_config says so; of the others the config itself does
+_QWEN2_VL = {
+    "vocab_size": 152064, "hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80, "num_attention_heads": 64,
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_window_layers": 80,
+}  # fmt: skip
+# Text models that are one of the families: that family, other defaults of theirs, and keys that they do not read. The three positions
+# that turn their heads, of time, row and column, are one number in a text.
+_SAME: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
+    "qwen2_vl_text": ("qwen2", _QWEN2_VL, ()),
+    "qwen2_5_vl_text": ("qwen2", _QWEN2_VL, ()),
+    "qwen3_vl_text": (
+        "qwen3",
+        {"max_position_embeddings": 128000, "rope_theta": 5e5},
+        ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),
+    ),
+}
 # prefixes of the text model's tensors, in files and in memory → those of a text model alone
 _TEXT = {
     "language_model.model.": "model.",
@@ -37,7 +59,7 @@ _TEXT = {
     "lm_head.": "lm_head.",
 }
 _OTHER = ("vision_tower.", "multi_modal_projector.", "image_newline", "model.vision_tower.", "model.multi_modal_projector.",
-          "model.image_newline")  # fmt: skip
+          "model.image_newline", "visual.", "model.visual.", "vision_model.")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,9 +92,11 @@ def text_part(config: Mapping[str, Any], where: str) -> TextPart:
     if not isinstance(kind, str) or kind not in _MODELS:
         return TextPart(dict(config))
     given = config.get("text_config")
+    if given is None and kind in _FLAT:
+        given = {key: value for key, value in config.items() if key not in ("model_type", "architectures", "vision_config")}
     if not isinstance(given, dict):
         raise BadCheckpoint(f"{where} has model_type {kind!r}, and no text_config with the sizes of its text model")
-    text = {"model_type": _MODELS[kind], **given}
+    text = _as_family({"model_type": _MODELS[kind], **given})
     if text["model_type"] in FAMILIES:  # sizes that a text model must name have defaults here
         names = [name for name, key in FAMILIES[text["model_type"]].keys.items() if key.default is REQUIRED]
         text = {**{name: FAMILY[text["model_type"]][name] for name in names}, **text}
@@ -83,3 +107,18 @@ def text_part(config: Mapping[str, Any], where: str) -> TextPart:
         text.update(outer, tie_word_embeddings=True)
     note = f"this is the text model ({text['model_type']}) of a {kind} model; its other parts, such as the vision tower, are not loaded"
     return TextPart(text, note)
+
+
+def _as_family(text: dict[str, Any]) -> dict[str, Any]:
+    """A text_config as a config of its family."""
+    if text["model_type"] not in _SAME:
+        return text
+    family, defaults, unread = _SAME[text["model_type"]]
+    rope: dict[str, Any] = {}
+    for key in (ROPE_SCALING, ROPE_PARAMETERS):
+        if isinstance(text.get(key), dict):
+            rope[key] = {name: "default" if value == "mrope" else value for name, value in text[key].items()}
+    if any("rope_theta" in values for values in rope.values()):
+        defaults = {key: value for key, value in defaults.items() if key != "rope_theta"}
+    text = {key: value for key, value in text.items() if key not in unread}
+    return {**defaults, **text, **rope, "model_type": family}

@@ -54,7 +54,8 @@ _DOES: Mapping[str, Callable[[Family, Hyperparameters], Any]] = {
 }
 # hyperparameters that only say where another one applies
 _SWITCHES = ("scale_attn", "scale_by_layer", "use_window", "sparse_step", "dense_layers", "pattern", "max_window_layers",
-             "has_rope", "no_rope_interval", "layer_types", "original_positions")  # fmt: skip
+             "has_rope", "no_rope_interval", "layer_types", "original_positions", "chunk", "mixture_layers", "tempers", "temper_length",
+             "temper_rate")  # fmt: skip
 _THETA = "rope_theta rotary_emb_base rotary_base rope_base rope_freq_base"
 _PARTIAL = "partial_rotary_factor rotary_pct rotary_percent rope_pct rope_percent"
 _WIDTH = "rotary_dim rotary_ndims rope_dim"

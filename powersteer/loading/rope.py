@@ -112,8 +112,8 @@ def _llama3(s: _Setting) -> RopeTable:
     inv_freq = _over(1.0, s.powers())
     factor, low, high = s.number("factor"), s.number("low_freq_factor"), s.number("high_freq_factor")
     original = s.original()
-    if high <= low:
-        raise BadCheckpoint(f"{s.where} has high_freq_factor {high} not above low_freq_factor {low}; correct it")
+    if high < low:
+        raise BadCheckpoint(f"{s.where} has high_freq_factor {high} below low_freq_factor {low}; correct it")
     wavelength = _over(2 * math.pi, inv_freq)
     scaled = np.where(wavelength > np.float32(original / low), inv_freq / np.float32(factor), inv_freq)
     smooth = (_over(original, wavelength) - np.float32(low)) / np.float32(high - low)

@@ -9,6 +9,7 @@ projection are interleaved with others'. Vectors (norms, biases) are small and a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..inputs.sites import ABSENT, SITES
 from .blocks import Array, Blocks, Matrix
 
 __all__ = ["LATENT", "MATRICES", "MIXTURE", "NORMS", "STORED", "VECTORS", "Array", "Expert", "Layer", "Norm", "Spec"]
 
 MATRICES = ("q_a", "kv_b", "q", "k", "v", "o", "z", "a", "b", "gate", "up", "down")
 VECTORS = (
-    "q_a_bias", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "gate_bias", "up_bias", "down_bias", "router_bias", "correction", "sinks",
-    "conv", "conv_bias", "decay_rate", "decay_bias",
+    "q_a_bias", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "a_bias", "gate_bias", "up_bias", "down_bias", "router_bias",
+    "correction", "sinks", "conv", "conv_bias", "decay_rate", "decay_bias", "skip",
 )  # fmt: skip
 NORMS = ("norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "o_norm", "q_a_norm", "kv_norm")
 # dtype of an array → the name of what is stored in it
@@ -51,16 +53,16 @@ class Expert:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block. It has an MLP (up, down, gate) or a mixture (router, experts). The sizes of q, k, v and o are those of
-    attention; a short convolution has (C, C) for each, a delta rule with NK and NV heads of HK and HV numbers (NK*HK, C),
+    """One block. It has an MLP (up, down, gate), a mixture (router, experts), or neither. The sizes of q, k, v and o are those of
+    attention; a short convolution has (C, C) for each, a delta rule or a state space with NK and NV heads of HK and HV numbers (NK*HK, C),
     (NK*HK, C), (NV*HV, C) and (C, NV*HV). csrc/ops/spec.h says what each mixer computes."""
 
     window: int  # key j is seen from i if i - window < j <= i; 0: no limit
     rope: int  # index into Spec.rope, -1: no rotation
     attn_scale: float  # scores = attn_scale * q.k
-    q: Matrix  # (NH*HS, C)
-    k: Matrix  # (NKV*HS, C)
-    o: Matrix  # (C, NH*HS)
+    q: Matrix | None = None  # (NH*HS, C); absent, as k and o, where there is no mixer
+    k: Matrix | None = None  # (NKV*HS, C)
+    o: Matrix | None = None  # (C, NH*HS)
     v: Matrix | None = None  # (NKV*HS, C); absent of latent attention
     up: Matrix | None = None  # (F, C)
     down: Matrix | None = None  # (C, F)
@@ -90,17 +92,21 @@ class Layer:
     q_a_bias: Array | None = None
     q_a_norm: Norm | None = None
     kv_norm: Norm | None = None
-    mixer: str = "attention"  # "attention" | "conv": a gated short convolution | "delta": the gated delta rule
+    mixer: str = "attention"  # | "conv": a gated short convolution | "delta": the gated delta rule | "mamba": a state space | "none"
     z: Matrix | None = None  # (columns of o, C): gate of what o takes
-    a: Matrix | None = None  # (NV, C): decay and strength of a delta rule
+    a: Matrix | None = None  # (NV, C): decay and strength of a delta rule; steps of a state space, which has no b
     b: Matrix | None = None
     z_bias: Array | None = None
+    a_bias: Array | None = None
     conv: Array | None = None  # (conv_taps, channels): the taps of each channel, its own row's last
     conv_bias: Array | None = None  # (channels)
     decay_rate: Array | None = None  # (NV)
     decay_bias: Array | None = None
+    skip: Array | None = None  # (NV)
     o_norm: Norm | None = None  # (NV*HV)
     act_constants: tuple[float, ...] = ()  # of the activation: see csrc/ops/mlp.h
+    chunk: int = 0  # key j is seen from i if j // chunk = i // chunk; 0: no limit
+    tempered: bool = True  # queries have the temperature of their position, if there is one
 
     @property
     def every_expert(self) -> tuple[Expert, ...]:
@@ -142,7 +148,7 @@ class Spec:
     embed_norm: Norm | None = None  # of the embedding, positions included
     qk_norm_last: bool = False  # the qk-norm follows the rotation
     clip_qkv: float = 0.0  # q, k and v are limited to +- this; 0.0: not
-    temper: tuple[float, int] | None = None  # (rate, length): queries at p are multiplied by 1 + rate log(1 + p // length)
+    temper: tuple[float, int, int] | None = None  # (rate, length, offset): of position p 1 + rate log(1 + (p + offset) // length)
     key_bias: Array | None = None  # (NH, n_ctx), added to the scores of the key at a position (ALiBi); no weight
     n_experts: int = 0  # E; 0: no layer has a mixture
     top_k: int = 0  # experts a token takes
@@ -161,10 +167,23 @@ class Spec:
     v_dim: int = 0  # VD
     latent_eps: float = 0.0
     conv_taps: int = 0  # of the convolutions in layers without attention; 0: there are none
-    state_k_heads: int = 0  # of delta rules; 0: there are none
+    state_k_heads: int = 0  # of delta rules and state spaces; 0: there are none
     state_v_heads: int = 0
     state_k_dim: int = 0
     state_v_dim: int = 0
+    step_limit: tuple[float, float] = (0.0, math.inf)  # of a state space
+
+    @cached_property
+    def absent(self) -> dict[int, str]:
+        """What a layer lacks: layer → "mixer" or "mlp"."""
+        found = {i: "mlp" for i, layer in enumerate(self.layers) if layer.up is None and layer.router is None}
+        return found | {i: "mixer" for i, layer in enumerate(self.layers) if layer.mixer == "none"}
+
+    def sites(self, layer: int) -> list[str]:
+        """The sites of a layer at which vectors can act."""
+        lacks = ABSENT.get(self.absent.get(layer, ""), ())
+        return [site for site in SITES if site not in lacks and not (site == "resid_mid" and self.parallel)]
+    state_tiled: bool = False  # value head h has key head h % NK instead of h // (NV / NK)
 
     @property
     def post_norms(self) -> bool:
@@ -229,6 +248,9 @@ class Spec:
         states = {name: getattr(self, name) for name in _STATES if getattr(self, name)}
         states |= {name: getattr(self, name) for name in LATENT if self.kv_rank}
         spec = {**scalars, **mixture, **states, "rope": list(self.rope), **({} if resident is None else {"resident": resident})}
+        if self.step_limit != (0.0, math.inf):
+            low, high = self.step_limit
+            spec |= {"step_min": low} | ({"step_max": high} if math.isfinite(high) else {})
         if self.temper is not None:
             spec["temper"] = self.temper
         layers = [_core_layer(layer, real) for layer in self.layers]
@@ -256,7 +278,7 @@ _SCALARS = (
 MIXTURE = ("n_experts", "top_k", "d_expert", "norm_topk", "d_shared", "route", "route_scale", "route_jitter", "n_groups",
            "top_groups", "scale_input")  # fmt: skip
 LATENT = ("q_rank", "kv_rank", "v_dim", "latent_eps")
-_STATES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim")
+_STATES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "state_tiled")
 
 
 def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
@@ -265,6 +287,10 @@ def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
         out["act_constants"] = layer.act_constants
     if layer.mixer != "attention":
         out["mixer"] = layer.mixer
+    if layer.chunk:
+        out["chunk"] = layer.chunk
+    if not layer.tempered:
+        out["tempered"] = False
     for name in MATRICES:
         if (matrix := getattr(layer, name)) is not None:
             out[name] = _core_matrix(matrix)

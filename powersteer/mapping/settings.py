@@ -256,9 +256,9 @@ def _sites(sites: str | Sequence[str]) -> tuple[str, str]:
 
 
 def _layers(model: Model, layers: Sequence[Any] | None, name: str, site: str) -> tuple[int, ...]:
-    rules: dict[str, Any] = {"n_layers": model.n_layers, "parallel": model.spec.parallel, "post_norms": model.spec.post_norms}
+    rules = model._site_rules
     if layers is None:
-        layers = range(model.n_layers)
+        layers = [layer for layer in range(model.n_layers) if site in model.spec.sites(layer)]
     for layer in layers if isinstance(layers, (list, tuple)) else ():
         if isinstance(layer, str):
             raise InvalidInput(f"atlas: {name} has {layer!r}: {near_head(layer)}It must be a list of layers, and next_token among targets")

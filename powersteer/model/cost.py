@@ -109,7 +109,7 @@ def cache_bytes(model: LoadedModel, n_tokens: int) -> int:
 def _state_size(spec: Spec, layer: Layer) -> int:
     """Numbers that a layer without attention carries from a token to the next."""
     convolved = layer.conv.size // spec.conv_taps * (spec.conv_taps - 1) if layer.conv is not None else 0
-    return convolved + (spec.state_v_heads * spec.state_k_dim * spec.state_v_dim if layer.mixer == "delta" else 0)
+    return convolved + (spec.state_v_heads * spec.state_k_dim * spec.state_v_dim if layer.mixer in ("delta", "mamba") else 0)
 
 
 def spans(costs: Sequence[int], budget: int = _BYTES, most: int = ROWS) -> Iterator[slice]:
@@ -157,15 +157,15 @@ def pass_flops(spec: Spec, lengths: Sequence[int], first: int, last: int, n_targ
     """Operations of one pass of prompts through layers first to last, forward or of a tangent. n_target: number of rows that the
     last layer computes, apart from its keys and values; None: all."""
     rows, width, total = sum(lengths), spec.n_heads * spec.head_dim, 0.0
-    passes = 3  # of a delta rule over its state in each row
     for i in range(first, last + 1):
         layer = spec.layers[i]
         at_end = rows if n_target is None or i < last else n_target
         if layer.mixer != "attention":  # of all rows, apart from what is behind the mixer
             inner = sum(matrix.size for matrix in (layer.q, layer.k, layer.v, layer.z, layer.a, layer.b) if matrix is not None)
+            passes = 2 if layer.mixer == "mamba" else 3  # of each row over the state
             total += 2.0 * (inner * rows + (_active(spec, layer) - inner) * at_end) + 2.0 * passes * rows * _state_size(spec, layer)
             continue
-        keys = layer.k.size + (0 if layer.v is None else layer.v.size)
+        keys = sum(matrix.size for matrix in (layer.k, layer.v) if matrix is not None)
         seen = sum(n * min(n / 2, at_end / len(lengths)) for n in lengths)  # half of the keys are masked
         total += 2.0 * (keys * rows + (_active(spec, layer) - keys) * at_end) + 8.0 * seen * width
     return total

@@ -13,7 +13,7 @@ from .._util.checks import as_list
 from ..errors import InvalidInput
 from ..inputs.positions import Positions
 from ..inputs.prompts import Ids, Prompt, Prompts, split
-from ..inputs.sites import SITES, Site, SiteLike, parse_site
+from ..inputs.sites import Site, SiteLike, parse_site
 from ..vectors.interventions import Intervention, Steering, core_steering, make_interventions
 from .activations import ActivationCache, as_read
 from .loaded import LoadedModel
@@ -194,8 +194,7 @@ class ForwardModel(LoadedModel):
 
     def _sites(self, sites: Sites, readable: bool = False) -> list[Site]:
         if sites is None:
-            names = [name for name in SITES if name != "resid_mid" or not self.spec.parallel]
-            return [Site(layer, name) for layer in range(self.n_layers) for name in names]
+            return [Site(layer, name) for layer in range(self.n_layers) for name in self.spec.sites(layer)]
         is_pair = isinstance(sites, (tuple, list)) and len(sites) == 2 and not isinstance(sites[0], (str, tuple, list))
         wanted: list[Any] = [sites] if is_pair else as_list(sites)
         return list(dict.fromkeys(parse_site(site, readable=readable, **self._site_rules) for site in wanted))

@@ -266,4 +266,5 @@ class LoadedModel:
     @property
     def _site_rules(self) -> dict[str, Any]:
         """Arguments of `parse_site` for this model."""
-        return {"n_layers": self.n_layers, "parallel": self.spec.parallel, "post_norms": self.spec.post_norms}
+        spec = self.spec
+        return {"n_layers": spec.n_layers, "parallel": spec.parallel, "post_norms": spec.post_norms, "absent": spec.absent}

@@ -74,7 +74,7 @@ def make_interventions(
 def _intervention(vector: SteeringVector, positions: Canonical, spec: Spec, real: np.dtype[Any]) -> Intervention:
     if len(vector) != spec.d_model:
         raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {spec.d_model}")
-    site = parse_site(vector.location, n_layers=spec.n_layers, parallel=spec.parallel)
+    site = parse_site(vector.location, n_layers=spec.n_layers, parallel=spec.parallel, absent=spec.absent)
     direction, clamps = vector.direction.astype(np.float64), vector.operation == "clamp"
     with np.errstate(over="ignore"):
         added = np.ascontiguousarray(direction * vector.scale, dtype=real)

@@ -18,9 +18,9 @@ import numpy as np
 
 from .._util.atomic import write_bytes
 from ..errors import InvalidInput, NotFound, shown
-from ..inputs.sites import Site
+from ..inputs.sites import ABSENT, Site
 from ..loading.config import family_of, read_hyperparameters
-from ..loading.family import value_of
+from ..loading.family import absent_parts, value_of
 from .steering_vector import SteeringVector
 from .torch_hooks import import_torch, site_modules
 
@@ -46,12 +46,17 @@ def _places(model: _HasConfig) -> Iterator[_Place]:
     where = "the model's config"
     family = family_of(model.config, where)
     hyper = read_hyperparameters(model.config, family, where)
+    absent = absent_parts(family, hyper)
+    # where no module has the sum of the experts and the shared one
+    summed = family.experts is not None and family.experts.beside is not None and hyper.n_experts > 0
     blocks = [family.layer.format(i=layer).rstrip(".") for layer in range(hyper.n_layers)]
     for layer, block in enumerate(blocks):
         yield _Place(block, Site(layer, "resid_post"), 1.0)
         if layer:
             yield _Place(blocks[layer - 1], Site(layer, "resid_pre"), 1.0)
         for name in _SITES[: 3 if value_of(family.parallel, hyper) else 4]:
+            if name in ABSENT.get(absent.get(layer, ""), ()) or (summed and name in ABSENT["mlp"][1:]):
+                continue
             paths, factor = site_modules(name, family, hyper)
             yield from (_Place(f"{block}.{path}", Site(layer, name), factor) for path in paths)
 

@@ -407,7 +407,7 @@ class SteeringVector(Arithmetic, WithModel):
         path
             Name of the file; an existing one is replaced.
         model_hint : str, optional
-            The model_type that other tools check; by default that of the vector's model.
+            The name that other tools check; by default the architecture that llama.cpp has for the vector's model_type, or that.
 
         Raises
         ------

@@ -125,12 +125,13 @@ def attach(
     Raises UnsupportedModel for a model of another family or without the module that the site needs, InvalidInput for a
     vector that does not fit. The hooks raise InvalidInput in the forward pass if the positions cannot be determined.
     """
-    from ..loading.family import value_of
+    from ..loading.family import absent_parts, value_of
 
     torch = import_torch("hooking a transformers model")
     family, hyper = _read(hf_model)
     parallel = bool(value_of(family.parallel, hyper))
-    site, selected = parse_site(location, n_layers=hyper.n_layers, parallel=parallel), canonical(positions)
+    absent = absent_parts(family, hyper)
+    site, selected = parse_site(location, n_layers=hyper.n_layers, parallel=parallel, absent=absent), canonical(positions)
     if len(vector) != hyper.d_model:
         raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {hyper.d_model}")
     base, block = _base_and_block(hf_model, family, site.layer)
@@ -139,7 +140,8 @@ def attach(
     if not bool(added.to(hf_model.dtype).isfinite().all()):
         raise InvalidInput(f"the vector, of length {added.norm() * factor:.6g}, is too large for {hf_model.dtype}")
     hook = Hook(site, selected)
-    entered = threading.local()  # .x: the block's input, for a vector that clamps at resid_mid
+    beside = _beside(block, site.name, family, factor) if coefficient is not None else None
+    entered = threading.local()  # .x: what is added to the module's value, for a vector that clamps there
     calls = _Calls(selected, uuid.uuid4().hex, set())
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # torch.compile does not see hooks that come after it; a static cache on a GPU compiles
@@ -151,7 +153,7 @@ def attach(
             return added.to(x.dtype).to(x.device)
         wide = torch.promote_types(x.dtype, torch.float32)
         u = torch.as_tensor(vector).to(wide).to(x.device)
-        site_value = factor * x.to(wide) + (entered.x.to(wide) if site.name == "resid_mid" else 0.0)
+        site_value = factor * x.to(wide) + (0.0 if beside is None else beside[2] * entered.x.to(wide))
         return ((coefficient - (site_value * u).sum(-1, keepdim=True)) / factor * u).to(x.dtype)
 
     def enter(x: Any) -> Any:
@@ -180,8 +182,8 @@ def attach(
             hook._handles.append(hf_model.register_forward_pre_hook(eager(calls.outermost), with_kwargs=True))
         hook._handles.append(base.register_forward_pre_hook(eager(calls.before), with_kwargs=True))
         hook._handles.append(base.register_forward_hook(eager(calls.after)))
-    if site.name == "resid_mid" and coefficient is not None:
-        hook._handles.append(_register(_reader(block, family), True, eager(enter)))
+    if beside is not None:
+        hook._handles.append(_register(*beside[:2], eager(enter)))
     hook._handles.append(_register(module, is_input, change))
     return hook
 
@@ -237,9 +239,14 @@ def site_modules(site: str, family: Family, hyper: Hyperparameters) -> tuple[lis
     return paths, 1.0 if down else float(family.resid_scale(hyper))
 
 
-def _reader(block: Any, family: Family) -> Any:
-    """The module that reads the block's input: the norm before attention, or attention."""
-    return _first_module(block, [at.path for at in family.norms if at.slot == "norm1"] or _parents(family, "o"), "resid_mid")
+def _beside(block: Any, site: str, family: Family, factor: float) -> tuple[Any, bool, float] | None:
+    """What the site's value is the sum of, beside the output of its module: that is (module, True for its input and False for its
+    output), and its factor."""
+    if site == "resid_mid":  # what the norm before attention reads, or attention
+        return _first_module(block, [at.path for at in family.norms if at.slot == "norm1"] or _parents(family, "o"), site), True, 1.0
+    path = family.experts.beside if family.experts is not None and site in ("down_proj", "mlp_out") else None
+    module = dict(block.named_modules()).get(path or "")
+    return None if not path or module is None else (module, False, factor)
 
 
 def _parents(family: Family, slot: str) -> list[str]:

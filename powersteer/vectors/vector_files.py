@@ -16,6 +16,7 @@ from .._util.atomic import write_bytes
 from .._util.warn import warn_user
 from ..errors import InvalidInput, NotFound
 from ..inputs.sites import Site
+from ..loading.architectures import ARCHITECTURE_OF
 from .codec import ProvenanceWarning, from_json, json_fields, normalised, to_json
 from .control_vector import ControlVector, read_control_vector, write_control_vector
 
@@ -97,6 +98,8 @@ def write_gguf(path: str | os.PathLike[str], records: Sequence[Record], model_hi
         texts[f"{_GGUF_KEY}.{block}"] = to_json(fields)
     hints = {fields["model_type"] for _, fields in records} if model_hint is None else {model_hint}
     hint = hints.pop()
+    if model_hint is None and hint:
+        hint = ARCHITECTURE_OF.get(hint, hint)
     if hints or not hint:
         raise InvalidInput("the vectors do not name one model_type; give it: model_hint='llama'")
     write_control_vector(path, vectors, {

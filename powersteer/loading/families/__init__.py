@@ -6,12 +6,28 @@ Sizes must be in the config; other defaults are those of transformers' config cl
 from __future__ import annotations
 
 from ..family import Family
-from . import alibi, cohere, gemma, glm, gpt, latent, lfm, llama, mixtures, nemotron, olmo, phi, qwen, qwen_hybrid
+from . import (
+    alibi,
+    cohere,
+    gemma,
+    glm,
+    gpt,
+    latent,
+    lfm,
+    llama,
+    mamba,
+    mixtures,
+    nemotron,
+    olmo,
+    phi,
+    qwen,
+    qwen_hybrid,
+)
 
 __all__ = ["FAMILIES"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for lineage in (llama, nemotron, qwen, olmo, glm, phi, gemma, gpt, alibi, cohere, mixtures, latent, lfm, qwen_hybrid)
+    for lineage in (llama, nemotron, qwen, olmo, glm, phi, gemma, gpt, alibi, cohere, mixtures, latent, lfm, qwen_hybrid, mamba)
     for family in lineage.FAMILIES
 }

@@ -97,12 +97,12 @@ GRANITE = replace(
 MINISTRAL = replace(MISTRAL, model_type="ministral", keys={**MISTRAL.keys, **LAYER_TYPES})
 
 
-def _temperature(rotary: Mapping[str, Any]) -> tuple[float, int]:
+def _temperature(f: Hyperparameters, rotary: Mapping[str, Any]) -> tuple[float, int, int]:
     """Queries grow with the number of original contexts before them."""
     rate, length = rotary.get("llama_4_scaling_beta"), rotary.get("original_max_position_embeddings")
     if not isinstance(rate, (int, float)) or type(length) is not int or length < 1:
         raise ValueError(f"llama_4_scaling_beta = {rate!r} and original_max_position_embeddings = {length!r} must be numbers")
-    return float(rate), length
+    return float(rate), length, 0
 
 
 MINISTRAL3 = replace(

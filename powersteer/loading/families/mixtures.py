@@ -224,4 +224,87 @@ GPT_OSS = replace(
     sliding=lambda f, i: i % 2 == 0,
 )
 
-FAMILIES = (MIXTRAL, QWEN3_MOE, OLMOE, QWEN2_MOE, GRANITEMOE, PHIMOE, GPT_OSS)
+
+
+def _has_rope(f: Hyperparameters) -> list[bool]:
+    return [bool(one) for one in f.has_rope or [(i + 1) % f.no_rope_interval for i in range(f.n_layers)]]
+
+
+def _layer_types(f: Hyperparameters) -> list[str]:
+    if f.layer_types is not None:
+        return list(f.layer_types)
+    return ["chunked_attention" if rotates and f.chunk is not None else "full_attention" for rotates in f.has_rope]
+
+
+def _mixture_layers(f: Hyperparameters) -> list[int]:
+    return list(range(f.sparse_step - 1, f.n_layers, f.sparse_step)) if f.mixture_layers is None else f.mixture_layers
+
+
+# Layers with rotary positions see their own chunk of the text and have norms of queries and keys, behind the rotation and
+# without weights; those without see everything, and their queries a temperature. Shares are sigmoids, of the experts' inputs.
+def _l2_norm(slot: str) -> NormAt:
+    return NormAt("self_attn.qk_norm", slot, when=lambda f: f.use_qk_norm, of_layer=lambda f, i: bool(f.has_rope[i]), gain=False)
+
+
+LLAMA4 = replace(
+    LLAMA,
+    model_type="llama4_text",
+    keys={
+        **keys(n_ctx=131072, eps=1e-5, tied=False),
+        **kv_heads(8),
+        "head_dim": Key("head_dim", "size", 128),
+        **ATTENTION_BIAS,
+        "intermediate_size": Key("d_expert", "size", 8192),
+        "intermediate_size_mlp": Key("d_ff", "size", 16384),
+        "num_local_experts": Key("n_experts", "size", 16),
+        "num_experts_per_tok": Key("top_k", "size", 1),
+        "moe_layers": Key("mixture_layers", "layers", None, null=None),
+        "interleave_moe_layer_step": Key("sparse_step", "size", 1),
+        "use_qk_norm": Key("use_qk_norm", "flag", True),
+        "no_rope_layers": Key("has_rope", "flags", None, null=None),
+        "no_rope_layer_interval": Key("no_rope_interval", "size", 4),
+        "attention_chunk_size": Key("chunk", "size", 8192, null=None),
+        "layer_types": Key("layer_types", "words", None, null=None),
+        "attn_temperature_tuning": Key("tempers", "flag", True),
+        "floor_scale": Key("temper_length", "size", 8192),
+        "attn_scale": Key("temper_rate", "number", 0.1),
+    },
+    linears=(
+        *ATTENTION,
+        Linear("feed_forward.gate_proj", ("gate",)),
+        Linear("feed_forward.up_proj", ("up",)),
+        Linear("feed_forward.down_proj", ("down",)),
+    ),
+    norms=(*PRE_NORMS, _l2_norm("q_norm"), _l2_norm("k_norm")),
+    experts=Experts(
+        "feed_forward.router",
+        "feed_forward.experts.{e}",
+        when=lambda f, i: i in f.mixture_layers,
+        shared="feed_forward.shared_expert",
+        other_routers=(),
+        gate_up_stacks=("feed_forward.experts.gate_up_proj",),
+        down_stacks=("feed_forward.experts.down_proj",),
+        stacked=True,
+        transposed=True,
+    ),
+    derived={
+        "has_rope": _has_rope,
+        "layer_types": _layer_types,
+        "mixture_layers": _mixture_layers,
+        "d_shared": lambda f: f.d_expert,
+        "norm_topk": lambda f: False,
+        "route": lambda f: "sigmoid",
+        "scale_input": lambda f: True,
+    },
+    only={},
+    ignored=_ROUTER_TRAINING,
+    qk_norm=lambda f: "head" if f.use_qk_norm else "none",
+    qk_norm_last=True,
+    rope=RopeKeys(theta=500_000.0),
+    rope_style="interleaved",
+    rope_index=lambda f, i, layer_type: 0 if f.has_rope[i] else -1,
+    temper=lambda f, rotary: (f.temper_rate, f.temper_length, 1) if f.tempers else None,
+    tempered=lambda f, i: not f.has_rope[i],
+)
+
+FAMILIES = (MIXTRAL, QWEN3_MOE, OLMOE, QWEN2_MOE, GRANITEMOE, PHIMOE, GPT_OSS, LLAMA4)

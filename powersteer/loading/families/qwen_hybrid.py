@@ -60,6 +60,7 @@ QWEN3_5 = replace(
     norms=PRE_NORMS + HEAD_NORMS,
     derived={"mlp_bias": lambda f: False, "layer_types": _layer_types, "act": lambda f: "silu"},
     only={**NO_MLP_BIAS, "hidden_act": ("silu",)},  # also the activation behind the convolution
+    prefixes=("model.", "model.language_model.", ""),
     not_weights=r"mtp\..*|visual\..*|(.*\.)?rotary_emb\.inv_freq",
     norm_one_plus=True,
     qk_norm="head",
