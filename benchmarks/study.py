@@ -327,7 +327,7 @@ The share of vectors that solve half, at the one scale that suits most of them.
 |ΔF − Jδ| / |ΔF| at the vector's target: median (quartiles) over power vectors.
 
 {linearity}
-![linearity](results/linearity.svg)
+![share of an effect that is not linear, by scale and fork](results/linearity.svg)
 
 ## Does anything predict which vector flips the behaviour?
 

@@ -197,7 +197,7 @@ def _spectra(page: Page, findings: Sequence[Findings], docs: Path, path: Path) -
         ax.plot(range(1, len(s) + 1), s, "--" if name in SPECTRA else "-", marker=".", label=name)
     ax.set(xlabel="rank", ylabel="σ / σ₁", ylim=(0, 1.03))
     ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    page.picture(save(figure, docs / "maps_spectra.svg"), "spectra", path)
+    page.picture(save(figure, docs / "maps_spectra.svg"), "singular values by rank, of each model and prompt", path)
 
 
 def _published(page: Page, findings: Sequence[Findings], docs: Path, path: Path) -> None:
@@ -211,7 +211,7 @@ def _published(page: Page, findings: Sequence[Findings], docs: Path, path: Path)
         "are determined only together), share within the span of all certified vectors, residual over σ₁; medians over pairs."
     )
     columns = ("cosine", "other seed", "inside", "residual", "sigma")
-    page.table(("model", "rank", "|cos|", "another seed", "within the 12", "residual", "σ / certified σ"), [
+    page.table(("model", "rank", r"\|cos\|", "another seed", "within the 12", "residual", "σ / certified σ"), [
         [found.study.name, rank + 1, *(f"{np.median([r[what] for r in found.ranks if r['rank'] == rank]):.3g}" for what in columns)]
         for found in there for rank in range(found.study.size.k)
     ])  # fmt: skip

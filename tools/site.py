@@ -1,30 +1,36 @@
-"""What the documentation has beside docs/: files that lie elsewhere in the repository, pictures of the plots and the help
-texts of the command line, which are made while it is built.
+"""What the documentation has beside docs/: files that lie elsewhere in the repository, notebooks as pages, pictures of the
+plots and the help texts of the command line, which are made while it is built.
 
     pip install -e '.[docs]' && mkdocs build          # build/site/index.html
 """
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = ["CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/*.md", "benchmarks/*.svg", "notebooks/*.ipynb"]
+ELSEWHERE = ["CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/*.md", "benchmarks/*.svg"]
 COMMANDS = ["demo", "info", "svd", "atlas", "report", "search", "export", "generate", "chat"]
 
 
 def on_files(files: Files, config: Any) -> Files:
     for path in sorted(p for pattern in ELSEWHERE for p in ROOT.glob(pattern)):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
-    for name, content in {**pictures(), "reference/command_line.md": command_line()}.items():
+    made = {**pictures(), "reference/command_line.md": command_line()}
+    for path in sorted(ROOT.glob("notebooks/*.ipynb")):
+        made |= notebook(path)
+    for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -42,6 +48,39 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return f"]({os.path.relpath(uri, Path(page.file.src_uri).parent)}{anchor})"
 
     return re.sub(r"\]\(([^)#:\s]+\.(?:md|ipynb|svg))(#[^)\s]*)?\)", moved, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """A picture is a link to itself, alone on its page; one much wider than high has the class "wide"."""
+
+    def linked(match: re.Match[str]) -> str:
+        name = os.path.normpath(Path(page.file.dest_uri).parent / match[1])
+        picture = next(file for file in files if file.dest_uri == name)
+        box = re.search(rb'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', picture.content_bytes[:2000])
+        wide = ' class="wide"' if box and float(box[1]) > 2.2 * float(box[2]) else ""
+        return f'<a href="{match[1]}"{wide}>{match[0]}</a>'
+
+    return re.sub(r'<img [^>]*src="([^":]+)"[^>]*>', linked, html)
+
+
+def notebook(path: Path) -> dict[str, str | bytes]:
+    """notebooks/<name>.md, which shows the cells and their kept outputs, and its pictures."""
+    parts: list[str] = []
+    found: dict[str, str | bytes] = {}
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = {kind: "".join(value) for kind, value in output.get("data", {"text/plain": output.get("text")}).items()}
+            if "image/png" in data:
+                name = f"{path.stem}_{len(found)}.png"
+                found[f"notebooks/{name}"] = base64.b64decode(data["image/png"])
+                parts.append(f'![Drawn by {escape(source.strip().splitlines()[-1])}]({name})')
+            elif "text/html" in data:  # a table, without pandas's own style
+                parts.append(re.sub(r"</?div>|<style.*?</style>| (border|class)=\"\w+\"", "", data["text/html"], flags=re.S).strip())
+            else:
+                parts.append(f"```text\n{data['text/plain'].rstrip()}\n```")
+    return {f"notebooks/{path.stem}.md": "\n\n".join(parts) + "\n", **found}
 
 
 def command_line() -> str:
