@@ -128,14 +128,18 @@ def metadata_of(hf):
 def write(path, hf, kind=Q.F32, meta=None, top=None, change=lambda tensors: None, raw=None):
     """meta: architecture keys to replace, None to leave one out. top: further whole keys. change: edits the tensors.
     kind: of the matrices. raw: name → (bytes, kind) of tensors that are quantised already."""
-    arch = architecture(hf)
-    writer = gguf.GGUFWriter(path, arch)
+    arch, tensors = architecture(hf), tensors_of(hf)
     keys = {f"{arch}.{key}": value for key, value in {**metadata_of(hf), **(meta or {})}.items()}
-    for key, value in {**keys, "tokenizer.ggml.model": ("string", "none"), **(top or {})}.items():
+    change(tensors)
+    return write_file(path, arch, {**keys, "tokenizer.ggml.model": ("string", "none"), **(top or {})}, tensors, kind, raw)
+
+
+def write_file(path, arch, keys, tensors, kind=Q.F32, raw=None):
+    """keys: key → (GGUF type, value), or None to leave it out."""
+    writer = gguf.GGUFWriter(path, arch)
+    for key, value in keys.items():
         if value is not None:
             getattr(writer, "add_" + value[0])(key, value[1])
-    tensors = tensors_of(hf)
-    change(tensors)
     for name, array in tensors.items():
         if raw and name in raw:
             writer.add_tensor(name, *raw[name][:1], raw_dtype=raw[name][1])

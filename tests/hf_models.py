@@ -21,7 +21,7 @@ import transformers
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 
-FLOAT32, COS, SIN = torch.float32, torch.Tensor.cos, torch.Tensor.sin
+FLOAT32, COS, SIN, POLAR = torch.float32, torch.Tensor.cos, torch.Tensor.sin, torch.polar
 GEMMA = ("gemma", "gemma2", "gemma3_text")
 ONE_PLUS = (*GEMMA, "nemotron", "qwen3_5_text", "qwen3_next")  # gains are stored as gain - 1
 
@@ -39,6 +39,8 @@ FALCON = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_
 LATENT = dict(SIZES, num_key_value_heads=4, rms_norm_eps=3e-3, q_lora_rank=9, kv_lora_rank=11, qk_nope_head_dim=5,
               qk_rope_head_dim=4, v_head_dim=7)
 SIGMOIDS = dict(n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=17, n_group=4, topk_group=2)
+
+MAMBA = dict(max_position_embeddings=160, mamba_n_heads=6, mamba_d_state=7, mamba_expand=2, mamba_chunk_size=16)
 
 # family -> (config class, its arguments)
 BASE = {
@@ -113,7 +115,19 @@ BASE = {
     "granitemoe": ("GraniteMoeConfig", dict(RMS, num_local_experts=5, num_experts_per_tok=2, embedding_multiplier=2.5,
                                             logits_scaling=3.0, residual_multiplier=0.4, attention_multiplier=0.3)),
     "phimoe": ("PhimoeConfig", dict(RMS, num_local_experts=6, router_jitter_noise=0.4)),
+    "llama4_text": ("Llama4TextConfig", dict(HEAD, intermediate_size=17, intermediate_size_mlp=41, num_local_experts=5,
+                                             num_experts_per_tok=2, interleave_moe_layer_step=2, no_rope_layer_interval=3,
+                                             attention_chunk_size=5, floor_scale=4, attn_scale=0.7)),
     "gpt_oss": ("GptOssConfig", dict(HEAD, sliding_window=5, num_local_experts=5, num_experts_per_tok=2, swiglu_limit=0.9)),
+    "granitemoehybrid": ("GraniteMoeHybridConfig", dict(
+        RMS | MAMBA, mamba_n_groups=2, layer_types=["mamba", "attention", "mamba"], num_local_experts=5, num_experts_per_tok=2,
+        shared_intermediate_size=29, embedding_multiplier=2.5, logits_scaling=3.0, residual_multiplier=0.4, attention_multiplier=0.3)),
+    "bamba": ("BambaConfig", dict(RMS | MAMBA, num_attention_heads=6, mamba_n_groups=2, attn_layer_indices=[1])),
+    "nemotron_h": ("NemotronHConfig", dict(
+        vocab_size=61, hidden_size=24, intermediate_size=41, num_attention_heads=4, num_key_value_heads=2, head_dim=10, bos_token_id=1,
+        eos_token_id=2, pad_token_id=0, max_position_embeddings=160, layer_norm_epsilon=3e-3, hybrid_override_pattern="M*E-M",
+        mamba_num_heads=6, mamba_head_dim=5, n_groups=3, ssm_state_size=7, chunk_size=16, n_routed_experts=8, num_experts_per_tok=3,
+        moe_intermediate_size=17, moe_shared_expert_intermediate_size=29, n_group=4, topk_group=2, routed_scaling_factor=1.5)),
 }
 
 
@@ -131,7 +145,7 @@ def yarn(**values):
     return rope("yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, beta_slow=0.5, **values)
 
 
-FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+FULL, SLIDING, LINEAR, CHUNKED = "full_attention", "sliding_attention", "linear_attention", "chunked_attention"
 TIED, UNTIED = dict(tie_word_embeddings=True), dict(tie_word_embeddings=False)
 
 # "family-feature" -> what it changes
@@ -224,6 +238,12 @@ VARIANTS = {
     "phimoe-longrope": dict(original_max_position_embeddings=4, **rope(
         "longrope", original_max_position_embeddings=4, short_factor=[1.0, 1.25, 1.5], long_factor=[1.5, 2.25, 3.0],
         short_mscale=1.2, long_mscale=1.2)),
+    "llama4_text-dense": dict(moe_layers=[0], use_qk_norm=False, no_rope_layers=[0, 1, 1], attention_bias=True, hidden_act="gelu",
+                              layer_types=[CHUNKED, FULL, CHUNKED], num_experts_per_tok=1, **TIED),
+    "llama4_text-long": dict(max_position_embeddings=160, attention_chunk_size=40, floor_scale=30),
+    "llama4_text-llama3": dict(attn_temperature_tuning=False, interleave_moe_layer_step=1, attention_chunk_size=None,
+                               **rope("llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=1.0,
+                                      original_max_position_embeddings=16)),
     "gpt_oss-full": dict(layer_types=[FULL] * 3, attention_bias=False, swiglu_alpha=1.3,
                          rope_parameters=dict(rope_type="default", rope_theta=100.0), **TIED),
     "deepseek_v3-q_proj": dict(q_lora_rank=None, attention_bias=True, rope_interleave=False, norm_topk_prob=False, n_shared_experts=2,
@@ -233,8 +253,21 @@ VARIANTS = {
     "minicpm3-q_proj": dict(q_lora_rank=None, attention_bias=True, mlp_bias=True, v_head_dim=None, scale_depth=None,
                             dim_model_base=None, **UNTIED),
     "minicpm3-longrope": rope("longrope", original_max_position_embeddings=4, short_factor=[1.0, 1.25], long_factor=[1.5, 2.25]),
+    "granitemoehybrid-dense": dict(num_local_experts=0, num_experts_per_tok=0, position_embedding_type="rope", mamba_n_groups=1,
+                                   mamba_d_head=8, mamba_proj_bias=True, attention_bias=True, layer_types=[LINEAR, LINEAR, FULL],
+                                   time_step_limit=(0.6, 0.8), **TIED),
+    "granitemoehybrid-attention": dict(layer_types=[FULL] * 3, position_embedding_type="rope", mamba_conv_bias=False, num_key_value_heads=4,
+                                       num_experts_per_tok=1),
+    "bamba-biases": dict(attn_layer_indices=[2], mamba_proj_bias=True, mlp_bias=True, attention_bias=True, mamba_n_groups=1, mamba_d_conv=2,
+                         mamba_conv_bias=False, time_step_limit=(0.7, float("inf")), **TIED),
+    "nemotron_h-one_group": dict(hybrid_override_pattern="E-M*M", use_bias=True, use_conv_bias=False, n_groups=1, conv_kernel=2,
+                                 time_step_min=0.7, norm_topk_prob=False, n_group=1, topk_group=1, mlp_hidden_act="gelu",
+                                 num_key_value_heads=4, **TIED),
+    "nemotron_h-dense": dict(hybrid_override_pattern="M-M*-", mamba_head_dim=8, mamba_num_heads=3, head_dim=6),
     "cohere-qk_norm": dict(use_qk_norm=True, attention_bias=True, **UNTIED),
 }
+# whose steps are limited, but not where transformers computes a token alone, through its cache
+LIMITED = ("granitemoehybrid-dense", "bamba-biases", "nemotron_h-one_group")
 FAMILIES = [name for name in BASE if hasattr(transformers, BASE[name][0])]  # of the installed transformers
 CASES = FAMILIES + [name for name in VARIANTS if name.split("-")[0] in FAMILIES]
 
@@ -258,9 +291,9 @@ def fill(hf, seed):
     around = 0.0 if family_of(hf) in ONE_PLUS else 1.0  # a norm's weight
     for name, p in hf.named_parameters():
         z = torch.randn(p.shape, generator=g)
-        if is_gain_or_bias_of_a_norm(name):
+        if is_gain_or_bias_of_a_norm(name) or name.endswith("mamba.D") or name.endswith("mixer.D"):
             here = 1.0 if "linear_attn" in name else around
-            z = 0.3 * z + here if name.endswith("weight") else 0.1 * z
+            z = 0.3 * z + here if name.endswith(("weight", ".D")) else 0.1 * z
         elif "act_fn" in name:
             z = 0.3 * z
         elif p.ndim == 1:
@@ -303,7 +336,12 @@ def _make(name, seed, stored):
 
 @cache
 def _double(name, seed, stored):
-    hf = copy.deepcopy(_make(name, seed, stored)).double()
+    return double(_make(name, seed, stored))
+
+
+def double(hf):
+    """A copy in float64 of a model that has run, whose rotary tables stay numbers of float32."""
+    hf = copy.deepcopy(hf).double()
     for module in hf.modules():
         if hasattr(module, "rope_init_fn"):  # a table that is made at every call stays one of float32
             module.rope_init_fn = partial(lambda made, config: made, module.rope_init_fn(hf.config))
@@ -317,20 +355,28 @@ def _double(name, seed, stored):
 
 @contextlib.contextmanager
 def exact(name, seed=0, stored="float32"):
-    """Yields the model of `make` in float64. Inside, transformers' casts to float32 are casts to float64, but rotary
-    angles are still rounded to float32."""
+    """Yields the model of `make` in float64, for `exactly`."""
+    hf = _double(name, seed, stored)  # made before the casts change: its rotary frequencies are float32 numbers
+    with exactly(hf):
+        yield hf
+
+
+@contextlib.contextmanager
+def exactly(hf):
+    """Inside, transformers' casts to float32 are casts to float64, but rotary angles are still rounded to float32."""
     def of_angle(f):
         return lambda x: f(x.to(FLOAT32).to(torch.float64))
 
-    hf = _double(name, seed, stored)  # made before the casts change: its rotary frequencies are float32 numbers
     with mock.patch.multiple(torch, float32=torch.float64, float=torch.float64), \
          mock.patch.multiple(torch.Tensor, float=torch.Tensor.double, cos=of_angle(COS), sin=of_angle(SIN)), \
          of_one_family(sys.modules[type(hf).__module__]):
-        yield hf
+        yield
 
 
 def of_one_family(module):
     """What exact() changes in the code of a family beside casts."""
+    if hasattr(module, "Llama4TextAttention"):  # it turns complex numbers
+        return mock.patch.object(torch, "polar", lambda size, angle: POLAR(size, angle.to(FLOAT32).to(torch.float64)))
     if hasattr(module, "GeLUFunction"):  # its own derivative has constants of ten digits, and torch.func cannot take it
         return mock.patch.object(module.GeLUFunction, "apply", module.bloom_gelu_forward)
     if hasattr(module, "get_llama_4_attn_scale"):  # the logarithm of integers, which are no float64
@@ -345,15 +391,16 @@ def of_one_family(module):
 @dataclass(frozen=True)
 class Parts:
     """Module names within a block. post1, post2: the norms behind attention and MLP; inner: what takes resid_mid; mixers: what
-    stands in the place of attention where that is absent."""
+    stands in the place of attention where that is absent; beside: what is added to the output of the MLP, where it exists."""
 
     attn: str = "self_attn"
-    mixers: tuple[str, ...] = ("conv", "linear_attn")
+    mixers: tuple[str, ...] = ("conv", "linear_attn", "mamba")
     post1: str | None = None
     inner: str = "post_attention_layernorm"
     post2: str | None = None
     down: str = "mlp.down_proj"
     mlp: str = "mlp"
+    beside: str | None = None
 
 
 POST_NORMS = dict(post1="post_attention_layernorm", post2="post_feedforward_layernorm")
@@ -381,6 +428,10 @@ PARTS = {
     "starcoder2": Parts(down="mlp.c_proj"),
     "lfm2": Parts(inner="ffn_norm", mlp="feed_forward", down="feed_forward.w2"),
     "granitemoe": Parts(mlp="block_sparse_moe"),
+    "llama4_text": Parts(mlp="feed_forward", down="feed_forward.down_proj"),
+    "granitemoehybrid": Parts(mlp="shared_mlp", down="shared_mlp.output_linear", beside="block_sparse_moe"),
+    "bamba": Parts(inner="pre_ff_layernorm", mlp="feed_forward", down="feed_forward.down_proj"),
+    "nemotron_h": Parts(attn="mixer", mlp="mixer", down="mixer.down_proj"),
 }
 
 
@@ -390,31 +441,55 @@ def is_parallel(hf):
     return family_of(hf) in ("phi", "cohere", "cohere2", "gptj", "codegen") or parallel
 
 
-def site_names(hf):
-    every = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
-    return tuple(s for s in every if not (s == "resid_mid" and is_parallel(hf)))
+EVERY = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
+OF_ONE_BRANCH = {True: ("resid_pre", "attn_out", "resid_post"), False: ("resid_pre", "down_proj", "mlp_out", "resid_post")}
+
+
+def site_names(hf, layer=None):
+    """The sites of a layer; None: those that some layer has."""
+    if family_of(hf) == "nemotron_h" and layer is not None:  # whose layers are a mixer, an MLP or a mixture alone
+        return OF_ONE_BRANCH[hf.config.layer_types[layer] in ("linear_attention", "full_attention")]
+    return tuple(s for s in EVERY if not (s == "resid_mid" and (is_parallel(hf) or family_of(hf) == "nemotron_h")))
+
+
+def layers_with(hf, site):
+    return [layer for layer in range(hf.config.num_hidden_layers) if site in site_names(hf, layer)]
+
+
+def near(hf, layer, site):
+    """The place, or the output of the layer's only branch if the layer lacks the site."""
+    if site in site_names(hf, layer):
+        return layer, site
+    return layer, next(s for s in ("mlp_out", "attn_out", "resid_post") if s in site_names(hf, layer))
+
+
+def module_at(block, path):
+    """The module of a block, None if this block lacks it."""
+    return dict(block.named_modules()).get(path)
 
 
 def blocks(hf):
-    base = getattr(hf.base_model, "decoder", hf.base_model)
+    base = getattr(hf.base_model, "decoder", getattr(hf.base_model, "model", hf.base_model))
     return next(getattr(base, name) for name in ("h", "blocks", "layers") if hasattr(base, name))
 
 
 def has_attention(hf, layer):
-    return hasattr(blocks(hf)[layer], PARTS.get(family_of(hf), Parts()).attn.split(".")[0])
+    block = blocks(hf)[layer]
+    attends = getattr(block, "block_type", "full_attention") == "full_attention"
+    return attends and module_at(block, PARTS.get(family_of(hf), Parts()).attn) is not None
 
 
 def is_mixture(hf, layer):
-    mlp = PARTS.get(family_of(hf), Parts()).mlp
-    return hasattr(blocks(hf)[layer].get_submodule(mlp), "experts")
+    parts, block = PARTS.get(family_of(hf), Parts()), blocks(hf)[layer]
+    return any(hasattr(module_at(block, path), "experts") for path in (parts.mlp, parts.beside) if path)
 
 
 def locate(hf, layer, site):
     """-> (module, whether the site is its input, factor between the module's value and the site's)"""
     parts, block = PARTS.get(family_of(hf), Parts()), blocks(hf)[layer]
     scale = getattr(block, "residual_scale", getattr(hf.config, "residual_multiplier", 1.0))
-    down = parts.mlp if is_mixture(hf, layer) else parts.down  # of a mixture its sum
-    attn = parts.attn if has_attention(hf, layer) else next(path for path in parts.mixers if hasattr(block, path))
+    down = parts.mlp if is_mixture(hf, layer) else parts.down  # of a mixture its sum, but for what is beside it
+    attn = next((path for path in (parts.attn, *parts.mixers) if module_at(block, path) is not None), parts.attn)
     path, is_input, factor = {
         "resid_pre": ("", True, 1.0),
         "attn_out": (parts.post1 or attn, False, scale),
@@ -427,13 +502,16 @@ def locate(hf, layer, site):
 
 
 def watch(hf, layer, site, change):
-    """`change` maps the activation (1, T, C) at a site to a new one, or to None to leave it. -> the hook's handle"""
+    """`change` maps the activation (1, T, C) at a site to a new one, or to None to leave it. -> the hooks' handles"""
     module, is_input, scale = locate(hf, layer, site)
+    path = PARTS.get(family_of(hf), Parts()).beside if site in ("down_proj", "mlp_out") else None
+    beside, there = module_at(blocks(hf)[layer], path), {}
 
     def new(x):
         rows = x.reshape(-1, *x.shape[-2:])  # experts are given (T, C)
-        y = change(rows * scale)
-        return x if y is None else (rows + (y - rows * scale) / scale).reshape(x.shape)
+        value = (rows + there["x"].reshape(rows.shape) if there else rows) * scale
+        y = change(value)
+        return x if y is None else (rows + (y - value) / scale).reshape(x.shape)
 
     def before(_, args, kwargs):
         return (new(args[0]), *args[1:]), kwargs
@@ -442,8 +520,11 @@ def watch(hf, layer, site, change):
         return (new(output[0]), *output[1:]) if isinstance(output, tuple) else new(output)
 
     if is_input:
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(after)
+        return [module.register_forward_pre_hook(before, with_kwargs=True)]
+    handles = [module.register_forward_hook(after)]
+    if beside is not None:
+        handles.append(beside.register_forward_hook(lambda _, __, output: there.update(x=output)))
+    return handles
 
 
 @contextlib.contextmanager
@@ -482,7 +563,7 @@ def hooked(hf, steer=(), capture=()):
     changes += [(*place, recorder(place)) for place in capture]
     try:
         for change in sorted(changes, key=lambda change: change[1] == "mlp_out"):
-            handles.append(watch(hf, *change))
+            handles += watch(hf, *change)
         yield record
     finally:
         for handle in handles:
@@ -553,6 +634,10 @@ INNER = {
     "phi3": (("self_attn.qkv_proj",), "mlp.gate_up_proj", "mlp.gate_up_proj"),
     "starcoder2": (SPLIT_QKV, "mlp.c_fc", None),
     "lfm2": (SPLIT_QKV, "feed_forward.w1", "feed_forward.w3"),
+    "llama4_text": (SPLIT_QKV, "feed_forward.gate_proj", "feed_forward.up_proj"),
+    "bamba": (SPLIT_QKV, "feed_forward.gate_proj", "feed_forward.up_proj"),
+    "granitemoehybrid": (SPLIT_QKV, "shared_mlp.input_linear", "shared_mlp.input_linear"),
+    "nemotron_h": (("mixer.q_proj", "mixer.k_proj", "mixer.v_proj"), "mixer.up_proj", None),
 }
 
 
@@ -650,7 +735,7 @@ def inside(hf, tokens, steer=()):
             handles.append(out.register_forward_pre_hook(argument((layer, "z"))))
             heads = hf.config.num_attention_heads
             shape[layer] = heads, getattr(attn, "num_kv_heads", heads), attn.head_dim
-        if not is_mixture(hf, layer):
+        if not is_mixture(hf, layer) and module_at(block, pre) is not None:
             handles.append(block.get_submodule(pre).register_forward_hook(output((layer, "pre"))))
             if linear not in (None, pre):
                 handles.append(block.get_submodule(linear).register_forward_hook(output((layer, "pre_linear"))))
@@ -679,7 +764,8 @@ def inside(hf, tokens, steer=()):
             rotated, keys = found["turned"][layer] if "turned" in found else (q, k)
             found[layer, "rot_q"], found[layer, "rot_k"], found[layer, "v"] = rotated, keys[:, :: keys.shape[1] // kv], v
             found[layer, "z"] = found[layer, "z"].reshape(-1, heads, width)
-        if pre == linear:
+    for layer in range(hf.config.num_hidden_layers):
+        if pre == linear and (layer, "pre") in found:
             found[layer, "pre"], found[layer, "pre_linear"] = found[layer, "pre"].chunk(2, -1)
     found.pop("turned", None)
     return {place: x.numpy() for place, x in found.items()}

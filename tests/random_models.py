@@ -14,12 +14,15 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
                  scale=1.0, learned_positions=False, ropes=2, head_bias=False, n_experts=0, top_k=2, norm_topk=True, dense_layers=(),
                  d_shared=0, shared_gate=False, route="softmax", groups=(1, 1), scale_input=False, sinks=False,
                  mixers=(), gated_heads=False, conv_taps=3, state=(1, 2, 3, 4), latent=None, qk_norm_last=False, clip_qkv=0.0,
-                 temper=None, key_bias=False, embed_norm=False, gains=True):
+                 temper=None, key_bias=False, embed_norm=False, gains=True, chunk=0, unturned_alone=False, bare_layers=(), steps=None,
+                 tiled=False):
     """stored: dtype of the matrices (default real); "bfloat16" for bits in uint16. norms: which of norm1, post1, norm2,
     post2 are there; gains: whether they have weights. scale: resid_scale; embed_scale and logit_scale follow from
     it. groups: of experts, and how many of them a token chooses from, by a correction if there are more than one. mixers:
     those of the layers, over and over, "attention" unless given; state: heads of keys, of values, and their dimensions in
-    a delta rule. latent: q_rank, kv_rank and v_dim of latent attention."""
+    a delta rule or a state space; tiled: which of them belong together; steps: limits of the latter's. latent: q_rank,
+    kv_rank and v_dim of latent attention. chunk: of every other layer. unturned_alone: layers without rotation alone are
+    tempered, and the others alone have a qk-norm. bare_layers: those without an MLP, if they have a mixer."""
     rng = np.random.default_rng(seed)
 
     def matrix(n_out, n_in):
@@ -64,14 +67,18 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
         """(shapes of the weights, what else is there) of a mixer"""
         if kind == "attention":
             return {"z": (W, d_model)} if gated_heads else {}, {}
-        width = (NK * HK, NK * HK, NV * HV, NV * HV) if kind == "delta" else (d_model,) * 4
+        if kind == "none":
+            return {}, {"mixer": kind}
+        recurrent = kind in ("delta", "mamba")
+        width = (NK * HK, NK * HK, NV * HV, NV * HV) if recurrent else (d_model,) * 4
         own = {name: (n, d_model) for name, n in zip("qkv", width, strict=False)} | {"o": (d_model, width[3])}
-        channels = sum(width[:3]) if kind == "delta" else d_model
+        channels = sum(width[:3]) if recurrent else d_model
         more = {"mixer": kind, "conv": rng.normal(size=(conv_taps, channels)).astype(real) / conv_taps**0.5}
         if biases:
             more["conv_bias"] = vector(channels)
-        if kind == "delta":
-            own |= {"z": (NV * HV, d_model), "a": (NV, d_model), "b": (NV, d_model)}
+        if recurrent:
+            own |= {"z": (NV * HV, d_model), "a": (NV, d_model)} | ({"b": (NV, d_model)} if kind == "delta" else {})
+            more |= {"skip": vector(NV, 1.0)} if kind == "mamba" else {}
             more |= {"decay_rate": np.exp(vector(NV, -1)), "decay_bias": vector(NV), "o_norm": (vector(NV * HV, 1.0), None)}
         return own, more
 
@@ -84,7 +91,7 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             layer["act_constants"] = (1.7, 0.8)
         for name, shape in (shapes | own).items():
             layer[name] = matrix(*shape)
-            if biases and name not in ("a", "b", "kv_b"):
+            if biases and name not in ("b", "kv_b"):
                 layer[f"{name}_bias"] = vector(shape[0])
         if n_experts and index not in dense_layers:
             names = ("gate", "up", "down") if gated else ("up", "down")
@@ -103,15 +110,22 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             layer["sinks"] = vector(n_heads, 0.5)
         if act == "xielu" or (act == "gelu_tanh" and index):
             layer["act_constants"] = (0.7, 0.6, 0.5, -0.1) if act == "xielu" else (0.75,)
+        if chunk and index % 2 == 0:
+            layer["chunk"] = chunk
+        if unturned_alone and layer["rope"] >= 0:
+            layer["tempered"] = False
         for name in norms:
             layer[name] = norm_of(d_model)
         if latent:
             layer["kv_norm"] = vector(kv_rank, 1.0), None
             layer |= {"q_a_norm": (vector(q_rank, 1.0), None)} if q_rank else {}
             layer["rope"] = layer["rope"] if rope_dim else -1
-        if qk_norm != "none" and kind == "attention":
+        if qk_norm != "none" and kind == "attention" and not (unturned_alone and layer["rope"] < 0):
             layer["q_norm"], layer["k_norm"] = norm_of(W), norm_of(WKV)
-        layers.append(layer)
+        absent = {"q", "k", "v", "o", "norm1", "post1", "sinks"} if kind == "none" else set()
+        if index in bare_layers and kind != "none" and not parallel:
+            absent = {"gate", "up", "down", "norm2", "post2", "router", "experts", "correction", "shared", "shared_gate"}
+        layers.append({key: value for key, value in layer.items() if key.removesuffix("_bias") not in absent})
     spec = {"n_layers": n_layers, "d_model": d_model, "n_vocab": n_vocab, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
             "head_dim": head_dim, "d_ff": d_ff, "n_ctx": n_ctx, "norm": norm, "norm_eps": 1e-5, "qk_norm": qk_norm,
             "parallel": parallel, "gated": gated, "act": act, "rope_style": rope_style, "rope_dim": rope_dim,
@@ -124,8 +138,11 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
         spec |= {"n_experts": n_experts, "top_k": top_k, "d_expert": d_ff, "norm_topk": norm_topk, "d_shared": d_shared,
                  "route": route, "route_scale": 1.0 if route == "softmax" and norm_topk else 1.7, "route_jitter": 0.4,
                  "n_groups": groups[0], "top_groups": groups[1], "scale_input": scale_input}
-    if set(mixers) & {"conv", "delta"}:
-        spec |= {"conv_taps": conv_taps, "state_k_heads": NK, "state_v_heads": NV, "state_k_dim": HK, "state_v_dim": HV}
+    if steps and "mamba" in mixers:
+        spec |= {"step_min": steps[0], "step_max": steps[1]}
+    if set(mixers) & {"conv", "delta", "mamba"}:
+        spec |= {"conv_taps": conv_taps, "state_k_heads": NK, "state_v_heads": NV, "state_k_dim": HK, "state_v_dim": HV,
+                 "state_tiled": tiled}
     if latent:
         spec |= {"q_rank": q_rank, "kv_rank": kv_rank, "v_dim": v_dim, "latent_eps": 1e-3}
     top = {"embed": matrix(n_vocab, d_model) if stored == "bfloat16" else matrix(n_vocab, d_model) * 2,
@@ -149,6 +166,8 @@ def tables(draw):
     parallel, n_experts, gated = draw(st.booleans()), draw(st.sampled_from([0, 0, 2, 6])), draw(st.booleans())
     acts = ["silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "xielu", *(["silu_clamped"] if gated else [])]
     groups = draw(st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 2)] if n_experts == 6 else [(1, 1)]))
+    mixers = [(), (), (), ("conv",), ("conv", "attention"), ("delta",), ("delta", "delta", "attention"), ("mamba",),
+              ("attention", "mamba"), *([] if parallel else [("none",), ("mamba", "none", "attention")])]  # fmt: skip
     norms = [("norm1", "norm2"), ("post1", "post2"), ("norm1", "post1", "norm2", "post2"), ("norm1", "post1", "norm2")]
     if parallel:
         norms += [("norm1",), ("norm1", "post2")]  # shared by both branches; a sequential MLP without a norm blows up
@@ -168,12 +187,15 @@ def tables(draw):
         "route": draw(st.sampled_from(["softmax", "sigmoid", "sparsemixer"])), "groups": groups,
         "scale_input": draw(st.booleans()), "sinks": draw(st.booleans()),
         "dense_layers": draw(st.sampled_from([(), (0,)])),
-        "mixers": draw(st.sampled_from([(), (), (), ("conv",), ("conv", "attention"), ("delta",), ("delta", "delta", "attention")])),
+        "mixers": draw(st.sampled_from(mixers)), "bare_layers": draw(st.sampled_from([(), (), (0,), (1, 2)])),
+        "steps": draw(st.sampled_from([None, (0.4, 0.9)])),
         "gated_heads": draw(st.booleans()), "conv_taps": draw(st.integers(1, 4)),
-        "state": draw(st.sampled_from([(1, 1, 1, 1), (1, 2, 3, 4), (2, 2, 5, 3), (2, 6, 4, 9)])),
+        "state": draw(st.sampled_from([(1, 1, 1, 1), (1, 2, 3, 4), (2, 2, 5, 3), (2, 6, 4, 9), (1, 17, 2, 1)])),
+        "tiled": draw(st.booleans()),
         "latent": draw(st.sampled_from([None, None, None, (0, 5, 3), (4, 7, 9)])),
         "qk_norm_last": draw(st.booleans()), "clip_qkv": draw(st.sampled_from([0.0, 0.0, 0.8])),
-        "temper": draw(st.sampled_from([None, None, (0.3, 2)])), "key_bias": draw(st.booleans()),
+        "temper": draw(st.sampled_from([None, None, (0.3, 2, 0), (0.3, 3, 1)])), "key_bias": draw(st.booleans()),
         "embed_norm": draw(st.booleans()), "gains": draw(st.booleans()),
+        "chunk": draw(st.sampled_from([0, 0, 1, 4])), "unturned_alone": draw(st.booleans()),
         "seed": draw(st.integers(0, 2**31)),
     }

@@ -139,9 +139,11 @@ def delta_rule(m, layer, x):
         parts.append(c * sigmoid(c))
         first += c.shape[-1]
     q, k, v = (heads(part, n) for part, n in zip(parts, (NK, NK, NV), strict=True))
-    q, k = (np.repeat(y / np.sqrt((y * y).sum(-1, keepdims=True) + 1e-6), NV // NK, axis=-3) for y in (q, k))
+    of_key = np.arange(NV) % NK if m.get("state_tiled") else np.arange(NV) // (NV // NK)
+    q, k = ((y / np.sqrt((y * y).sum(-1, keepdims=True) + 1e-6))[..., of_key, :, :] for y in (q, k))
     q = q / np.sqrt(HK)
-    decay = np.exp(-layer["decay_rate"] * np.log(1 + np.exp(linear(x, layer["a"]) + layer["decay_bias"])))  # (..., T, NV)
+    t = linear(x, layer["a"], layer.get("a_bias")) + layer["decay_bias"]
+    decay = np.exp(-layer["decay_rate"] * np.log(1 + np.exp(t)))  # (..., T, NV)
     strength = sigmoid(linear(x, layer["b"]))
     S, out = np.zeros((*x.shape[:-2], NV, HK, HV), x.dtype), []
     for t in range(x.shape[-2]):
@@ -156,8 +158,32 @@ def delta_rule(m, layer, x):
     return linear(o.reshape(*o.shape[:-2], NV * HV) * z * sigmoid(z), layer["o"], layer.get("o_bias"))
 
 
+def state_space(m, layer, x):
+    """x (..., T, C) -> (..., T, C): a state (HK, HV) a head, that decays over a step of the row's own length, token by token."""
+    NK, NV, HK, HV = (m[f"state_{name}"] for name in ("k_heads", "v_heads", "k_dim", "v_dim"))
+    parts, first = {}, 0
+    for name, n in (("q", NK), ("k", NK), ("v", NV)):
+        c = convolve(m, layer, linear(x, layer[name], layer.get(f"{name}_bias")), first)
+        parts[name] = np.repeat(heads(c * sigmoid(c), n), NV // n, axis=-3)
+        first += c.shape[-1]
+    q, k, v = parts.values()  # (..., NV, T, width)
+    t = np.log(1 + np.exp(linear(x, layer["a"], layer.get("a_bias")) + layer["decay_bias"]))  # (..., T, NV)
+    t = np.where(t.real < m.get("step_min", 0), m.get("step_min", 0), np.where(t.real > m.get("step_max", np.inf), m.get("step_max", 0), t))
+    S, out = np.zeros((*x.shape[:-2], NV, HK, HV), x.dtype), []
+    for i in range(x.shape[-2]):
+        step = t[..., i, :, None, None]
+        S = np.exp(-layer["decay_rate"][:, None, None] * step) * S + k[..., i, :, None] * (step * v[..., i, None, :])
+        out.append((S * q[..., i, :, None]).sum(-2))
+    skip = 0 if layer.get("skip") is None else layer["skip"][:, None] * np.swapaxes(v, -2, -3)
+    o = np.stack(out, -3) + skip  # (..., T, NV, HV)
+    z = linear(x, layer["z"], layer.get("z_bias"))
+    u = (o.reshape(*o.shape[:-2], NV * HV) * z * sigmoid(z)).reshape(*o.shape[:-2], NK, -1)
+    u = u / np.sqrt((u * u).mean(-1, keepdims=True) + m["norm_eps"])
+    return linear(u.reshape(*o.shape[:-2], NV * HV) * layer["o_norm"][0], layer["o"], layer.get("o_bias"))
+
+
 def mix(m, layer, x):
-    mixers = {"attention": attention, "conv": short_conv, "delta": delta_rule}
+    mixers = {"attention": attention, "conv": short_conv, "delta": delta_rule, "mamba": state_space, "none": lambda *_: np.zeros_like(x)}
     return mixers[layer.get("mixer", "attention")](m, layer, x)
 
 
@@ -191,16 +217,16 @@ def qkv(m, layer, x):
         if turn and layer["rope"] >= 0:
             table = m["rope"][layer["rope"]]
             q, k = rotate(m, table, q), rotate(m, table, k)
-        if not turn and m["qk_norm"] != "none":
+        if not turn and layer.get("q_norm") is not None:
             q, k = head_norm(m, q, layer["q_norm"]), head_norm(m, k, layer["k_norm"])
-    if "temper" in m:
-        rate, length = m["temper"]
-        q = q * (1 + rate * np.log(1 + np.arange(x.shape[-2]) // length))[:, None]
+    if "temper" in m and layer.get("tempered", True):
+        rate, length, offset = m["temper"]
+        q = q * (1 + rate * np.log(1 + (np.arange(x.shape[-2]) + offset) // length))[:, None]
     return q, np.repeat(k, NH // NKV, axis=-3), np.repeat(v, NH // NKV, axis=-3)  # query head h reads group h // G
 
 
 def attention(m, layer, x):
-    """x (..., T, C) -> (..., T, C): causal, grouped heads, within the layer's window."""
+    """x (..., T, C) -> (..., T, C): causal, grouped heads, within the layer's window and chunk."""
     T, NH = x.shape[-2], m["n_heads"]
     q, k, v = (latent_qkv if m.get("kv_rank") else qkv)(m, layer, x)
     scores = softcap(m["attn_softcap"], layer["attn_scale"] * (q @ np.swapaxes(k, -1, -2)))
@@ -208,6 +234,8 @@ def attention(m, layer, x):
         scores = scores + m["key_bias"].reshape(NH, 1, -1)[..., :T]
     i, j = np.arange(T)[:, None], np.arange(T)
     seen = (j <= i) & ((layer["window"] == 0) | (j > i - layer["window"]))
+    if chunk := layer.get("chunk"):
+        seen &= i // chunk == j // chunk
     top = np.where(seen, scores.real, -np.inf).max(-1, keepdims=True)  # a constant: it cancels
     weights = np.where(seen, np.exp(np.where(seen, scores - top, 0)), 0)
     total = weights.sum(-1, keepdims=True)
@@ -342,7 +370,10 @@ def forward(twin, tokens, steer=()):
         else:
             x = visit(index, "resid_mid", x + a)
             inner = normed(x, layer.get("norm2"))
-        branch = mixture(m, layer, inner) if "router" in layer else mlp(m, layer, inner, layer.get("act_constants", ()))
+        if "router" in layer:
+            branch = mixture(m, layer, inner)
+        else:
+            branch = mlp(m, layer, inner, layer.get("act_constants", ())) if "up" in layer else np.zeros_like(x)
         d = visit(index, "down_proj", branch)
         b = visit(index, "mlp_out", s * normed(d, layer.get("post2")))
         x = visit(index, "resid_post", x + a + b if m["parallel"] else x + b)

@@ -89,7 +89,8 @@ def run_theirs(folder, prompt):
             first = hf(ids[:, :7], use_cache=True, return_dict=True)
             cache = first.get("past_key_values", first.get("cache"))
             name = "cache" if "cache" in first else "past_key_values"
-            second = hf(ids[:, 7:], use_cache=True, return_dict=True, **{name: cache})
+            behind = {"position_ids": torch.arange(7, len(prompt))[None]} if hf.config.model_type == "bamba" else {}  # it counts from 0
+            second = hf(ids[:, 7:], use_cache=True, return_dict=True, **{name: cache}, **behind)
         except Exception:
             return None
         return whole, torch.cat([first.logits, second.logits], 1)[0].numpy()

@@ -85,6 +85,7 @@ TABLES = {
     "sequential": {},
     "parallel": {"parallel": True, "norms": ("norm1",)},
     "post norms": {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0},
+    "chunks": {"chunk": 4, "temper": (0.4, 3, 1), "unturned_alone": True, "qk_norm": "head", "qk_norm_last": True},
 }
 SPARSE = {
     "experts and windows": {"n_experts": 5, "dense_layers": (1,), "window": 3},
@@ -381,6 +382,10 @@ BAD_MODELS = {
     "no window": (lambda t: t.layers[0].pop("window"), "lacks 'window' or 'rope'"),
     "negative window": (lambda t: t.layers[0].update(window=-1), "window -1"),
     "window beyond int": (lambda t: t.layers[0].update(window=2**32 + 3), "window 4294967299"),
+    "negative chunk": (lambda t: t.layers[0].update(chunk=-1), "chunks of -1 keys"),
+    "chunk beyond int": (lambda t: t.layers[0].update(chunk=2**31), "chunks of 2147483648 keys"),
+    "temperature": (lambda t: t.spec.update(temper=(0.1, 4, -1)), "'temper' must be a finite rate"),
+    "qk-norm that there is not": (lambda t: t.layers[0].update(q_norm=(None, None), k_norm=(None, None)), "q_norm and k_norm"),
     "rope beyond int": (lambda t: t.layers[0].update(rope=2**32), "rope 4294967296"),
     "one dimension": (lambda t: t.layers[0].update(up=np.zeros(240)), r"up has shape \(240,\)"),
     "no array": (lambda t: t.layers[0].update(up=[[1.0]]), "up must be a NumPy array, got list"),

@@ -22,7 +22,7 @@ def slice_of(name, prompts, source, target):
     with hf_models.exact(name) as hf:
 
         def states(v):
-            handle = hf_models.watch(hf, source, "resid_pre", lambda x: x + v)
+            (handle,) = hf_models.watch(hf, source, "resid_pre", lambda x: x + v)
             try:
                 runs = [hf(torch.tensor([p]), output_hidden_states=True, use_cache=False) for p in prompts]
             finally:

@@ -28,7 +28,7 @@ def some_prompts(model, rng, lengths=(13, 1, 64, 3)):
 
 
 def places(hf):
-    return [(layer, site) for layer in range(hf.config.num_hidden_layers) for site in hf_models.site_names(hf)]
+    return [(layer, site) for layer in range(hf.config.num_hidden_layers) for site in hf_models.site_names(hf, layer)]
 
 
 @pytest.mark.parametrize("name", hf_models.CASES)
@@ -100,14 +100,16 @@ def test_steering_at_every_site(name, loaded, rng):
     model = loaded(name)
     prompt = some_prompts(model, rng, (13,))[0]
     chosen = [0, 4, 11]
-    for site in hf_models.site_names(hf_models.make(name)):
-        layer = int(rng.integers(model.n_layers))
+    hf = hf_models.make(name)
+    other = hf_models.near(hf, 1, "mlp_out")
+    for site in hf_models.site_names(hf):
+        layer = int(rng.choice(hf_models.layers_with(hf, site)))
         v, w = rng.normal(size=(2, model.d_model))
         steered = model.steered(ps.SteeringVector.from_array(v, layer, site), positions=chosen)
-        steered = steered.steered(ps.SteeringVector.from_array(w, 1, "mlp_out"))
+        steered = steered.steered(ps.SteeringVector.from_array(w, *other))
         logits, acts = steered.run_with_cache(prompt)
         with hf_models.exact(name) as double:
-            steer = [(layer, site, v, chosen), (1, "mlp_out", w, None)]
+            steer = [(layer, site, v, chosen), (*other, w, None)]
             want, sites = hf_models.run(double, prompt, steer, places(double))
         if site == "resid_mid":  # steered through attn_out there
             sites.pop((layer, "attn_out"))
@@ -120,7 +122,7 @@ def test_a_zero_vector_changes_no_bit(loaded, rng):
     for name in hf_models.FAMILIES:
         model = loaded(name, "float32")
         prompt = some_prompts(model, rng, (13,))[0]
-        for site in hf_models.site_names(hf_models.make(name)):
+        for site in hf_models.site_names(hf_models.make(name), 1):
             zero = ps.SteeringVector.from_array(rng.normal(size=model.d_model), 1, site) * 0
             assert np.array_equal(model.steered(zero)(prompt), model(prompt))
 

@@ -285,7 +285,8 @@ U, F, S = "uint32", "float32", "string"
 REFUSED = [
     ({"attention.sliding_window": (U, 7)}, UnsupportedModel, r"'llama.attention.sliding_window' = 7"),
     ({"attention.scale": (F, 0.5)}, UnsupportedModel, r"'llama.attention.scale' = 0.5"),
-    ({"expert_count": (U, 8)}, UnsupportedModel, r"'llama.expert_count' = 8"),
+    ({"expert_count": (U, 8)}, BadCheckpoint, "cannot take 0 of 8 experts"),
+    ({"expert_count": (U, 8), "expert_used_count": (U, 2)}, BadCheckpoint, "no tensor 'blk.0.ffn_gate_exps.weight'"),
     ({"logit_scale": (F, 2.0)}, UnsupportedModel, r"llama.logit_scale"),
     ({"rope.scaling.type": (S, "longrope"), "rope.scaling.factor": (F, 2.0)}, UnsupportedModel, "scaling.type = 'longr"),
     ({"rope.scaling.attn_factor": (F, 1.2)}, UnsupportedModel, "llama.rope.scaling.attn_factor = 1.2"),

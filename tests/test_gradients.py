@@ -126,8 +126,8 @@ FACTORS = st.floats(-4, 4).filter(lambda a: abs(a) > 1e-3)
 @settings(max_examples=25, deadline=None)
 def test_first_order_is_linear_in_the_vector(table, seed, a, site, last):
     model = tiny(**{k: v for k, v in table.items() if k != "n_vocab"})[0]
-    site = "mlp_out" if model.spec.parallel and site == "resid_mid" else site
     layer = seed % model.n_layers
+    site = site if site in model.spec.sites(layer) else model.spec.sites(layer)[1]
     v, w = (vector(model, s, layer=layer, site=site) for s in (seed, seed + 1))
     both = ps.SteeringVector.from_array(a * v.vector + w.vector, layer, site)
     positions = -1 if last else None
@@ -144,8 +144,9 @@ def test_first_order_is_linear_in_the_vector(table, seed, a, site, last):
 def test_first_order_of_any_block(table, seed, site):
     smooth = {"act": "silu", "n_experts": 0}  # a step across a kink has no slope
     model = tiny(**{k: v for k, v in table.items() if k != "n_vocab"} | smooth)[0]
-    site = "mlp_out" if model.spec.parallel and site == "resid_mid" else site
-    v, items = vector(model, seed, 1.0, seed % model.n_layers, site), [[3, 1, 4, 1], [1, 5]]
+    layer = seed % model.n_layers
+    site = site if site in model.spec.sites(layer) else model.spec.sites(layer)[1]
+    v, items = vector(model, seed, 1.0, layer, site), [[3, 1, 4, 1], [1, 5]]
     found = evaluate.first_order(model, items, v, score=PAIR)
     coarse, fine = (by_steering(model, items, v, PAIR, None, h) for h in (2e-6, 1e-6))
     error = np.abs(coarse - fine) + 1e-7 * (1 + np.abs(fine))  # of the difference itself

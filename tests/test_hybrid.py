@@ -21,9 +21,9 @@ from powersteer.loading import load_checkpoint
 from powersteer.loading.config import family_of, read_hyperparameters, rope_settings
 from powersteer.model.cost import cache_bytes
 
-CASES = [name for name in hf_models.CASES if name.split("-")[0] in ("lfm2", "qwen3_5_text", "qwen3_next")]
-FAMILIES = [name for name in CASES if "-" not in name]
-MIXERS = [("conv",), ("conv", "attention"), ("delta",), ("delta", "delta", "attention")]
+FAMILIES = ["lfm2", "qwen3_5_text", "qwen3_next", "granitemoehybrid", "nemotron_h", "bamba"]
+CASES = [name for name in hf_models.CASES if name.split("-")[0] in FAMILIES]
+MIXERS = [("conv",), ("conv", "attention"), ("delta",), ("delta", "delta", "attention"), ("mamba",), ("attention", "none", "mamba")]
 LONG = 150  # more than two chunks of 64, by which transformers computes the delta rule
 
 
@@ -44,7 +44,8 @@ def test_steered_greedy_text(name, length, loaded, rng):
     """Through the cache of both, past the taps of a convolution and a chunk."""
     model = loaded(name)
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (length, length + 1)]
-    steer = [(0, "attn_out", rng.normal(size=model.d_model), None), (1, "mlp_out", rng.normal(size=model.d_model), None)]
+    places = [(0, "attn_out"), hf_models.near(hf_models.make(name), 1, "mlp_out")]
+    steer = [(*place, rng.normal(size=model.d_model), None) for place in places]
     view = model
     for layer, site, vector, positions in steer:
         view = view.steered(ps.SteeringVector.from_array(vector, layer, site), positions=positions)

@@ -24,21 +24,23 @@ from powersteer.inputs.sites import READABLE, SITES, Site, parse_site
 
 def readable(hf):
     """The places that exist in a model"""
-    mixtures = [layer for layer in range(hf.config.num_hidden_layers) if hf_models.is_mixture(hf, layer)]
-    _, _, linear = hf_models.INNER.get(hf_models.family_of(hf), (0, "gate", "up"))
-    absent = {(layer, name) for layer in mixtures for name in ("pre", "pre_linear", "post")}
-    absent |= {(layer, "pre_linear") for layer in range(hf.config.num_hidden_layers) if linear is None}
-    others = [layer for layer in range(hf.config.num_hidden_layers) if not hf_models.has_attention(hf, layer)]
-    absent |= {(layer, name) for layer in others for name in ("q", "k", "v", "rot_q", "rot_k", "pattern", "z")}
-    return [(layer, name) for layer in range(hf.config.num_hidden_layers) for name in READABLE if (layer, name) not in absent]
+    _, pre, linear = hf_models.INNER.get(hf_models.family_of(hf), (0, "mlp.gate_proj", "mlp.up_proj"))
+    places = []
+    for layer, block in enumerate(hf_models.blocks(hf)):
+        dense = hf_models.module_at(block, pre) is not None and not hf_models.is_mixture(hf, layer)
+        names = ["q", "k", "v", "rot_q", "rot_k", "pattern", "z"] * hf_models.has_attention(hf, layer)
+        names += ["pre", *["pre_linear"] * (linear is not None), "post"] * dense
+        places += [(layer, name) for name in names]
+    return places
 
 
 @pytest.mark.parametrize("name", [name for name in hf_models.CASES if name != "falcon-alibi"])  # there PyTorch has the softmax
 def test_everything_inside(name, loaded, rng):
     hf, model = hf_models.make(name), loaded(name)
     prompts = some_prompts(model, rng, (13, 1, 40))
-    steer = [(1, "attn_out", rng.normal(size=model.d_model), None), (0, "resid_pre", rng.normal(size=model.d_model), [0, 4])]
-    view = model.steered(ps.SteeringVector.from_array(steer[0][2], 1, "attn_out"))
+    branch = hf_models.near(hf, 1, "attn_out")
+    steer = [(*branch, rng.normal(size=model.d_model), None), (0, "resid_pre", rng.normal(size=model.d_model), [0, 4])]
+    view = model.steered(ps.SteeringVector.from_array(steer[0][2], *branch))
     view = view.steered(ps.SteeringVector.from_array(steer[1][2], 0, "resid_pre"), positions=[0, 4])
     places = readable(hf)
     _, caches = model.run_with_cache(prompts, sites=places)
@@ -92,7 +94,7 @@ def test_patterns_weight_the_values(data):
         if "key_bias" in twin.top:
             scores = scores + twin.top["key_bias"].reshape(scores.shape[1], -1)[:, : len(ids)]
         i, j = np.arange(len(ids))[:, None], np.arange(len(ids))
-        seen = (j <= i) & (j > i - (of["window"] or len(ids)))
+        seen = (j <= i) & (j > i - (of["window"] or len(ids))) & (j // (of.get("chunk") or 80) == i // (of.get("chunk") or 80))
         scores = np.where(seen[:, None], scores, -np.inf)
         sinks = np.full(q.shape[1], -np.inf) if of.get("sinks") is None else np.asarray(of["sinks"])
         beside = np.broadcast_to(sinks[:, None], (len(ids), len(sinks), 1))

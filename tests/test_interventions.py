@@ -24,7 +24,7 @@ PROMPTS = [PROMPT, [7, 2, 51, 8]]
 SITES = ("resid_pre", "attn_out", "resid_mid", "down_proj", "mlp_out", "resid_post")
 # RMS norms; learned positions, biases; post-norms; norms behind only; parallel, with two norms or one; a residual multiplier;
 # a mixture of experts
-TRAITS = ["llama", "gpt2", "gemma2", "olmo2", "gpt_neox", "stablelm-parallel", "granite", "qwen3_moe"]
+TRAITS = ["llama", "gpt2", "gemma2", "olmo2", "gpt_neox", "stablelm-parallel", "granite", "qwen3_moe", "granitemoehybrid"]
 TRAITS = [name for name in TRAITS if name in hf_models.CASES]
 CLAMP = 1.5
 
@@ -351,7 +351,7 @@ def test_views_say_what_is_done(loaded, rng):
     assert (-vec).ablate() == vec.ablate() and str((-vec).ablate().scale) == "0.0"
 
 
-@pytest.mark.parametrize("name", [*TRAITS, "qwen3_moe-some_dense"])
+@pytest.mark.parametrize("name", [*TRAITS, "qwen3_moe-some_dense", "granitemoehybrid", "granitemoehybrid-dense"])
 def test_hooks_in_pytorch_do_the_same(name, loaded, rng):
     model = loaded(name)
     with hf_models.exact(name) as hf:

@@ -26,7 +26,7 @@ def published(name, prompts, source, target, n, radius, steps, lr, power, q, ort
             return x
 
         def targets():
-            handle = hf_models.watch(hf, source, "down_proj", lambda x: x + bias)
+            (handle,) = hf_models.watch(hf, source, "down_proj", lambda x: x + bias)
             try:
                 runs = [hf(torch.tensor([p]), output_hidden_states=True).hidden_states[target][0] for p in prompts]
             finally:

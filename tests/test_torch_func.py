@@ -60,9 +60,9 @@ def test_every_ordered_pair_of_sites(name, loaded, rng):
 @pytest.mark.parametrize("name", hf_models.CASES)
 def test_every_family(name, loaded, rng):
     """Two prompts of unequal length, explicit positions, random sites two layers apart."""
-    model, sites = loaded(name), hf_models.site_names(hf_models.make(name))
+    hf, model = hf_models.make(name), loaded(name)
     prompts = random_prompts(model, rng, (12, 4))
-    source, target = (0, str(rng.choice(sites))), (2, str(rng.choice(sites)))
+    source, target = ((layer, str(rng.choice(hf_models.site_names(hf, layer)))) for layer in (0, 2))
     here, rows = [0, 2, -1], [1, -2, -1]
     absolute = [[[p % len(t) for p in some] for t in prompts] for some in (here, rows)]
     with hf_models.exact(name) as double:
@@ -77,7 +77,7 @@ def test_the_head(name, loaded, rng):
     """logits, and the Fisher target: J_F = D (J - 1 p'J) has the metric of 2 sqrt(p)."""
     model = loaded(name)
     prompts = random_prompts(model, rng, (9, 5))
-    source = (1, str(rng.choice(hf_models.site_names(hf_models.make(name)))))
+    source = (1, str(rng.choice(hf_models.site_names(hf_models.make(name), 1))))
     for target in ("logits", "next_token"):
         with hf_models.exact(name) as double:
             last = hf_models.jacobian(double, prompts, source, target)
@@ -93,9 +93,9 @@ def test_the_head(name, loaded, rng):
 @pytest.mark.parametrize("name", hf_models.FAMILIES)
 def test_the_gradient_at_every_source(name, loaded, rng):
     """One cotangent of the logits of two prompts, read at several sources."""
-    model, sites = loaded(name), hf_models.site_names(hf_models.make(name))
+    hf, model = hf_models.make(name), loaded(name)
     prompts, here = random_prompts(model, rng, (7, 4)), [0, -1]
-    sources = [(layer, str(site)) for layer in (1, 0) for site in rng.choice(sites, 2, replace=False)]
+    sources = [(layer, str(site)) for layer in (1, 0) for site in rng.choice(hf_models.site_names(hf, layer), 2, replace=False)]
     J = model.jacobians(prompts, sources, ["logits"], source_positions=here)
     U = rng.normal(size=(3, 2 * model.n_vocab))
     for source, shared, parts in zip(sources, J.apply_t_all(U), J.apply_t_all(U, per_prompt=True), strict=True):
@@ -120,9 +120,9 @@ def test_mean_over_positions(name, loaded, rng):
 @pytest.mark.parametrize("name", hf_models.FAMILIES)
 def test_at_a_steered_point(name, loaded, rng):
     """Vectors before, at and behind the source move the point of linearisation."""
-    model = loaded(name)
-    prompt = random_prompts(model, rng, (10,))[0]
-    steer = [(0, "resid_pre", [1, 2, 3]), (1, "mlp_out", None), (2, "attn_out", [9])]
+    hf, model = hf_models.make(name), loaded(name)
+    prompt, source = random_prompts(model, rng, (10,))[0], hf_models.near(hf, 1, "mlp_out")
+    steer = [(0, "resid_pre", [1, 2, 3]), (*source, None), (*hf_models.near(hf, 2, "attn_out"), [9])]
     vectors = rng.normal(size=(3, model.d_model))
     view = model
     for (layer, site, positions), v in zip(steer, vectors, strict=True):
@@ -131,9 +131,9 @@ def test_at_a_steered_point(name, loaded, rng):
     for target in ((2, "resid_post"), "next_token"):
         rows = [[8, 9]]
         with hf_models.exact(name) as double:
-            want = hf_models.jacobian(double, [prompt], (1, "mlp_out"), target, None, rows, steer=hooks)
-            plain = hf_models.jacobian(double, [prompt], (1, "mlp_out"), target, None, rows)
-        close(view.jacobian(prompt, **arguments((1, "mlp_out"), target), target_positions=rows[0]), want)
+            want = hf_models.jacobian(double, [prompt], source, target, None, rows, steer=hooks)
+            plain = hf_models.jacobian(double, [prompt], source, target, None, rows)
+        close(view.jacobian(prompt, **arguments(source, target), target_positions=rows[0]), want)
         assert np.linalg.norm(want - plain) > 1e-3 * np.linalg.norm(plain)
 
 

@@ -50,6 +50,8 @@ def spec_of(twin):
         return Layer(**{name: part(name, value) for name, value in tensors.items()})
 
     scalars = {name: value for name, value in twin.spec.items() if name != "rope"}
+    if "step_min" in scalars:
+        scalars["step_limit"] = scalars.pop("step_min"), scalars.pop("step_max")
     top = {name: Norm(*value) if name.endswith("_norm") else value for name, value in twin.top.items()}
     return Spec(**scalars, rope=tuple(twin.spec["rope"]), layers=tuple(map(layer, twin.layers)), **top)
 
