@@ -23,7 +23,7 @@ import powersteer as ps  # noqa: E402
 from powersteer._util.atomic import write_text  # noqa: E402
 
 LENGTHS = (13, 1, 64, 3)  # of the prompts: ragged, beyond every window, the whole context
-SOURCE, LAST = (0, "mlp_out"), 2
+LAST = 2
 
 HEADER = """\
 # Parity with transformers
@@ -39,7 +39,7 @@ four prompts of 13, 1, 64 and 3 tokens, relative to the largest value:
 - logits, float64 and float32: powersteer's, in the dtype of the computation.
 - PyTorch float32: those of transformers itself as it is usually run, for comparison.
 - sites: the worst activation of all sites of all layers in float64, and which it is.
-- Jacobian, float64 and float32: every entry of d(resid_post of layer 2) / d(mlp_out of layer 0) at positions 1 and 8 of
+- Jacobian, float64 and float32: every entry of d(resid_post of layer 2) / d(mlp_out of layer 0, or its attn_out) at positions 1 and 8 of
   nine tokens, the source moved at every position, against torch.func; the Frobenius norm of the difference over the
   norm. With experts the routing is frozen on both sides.
 
@@ -79,7 +79,7 @@ def measure(name: str) -> Row:
     hf = hf_models.make(name)
     double, single = (ps.from_transformers(hf, dtype=dtype, threads=1) for dtype in ("float64", "float32"))
     rng = np.random.default_rng(0)
-    places = [(layer, site) for layer in range(double.n_layers) for site in hf_models.site_names(hf)]
+    places = [(layer, site) for layer in range(double.n_layers) for site in hf_models.site_names(hf, layer)]
     row = Row(name, 0, 0, 0, 0, "", 0, 0)
     for n in LENGTHS:
         prompt = rng.integers(0, double.n_vocab, min(n, double.n_ctx)).tolist()
@@ -93,9 +93,10 @@ def measure(name: str) -> Row:
             if (far := error(acts[place], sites[place])) > row.sites:
                 row.sites, row.worst_site = far, f"blocks.{place[0]}.{place[1]}"
     prompt, rows = rng.integers(0, double.n_vocab, 9).tolist(), [1, 8]
+    site = "mlp_out" if "mlp_out" in hf_models.site_names(hf, 0) else "attn_out"
     with hf_models.exact(name) as oracle:
-        want = hf_models.jacobian(oracle, [prompt], SOURCE, (LAST, "resid_post"), None, [rows])
-    how = dict(source=SOURCE[0], source_site=SOURCE[1], target=LAST, target_site="resid_post", target_positions=rows)
+        want = hf_models.jacobian(oracle, [prompt], (0, site), (LAST, "resid_post"), None, [rows])
+    how = dict(source=0, source_site=site, target=LAST, target_site="resid_post", target_positions=rows)
     far = [np.linalg.norm(m.jacobian(prompt, **how).dense() - want) / np.linalg.norm(want) for m in (double, single)]
     row.jacobian, row.jacobian_single = map(float, far)
     return row
