@@ -142,7 +142,7 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
         spec |= {"step_min": steps[0], "step_max": steps[1]}
     if set(mixers) & {"conv", "delta", "mamba"}:
         spec |= {"conv_taps": conv_taps, "state_k_heads": NK, "state_v_heads": NV, "state_k_dim": HK, "state_v_dim": HV,
-                 "state_tiled": tiled}
+                 "state_tiled": tiled and "mamba" not in mixers}
     if latent:
         spec |= {"q_rank": q_rank, "kv_rank": kv_rank, "v_dim": v_dim, "latent_eps": 1e-3}
     top = {"embed": matrix(n_vocab, d_model) if stored == "bfloat16" else matrix(n_vocab, d_model) * 2,

@@ -117,6 +117,7 @@ def test_what_the_core_refuses_of_a_state_space():
         (lambda spec, layer: layer.update(b=layer["a"]), "a layer with state space and an MLP has 'b'"),
         (lambda spec, layer: layer.pop("a"), "the weight a is missing"),
         (lambda spec, layer: spec.update(step_min=2.0, step_max=1.0), "step_min must be neither negative nor above step_max"),
+        (lambda spec, layer: spec.update(state_tiled=True), "heads of a state space are neighbours, not tiled"),
         (lambda spec, layer: spec.update(parallel=True) or [layer.pop(name) for name in list(layer) if name[:4] in ("up", "down", "gate")
                                                             or name in ("up_bias", "norm2")], "lacks its mixer or its MLP"),
     ):  # fmt: skip

@@ -64,6 +64,7 @@ int get_mixer(PyObject *dict, const spec *m, layer_spec *y) {
         return invalid("a layer has a %s, but the spec no 'conv_taps'", mixer_name(mixer));
     if ((mixer == MIX_DELTA || mixer == MIX_MAMBA) && !m->state_k_heads)
         return invalid("a layer has a %s, but the spec no 'state_k_heads'", mixer_name(mixer));
+    if (mixer == MIX_MAMBA && m->state_tiled) return invalid("heads of a state space are neighbours, not tiled: its norm takes them in groups");
     y->mixer = (mixer_kind)mixer;
     const char *stray = stray_key(dict, y->mixer);
     int mlp = item(dict, "up") || item(dict, "router");
