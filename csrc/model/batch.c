@@ -43,7 +43,7 @@ ps_code batch_make(batch *b, const spec *m, size_t n_seq, const int *const *toke
     for (size_t t = 0; t < m->n_rope; t++)
         for (size_t s = 0; s < n_seq; s++)
             for (size_t r = b->row0[s]; r < b->row0[s + 1]; r++)
-                rope_angles(&m->rope[t], m->rope_dim, b->pos[r], (size_t)b->pos[b->row0[s + 1] - 1] + 1,
+                rope_angles(&m->rope[t], b->pos[r], (size_t)b->pos[b->row0[s + 1] - 1] + 1,
                             b->cosine + (t * rows + r) * half, b->sine + (t * rows + r) * half);
     return PS_OK;
 }

@@ -14,9 +14,10 @@
 /* Buffers of a forward pass over n rows. */
 typedef struct {
     real *normed, *attn, *mlp; /* (n, C) */
+    real *embedding;           /* (n, C), written by the first layer, if layers have inputs made of it */
     real *low, *raw;           /* (n, q_rank), (n, NH*max(HS, R)) of latent attention */
     real *heads;               /* (n, W), or as many as a layer's o takes */
-    real *hidden;              /* (n, F) */
+    real *hidden;              /* (n, the largest F, or P) */
     real *moe;                 /* see moe.h */
     real *head_scratch, *panel; /* (threads, stride): see attention.h, linear.h */
     size_t head_stride, panel_stride;
@@ -39,6 +40,8 @@ ps_code block_forward(const runtime *rt, const spec *m, size_t layer, const batc
 typedef struct {
     size_t n_t, n, n_streams;
     real *stream;          /* (n_streams, n, C) tangents or cotangents of the residual stream, n_t of which a call reads */
+    real *carried;         /* for each entry of spec.carried (n_streams, n, width): see sweep_carried */
+    size_t first;          /* number of the column that `stream` points to */
     real *attn, *mlp;      /* (n_t, n, C) those of the two branches */
     real *normed;          /* (n_t, n, C) */
     real *taped_q;         /* (n, W) queries of the subset */
@@ -46,7 +49,7 @@ typedef struct {
     real *dq, *heads;      /* (n_t, n, W); dq and dk (delta_parts, n_t, n, W) */
     real *dk, *dv;         /* (n_t, n, WKV) */
     real *dz, *da, *db;    /* (n_t, n, outputs of the layer's z), (n_t, n, NV) of a delta rule or a state space */
-    real *gate, *up;       /* (n_t, n, F) */
+    real *gate, *up;       /* (n_t, n, the largest F, or P) */
     real *moe;             /* see moe.h */
     size_t *moe_index;     /* (2, n) */
     real *head_scratch, *panel;
@@ -59,6 +62,13 @@ ps_code sweep_scratch_make(sweep_scratch *s, const spec *m, const batch *b, size
 ps_code sweep_scratch_count(const spec *m, const batch *b, size_t n_t, size_t n_streams, int threads, size_t *bytes, ps_status *st);
 void sweep_scratch_free(sweep_scratch *s);
 
+/* Tangents or cotangents of entry i of spec.carried, (n_t, n, width), from column s->first on */
+real *sweep_carried(const sweep_scratch *s, const spec *m, size_t i);
+/* Sets those of n_t columns to zero. */
+void sweep_carry_nothing(const sweep_scratch *s, const spec *m, size_t n_t);
+/* Numbers of a row that are carried */
+size_t carried_width(const spec *m);
+
 /* A derivative of one layer. */
 typedef struct {
     const runtime *rt;
@@ -69,7 +79,14 @@ typedef struct {
     const subset *q; /* output rows */
     size_t n_t;      /* <= s->n_t */
     sweep_scratch *s;
+    const cache *keys;  /* those that several layers see */
+    int from_embedding; /* whether the embedding has a tangent */
 } block_call;
+
+/* Behind hooks at the first layer's RESID_PRE: the tangent of the embedding, of which inputs of layers are made, is that of the
+ * stream (n_t, n, C); before them on the way back, its cotangent is added to that of the stream. In other layers nothing. */
+void block_embedding_jvp(const block_call *c);
+void block_embedding_vjp(const block_call *c);
 
 /* attn (n_t, Q, C), the tangent of attn_out, from stream (n_t, n, C), that of resid_pre. Leaves that of norm1's output in
  * normed, for an MLP that reads it. */

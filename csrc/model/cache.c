@@ -3,8 +3,23 @@
 #include "ops/latent.h"
 #include "ops/scan.h"
 
-static size_t key_width(const spec *m) { return m->kv_rank ? latent_key(m) : m->n_kv_heads * m->head_dim; }
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+/* Width of the keys that a layer sees, and where they begin; the return value: the widths of all that are kept */
+static size_t place_keys(const spec *m, cache_kind kind, size_t *width, size_t *at) {
+    size_t end = 0;
+    for (size_t l = 0; l < m->n_layers; l++) { /* what only the layer at hand sees is at 0, and as wide as the widest */
+        const layer_spec *y = &m->layer[l];
+        size_t own = y->mixer != MIX_ATTENTION ? 0 : m->kv_rank ? latent_key(m) : y->n_kv_heads * y->head_dim;
+        if (kind == CACHE_PASS && y->carried == NOT_CARRIED && own > end) end = own;
+        if (width) width[l] = own;
+    }
+    for (size_t l = 0; l < m->n_layers; l++) {
+        const layer_spec *y = &m->layer[l];
+        int kept = y->mixer == MIX_ATTENTION && y->keys_of == l && (kind == CACHE_ALL || y->carried != NOT_CARRIED);
+        if (at) at[l] = y->keys_of != l ? at[y->keys_of] : kept ? end : 0;
+        if (kept) end += m->kv_rank ? latent_key(m) : y->n_kv_heads * y->head_dim;
+    }
+    return end;
+}
 
 /* Sizes are ints, and weights with so many rows exist. */
 size_t cache_state(const spec *m) {
@@ -19,32 +34,31 @@ size_t cache_state(const spec *m) {
     return most;
 }
 
-static ps_code make_or_count(cache *c, const spec *m, size_t n_layers, size_t n_states, size_t n_seq, size_t total, size_t *bytes,
-                             ps_status *st) {
-    size_t rows, scans = smaller(n_layers, m->n_recurrent), slots = n_seq * (scans ? n_states : 0);
-    if (size_mul(smaller(n_layers, m->n_attention), total, &rows, st)) return st->code;
+static ps_code make_or_count(cache *c, const spec *m, cache_kind kind, size_t n_seq, size_t total, size_t *bytes, ps_status *st) {
+    size_t scans = kind == CACHE_ALL ? m->n_recurrent : m->n_recurrent > 0, states = scans ? 1 + (kind == CACHE_ALL) : 0, slots = n_seq * states;
+    size_t keys = place_keys(m, kind, NULL, NULL);
     arena_slice table[] = {SLICE(c->capacity, n_seq), SLICE(c->length, n_seq), SLICE(c->offset, n_seq),
-                           SLICE(c->k, rows, key_width(m)), SLICE(c->v, m->kv_rank ? 0 : rows, key_width(m)),
+                           SLICE(c->width, m->n_layers), SLICE(c->at, m->n_layers),
+                           SLICE(c->k, total, keys), SLICE(c->v, m->kv_rank ? 0 : total, keys),
                            SLICE(c->states, scans, slots, cache_state(m)), SLICE(c->seen, slots), SLICE(c->keep, n_seq),
                            SLICE(c->next, slots)};
     if (arena_make_or_count(&c->memory, table, COUNT(table), bytes, st)) return st->code;
     c->n_scans = scans;
-    c->n_states = scans ? n_states : 0;
+    c->n_states = states;
     return PS_OK;
 }
 
-ps_code cache_count(const spec *m, size_t n_layers, size_t n_states, size_t n_seq, size_t total, size_t *bytes, ps_status *st) {
-    return make_or_count(&(cache){0}, m, n_layers, n_states, n_seq, total, bytes, st);
+ps_code cache_count(const spec *m, cache_kind kind, size_t n_seq, size_t total, size_t *bytes, ps_status *st) {
+    return make_or_count(&(cache){0}, m, kind, n_seq, total, bytes, st);
 }
 
-ps_code cache_make(cache *c, const spec *m, size_t n_layers, size_t n_states, size_t n_seq, const size_t *capacity, ps_status *st) {
+ps_code cache_make(cache *c, const spec *m, cache_kind kind, size_t n_seq, const size_t *capacity, ps_status *st) {
     size_t total = 0;
     *c = (cache){0};
     for (size_t s = 0; s < n_seq; s++) total += capacity[s]; /* each <= n_ctx: the caller has checked */
-    if (make_or_count(c, m, n_layers, n_states, n_seq, total, NULL, st)) return st->code;
+    if (make_or_count(c, m, kind, n_seq, total, NULL, st)) return st->code;
     c->n_seq = n_seq;
-    c->n_layers = smaller(n_layers, m->n_attention);
-    c->width = key_width(m);
+    place_keys(m, kind, c->width, c->at);
     if (m->kv_rank) c->v = c->k;
     c->total = total;
     c->state = cache_state(m);
@@ -59,13 +73,14 @@ ps_code cache_make(cache *c, const spec *m, size_t n_layers, size_t n_states, si
 
 void cache_free(cache *c) { arena_free(&c->memory); }
 
-void cache_write(cache *c, size_t l, const batch *b, const real *k, const real *v) {
+void cache_write(cache *c, size_t layer, const batch *b, const real *k, const real *v) {
     const batch *all = b->whole ? b->whole : b;
+    size_t width = c->width[layer];
     for (size_t s = 0; s < all->n_seq; s++)
         for (size_t r = all->row0[s], id = (size_t)all->id[s]; r < all->row0[s + 1]; r++) {
-            size_t from = (b->whole ? b->of[r] : r) * c->width, at = (size_t)all->pos[r] * c->width;
-            memcpy(cache_k(c, l, id) + at, k + from, c->width * sizeof(real));
-            if (v != k) memcpy(cache_v(c, l, id) + at, v + from, c->width * sizeof(real));
+            size_t from = (b->whole ? b->of[r] : r) * width, at = (size_t)all->pos[r] * width;
+            memcpy(cache_k(c, layer, id) + at, k + from, width * sizeof(real));
+            if (v != k) memcpy(cache_v(c, layer, id) + at, v + from, width * sizeof(real));
         }
 }
 

@@ -11,11 +11,13 @@
 enum { CACHE_NOTHING = 0 };
 
 typedef struct {
-    size_t n_seq, n_layers, width;  /* width = NKV*HS, or R + rope_dim of latent attention; n_layers: those with attention; 1: the layer at hand */
+    size_t n_seq;
+    size_t *width;                  /* (n_layers of the model) of the keys that each layer sees: NKV*HS, or R + rope_dim of latent attention */
+    size_t *at;                     /* (n_layers of the model) sum of the widths of the layers before whose keys are here */
     size_t *capacity, *length;      /* (n_seq) in tokens */
     size_t *offset;                 /* (n_seq) first token of the sequence in a layer's (total, width) block */
     size_t total;                   /* sum of capacities */
-    real *k, *v;                    /* (n_layers, total, width); of latent attention v is k */
+    real *k, *v;                    /* for each layer (total, width), from total * at[layer] on; of latent attention v is k */
     size_t n_scans, n_states, state; /* layers with states, states of each sequence, reals of one */
     real *states;                   /* (n_scans, n_seq*n_states, state) */
     size_t *seen;                   /* (n_seq, n_states) tokens that the state has seen; CACHE_NOTHING: it is not valid */
@@ -24,16 +26,18 @@ typedef struct {
     arena memory;
 } cache;
 
-/* capacity[s] <= n_ctx, copied. n_layers: all, or 1 for the layer at hand. n_states: 2, or 1 if none outlives the pass. */
-ps_code cache_make(cache *c, const spec *m, size_t n_layers, size_t n_states, size_t n_seq, const size_t *capacity, ps_status *st);
-/* Adds the bytes of n_layers layers of n_seq sequences with `total` tokens. */
-ps_code cache_count(const spec *m, size_t n_layers, size_t n_states, size_t n_seq, size_t total, size_t *bytes, ps_status *st);
+/* CACHE_ALL keeps every layer's keys, and two states of each sequence; CACHE_PASS, for one pass from position 0, those that several
+ * layers see, and one state, and overwrites what only the layer at hand sees. capacity[s] <= n_ctx, copied. */
+typedef enum { CACHE_PASS, CACHE_ALL } cache_kind;
+ps_code cache_make(cache *c, const spec *m, cache_kind kind, size_t n_seq, const size_t *capacity, ps_status *st);
+/* Adds the bytes of n_seq sequences with `total` tokens. */
+ps_code cache_count(const spec *m, cache_kind kind, size_t n_seq, size_t total, size_t *bytes, ps_status *st);
 void cache_free(cache *c); /* accepts a zeroed cache */
-/* The rows (capacity, width) of sequence id in the l-th layer with attention */
-static inline real *cache_k(const cache *c, size_t l, size_t id) { return c->k + (l % c->n_layers * c->total + c->offset[id]) * c->width; }
-static inline real *cache_v(const cache *c, size_t l, size_t id) { return c->v + (l % c->n_layers * c->total + c->offset[id]) * c->width; }
-/* Writes k and v (n_rows, width), which may be one, of the batch, or of the rows of b->whole that they equal, in layer l at their positions. The caller checks the capacity. */
-void cache_write(cache *c, size_t l, const batch *b, const real *k, const real *v);
+/* The rows (capacity, width[layer]) of sequence id that the queries of this layer see */
+static inline real *cache_k(const cache *c, size_t layer, size_t id) { return c->k + c->total * c->at[layer] + c->offset[id] * c->width[layer]; }
+static inline real *cache_v(const cache *c, size_t layer, size_t id) { return c->v + c->total * c->at[layer] + c->offset[id] * c->width[layer]; }
+/* Writes k and v (n_rows, width), which may be one, of the batch, or of the rows of b->whole that they equal, in this layer at their positions. The caller checks the capacity. */
+void cache_write(cache *c, size_t layer, const batch *b, const real *k, const real *v);
 
 /* The states, numbers of slots in a layer, of a pass over sequence id from position start: begin, SCAN_NONE at 0; end, where it runs;
  * kept, which takes the state after c->keep[id] tokens, or SCAN_NONE. */

@@ -19,7 +19,7 @@ ps_code decoder_make(decoder *d, const spec *m, size_t n_seq, const size_t *capa
         d->streams[s] = (rng){.seed = seeds[s]};
         d->next[s] = 0;
     }
-    return cache_make(&d->cache, m, m->n_layers, 2, n_seq, capacity, st);
+    return cache_make(&d->cache, m, CACHE_ALL, n_seq, capacity, st);
 }
 
 void decoder_free(decoder *d) {

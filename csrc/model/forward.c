@@ -23,22 +23,39 @@ static void embed(cpu_isa isa, const spec *m, const batch *b, real *x, real *row
     }
 }
 
+ps_code forward_keys_make(cache *c, const spec *m, const batch *b, ps_status *st) {
+    arena memory = {0};
+    size_t *lengths;
+    arena_slice table[] = {SLICE(lengths, b->n_seq)};
+    if (arena_make(&memory, table, COUNT(table), st)) return st->code;
+    for (size_t s = 0; s < b->n_seq; s++) lengths[s] = b->row0[s + 1] - b->row0[s];
+    cache_make(c, m, CACHE_PASS, b->n_seq, lengths, st);
+    arena_free(&memory);
+    return st->code;
+}
+
+ps_code forward_keys_count(const spec *m, const batch *shape, size_t *bytes, ps_status *st) {
+    return shape->n_seq < 2 && !m->shares_keys ? PS_OK : cache_count(m, CACHE_PASS, shape->n_seq, shape->n_rows, bytes, st);
+}
+
 ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const forward_plan *plan, real *x, ps_status *st) {
     block_scratch s = {0};
     sharing g = {0};
-    tape once = {0}; /* for the layers that are not taped, one after the other: a forward pass writes to a tape in any case */
-    if (!plan->tapes && !rt->few_rows && sharing_make(&g, m, b, plan->hooks, !plan->cache, st)) goto done;
+    cache keys = {0}; /* where the caller has none, and a layer's tape does not hold all that its queries see */
+    tape once = {0};  /* for the layers that are not taped, one after the other: a forward pass writes to a tape in any case */
+    if (!plan->tapes && !rt->few_rows && sharing_make(&g, m, b, plan->hooks, st)) goto done;
+    if (!plan->cache && (m->shares_keys || sharing_saves(&g)) && forward_keys_make(&keys, m, b, st)) goto done;
     if (block_scratch_make(&s, m, b, thread_pool_threads(rt->pool), st)) goto done;
     if (plan->first_taped > 0 && tape_make(&once, m, m->n_layers, b->n_rows, st)) goto done;
     if (plan->cache) cache_begin_pass(plan->cache, b);
-    const batch *now = sharing_enter(&g, b, 0, x); /* the rows of this layer */
+    const batch *now = sharing_enter(&g, b, 0, x, NULL); /* the rows of this layer */
     embed(rt->isa, m, now, x, s.normed);
     for (size_t l = 0; l < plan->n_layers; l++) {
-        now = sharing_enter(&g, b, l, x);
+        now = sharing_enter(&g, b, l, x, m->d_input ? s.embedding : NULL);
         stream_layer(m, now->n_rows, (ptrdiff_t)l - 1, l + 1 < plan->n_layers || l + 1 == m->n_layers ? (ptrdiff_t)l + 1 : NO_LAYER);
         tape *t = l < plan->first_taped ? &once : &plan->tapes[l - plan->first_taped];
         if (t != &once && tape_make(t, m, l, b->n_rows, st)) goto done;
-        cache *c = plan->cache || now == b ? plan->cache : &g.keys;
+        cache *c = plan->cache ? plan->cache : m->shares_keys || now != b ? &keys : NULL;
         if (block_forward(rt, m, l, now, c, t, &s, plan->hooks, x, st)) goto done;
         if (plan->n_computed) *plan->n_computed += now->n_rows;
     }
@@ -47,6 +64,7 @@ ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const f
     for (size_t r = 0; plan->same && r < b->n_rows; r++) plan->same[r] = now == b ? r : now->of[r];
 done:
     tape_free(&once);
+    cache_free(&keys);
     block_scratch_free(&s);
     sharing_free(&g);
     return st->code;

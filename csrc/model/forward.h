@@ -6,7 +6,7 @@
 
 typedef struct {
     const hooks *hooks;
-    cache *cache;        /* NULL: the batch holds whole sequences from position 0 */
+    cache *cache;        /* NULL: the batch holds whole sequences from position 0, and their keys are not kept */
     size_t n_layers;     /* layers 0..n_layers-1 are computed */
     size_t first_taped;  /* the first layer that is taped; >= n_layers: none */
     tape *tapes;         /* (n_layers - first_taped), zeroed; made here; the caller frees them, also after an error; NULL: none */
@@ -18,6 +18,10 @@ typedef struct {
  * in a decoding step. PS_ERR_NONFINITE names the layer and position whose output is
  * not finite. PS_ERR_MEMORY, PS_ERR_INTERRUPTED. */
 ps_code forward_stream(const runtime *rt, const spec *m, const batch *b, const forward_plan *plan, real *x, ps_status *st);
+
+/* A cache for one pass over whole sequences. The second adds the bytes that a pass without a cache may need for it. */
+ps_code forward_keys_make(cache *c, const spec *m, const batch *b, ps_status *st);
+ps_code forward_keys_count(const spec *m, const batch *shape, size_t *bytes, ps_status *st);
 
 /* What the derivative of the LM head reads, for n rows. NULL: not kept. */
 typedef struct {

@@ -59,6 +59,10 @@ static ps_code record(jacobian *j, const runtime *rt, ps_status *st) {
     for (size_t i = 0, e = j->n_sources; i < j->n_targets; i++, e++) /* of logits: the last layer's RESID_POST */
         captures[e] = (capture){j->targets[i].layer, j->targets[i].site, captured + e * n * C};
     forward_plan plan = {.hooks = &v, .n_layers = j->last_layer + 1, .first_taped = j->first_taped, .tapes = j->tapes};
+    if (m->shares_keys) {
+        if (forward_keys_make(&j->keys, m, &j->b, st)) goto done;
+        plan.cache = &j->keys;
+    }
     if (forward_stream(rt, m, &j->b, &plan, x, st)) goto done;
     for (size_t i = 0; i < j->n_sources; i++) j->sources[i].norm = mean_norm(&j->sources[i].at, C, captures[i].out);
     for (size_t i = 0; i < j->n_targets; i++) {
@@ -98,7 +102,9 @@ static ps_code target_make(target *t, const jacobian *j, const target_plan *plan
     return target_make_or_count(t, j->m, t->at.n, NULL, st);
 }
 
-size_t jacobian_first_taped(size_t layer, site at) { return layer + (at >= SITE_MLP_OUT); }
+size_t jacobian_first_taped(const spec *m, size_t layer, site at) {
+    return layer + (at >= (m->layer[layer].in_gate.data ? SITE_RESID_POST : SITE_MLP_OUT));
+}
 
 ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_seq, const int *const *tokens,
                       const size_t *length, const hooks *steer, const jacobian_plan *plan, ps_status *st) {
@@ -106,7 +112,8 @@ ps_code jacobian_make(jacobian *j, const runtime *rt, const spec *m, size_t n_se
     j->steer = *steer;
     j->first_taped = m->n_layers;
     for (size_t i = 0; i < plan->n_sources; i++) {
-        size_t first = jacobian_first_taped(plan->sources[i].layer, plan->sources[i].site);
+        size_t first = jacobian_first_taped(m, plan->sources[i].layer, plan->sources[i].site);
+        j->from_embedding |= plan->sources[i].layer == 0 && plan->sources[i].site == SITE_RESID_PRE;
         if (first < j->first_taped) j->first_taped = first;
     }
     for (size_t i = 0; i < plan->n_targets; i++) {
@@ -145,12 +152,13 @@ void jacobian_free(jacobian *j) {
     for (size_t i = 0; i < j->n_sources; i++) subset_free(&j->sources[i].at);
     for (size_t i = 0; i < j->n_targets; i++) target_free(&j->targets[i]);
     batch_free(&j->b);
+    cache_free(&j->keys);
     subset_free(&j->all);
     arena_free(&j->memory);
 }
 
 size_t jacobian_bytes(const jacobian *j) {
-    size_t bytes = j->memory.bytes + j->b.memory.bytes + j->all.memory.bytes;
+    size_t bytes = j->memory.bytes + j->b.memory.bytes + j->all.memory.bytes + j->keys.memory.bytes;
     for (size_t i = 0; i < j->n_sources; i++) bytes += j->sources[i].at.memory.bytes;
     for (size_t i = 0; i < j->n_targets; i++) bytes += j->targets[i].at.memory.bytes + j->targets[i].memory.bytes;
     for (size_t l = j->first_taped; l <= j->last_layer; l++)

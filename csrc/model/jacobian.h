@@ -46,6 +46,8 @@ typedef struct {
     size_t last_layer;  /* of the deepest target */
     size_t first_taped; /* the least of the sources' (see jacobian_first_taped) */
     tape *tapes;        /* (last_layer + 1 - first_taped) */
+    cache keys;         /* if layers see keys of others, which may not be taped */
+    int from_embedding; /* a source is the embedding itself, the first layer's RESID_PRE, of which inputs of layers are made */
     arena memory;
 } jacobian;
 
@@ -80,7 +82,7 @@ void jacobian_free(jacobian *j); /* accepts a zeroed one */
 size_t jacobian_bytes(const jacobian *j); /* held by it */
 
 /* The first layer that is taped: the source's own, or the next where the source is behind all that the derivative reads. */
-size_t jacobian_first_taped(size_t layer, site at);
+size_t jacobian_first_taped(const spec *m, size_t layer, site at);
 
 /* Add the bytes of a target with n rows, and of the buffers of the forward pass over n rows that is taped for n_ends sources and
  * targets. */

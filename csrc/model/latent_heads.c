@@ -74,10 +74,10 @@ void latent_forward(const runtime *rt, const spec *m, size_t layer, const batch 
     run_hooks(v, layer, READ_ROT_Q, b, latent_raw(m), s->raw);
     run_key_hooks(&l, v, layer, READ_ROT_K, b, t->k);
     latent_absorb(&l, n, s->raw, t->q);
-    if (c) cache_write(c, y->nth, b, t->k, t->k);
+    if (c) cache_write(c, layer, b, t->k, t->k);
     for (size_t i = 0; i < b->n_seq; i++) {
         size_t r = b->row0[i], end = b->row0[i + 1];
-        const real *k = c ? cache_k(c, y->nth, (size_t)b->id[i]) : t->k + r * WK;
+        const real *k = c ? cache_k(c, layer, (size_t)b->id[i]) : t->k + r * WK;
         s->seq[i] = (attention_seq){.k = k, .v = k, .n_keys = (size_t)b->pos[end - 1] + 1, .ld = WK, .q0 = r, .q1 = end, .key0 = r};
     }
     attention heads = attention_of(m, layer, b->n_seq, s->seq, t->q, b->pos, s->head_scratch, s->head_stride);

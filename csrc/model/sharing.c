@@ -81,13 +81,7 @@ static int from_the_start(const batch *all) {
 
 static int concerns(const intervention *one, int id) { return one->sequence < 0 || one->sequence == id; }
 
-/* Cache of one layer for all rows. lengths (n_seq): scratch */
-static ps_code make_keys(sharing *g, size_t *lengths, ps_status *st) {
-    for (size_t s = 0; s < g->all->n_seq; s++) lengths[s] = g->all->row0[s + 1] - g->all->row0[s];
-    return cache_make(&g->keys, g->m, 1, 1, g->all->n_seq, lengths, st);
-}
-
-ps_code sharing_make(sharing *g, const spec *m, const batch *all, const hooks *v, int want_keys, ps_status *st) {
+ps_code sharing_make(sharing *g, const spec *m, const batch *all, const hooks *v, ps_status *st) {
     size_t n = all->n_rows, half = m->rope_dim / 2, entries = 0;
     if (all->n_seq < 2 || !from_the_start(all)) return PS_OK;
     for (size_t s = 0; s < all->n_seq; s++)
@@ -113,29 +107,28 @@ ps_code sharing_make(sharing *g, const spec *m, const batch *all, const hooks *v
         g->first[s + 1] = at;
     }
     build(g);
-    if (own->n_rows == n || !want_keys) return PS_OK;
-    return make_keys(g, g->from, st);
+    return PS_OK;
 }
 
-void sharing_free(sharing *g) {
-    cache_free(&g->keys);
-    arena_free(&g->memory);
+void sharing_free(sharing *g) { arena_free(&g->memory); }
+
+int sharing_saves(const sharing *g) { return g->all && g->own.n_rows < g->all->n_rows; }
+
+/* x (nodes, C): from the nodes of the layer before to those of this one */
+static void split_rows(const sharing *g, size_t C, real *x) {
+    for (size_t n = g->own.n_rows; n-- > 0;) /* descending, and from[n] <= n: none is overwritten before it is read */
+        if (g->from[n] != n) memcpy(x + n * C, x + g->from[n] * C, C * sizeof(real));
 }
 
-const batch *sharing_enter(sharing *g, const batch *all, size_t layer, real *x) {
-    size_t C = g->all ? g->m->d_model : 0;
+const batch *sharing_enter(sharing *g, const batch *all, size_t layer, real *x, real *e) {
     int splits = 0;
-    if (!g->all || g->own.n_rows == all->n_rows) return all;
+    if (!sharing_saves(g)) return all;
     for (size_t i = 0; i < g->v->n_steer; i++) splits |= g->v->steer[i].layer == layer;
     if (layer && splits) {
         g->layer = layer;
         build(g);
-        for (size_t n = g->own.n_rows; n-- > 0;) /* descending, and from[n] <= n: none is overwritten before it is read */
-            if (g->from[n] != n) memcpy(x + n * C, x + g->from[n] * C, C * sizeof(real));
+        split_rows(g, g->m->d_model, x);
+        if (e) split_rows(g, g->m->d_model, e);
     }
-    return g->own.n_rows < all->n_rows ? &g->own : all;
-}
-
-ps_code sharing_count(const spec *m, const batch *all, size_t *bytes, ps_status *st) {
-    return all->n_seq < 2 ? PS_OK : cache_count(m, 1, 1, all->n_seq, all->n_rows, bytes, st);
+    return sharing_saves(g) ? &g->own : all;
 }

@@ -12,7 +12,7 @@
  * With l the interventions only grow, so that nodes only split. */
 #ifndef PS_SHARING_H
 #define PS_SHARING_H
-#include "model/cache.h"
+#include "model/batch.h"
 #include "model/hooks.h"
 
 typedef struct {
@@ -22,7 +22,6 @@ typedef struct {
     size_t layer;      /* l */
     batch own;         /* the rows that are computed; own.of: the node of each row of `all` */
     size_t *of;
-    cache keys;        /* of one layer, for all rows, where the caller has no cache */
     size_t *first;     /* (n_seq + 1) first entry of each sequence in list */
     size_t *list;      /* the interventions of each sequence, as numbers in v->steer */
     int *child;        /* (n_rows + n_rope + 1) first child of each node, then of the roots, one for each choice of rotations */
@@ -33,15 +32,14 @@ typedef struct {
 } sharing;
 
 /* Finds the rows of `all` that are equal in layer 0. g must be zeroed, and freed also after an error; all and v must outlive it.
- * Only sequences from position 0 share. want_keys: g->keys is made if rows are shared. PS_ERR_MEMORY, PS_ERR_OVERFLOW. */
-ps_code sharing_make(sharing *g, const spec *m, const batch *all, const hooks *v, int want_keys, ps_status *st);
+ * Only sequences from position 0 share. PS_ERR_MEMORY, PS_ERR_OVERFLOW. */
+ps_code sharing_make(sharing *g, const spec *m, const batch *all, const hooks *v, ps_status *st);
+/* Whether rows are equal, which then need a cache for all rows. */
+int sharing_saves(const sharing *g);
 void sharing_free(sharing *g); /* accepts a zeroed one */
 
 /* The batch that is computed in this layer: own rows, or all if none are equal any more. Layers are entered in ascending order.
- * x (n_rows, d_model): the residual stream of the batch of the layer before, on return that of this one. */
-const batch *sharing_enter(sharing *g, const batch *all, size_t layer, real *x);
-
-/* Adds the bytes of g->keys. */
-ps_code sharing_count(const spec *m, const batch *all, size_t *bytes, ps_status *st);
+ * x (n_rows, d_model): the residual stream of the batch of the layer before, on return that of this one; so is e, or NULL. */
+const batch *sharing_enter(sharing *g, const batch *all, size_t layer, real *x, real *e);
 
 #endif

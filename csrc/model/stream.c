@@ -20,6 +20,7 @@ static void advise_layer(const spec *m, size_t layer, int experts, void (*hint)(
     }
     const layer_spec *y = &m->layer[layer];
     const weight *all[] = {&y->q_a, &y->kv_b, &y->q, &y->k, &y->v, &y->o, &y->z, &y->a, &y->b, &y->gate, &y->up, &y->down, &y->router,
+                           &y->in_proj, &y->in_gate, &y->in_out,
                            &y->shared.gate, &y->shared.up, &y->shared.down, &y->shared_gate};
     for (size_t i = 0; i < COUNT(all); i++) advise(all[i], hint);
     for (size_t e = 0; experts && y->router.data && e < m->n_experts; e++) {

@@ -1,11 +1,12 @@
 #include "model/sweep.h"
 #include <stdlib.h>
 #include <string.h>
+#include "model/layer_input.h"
 #include "ops/rowwise.h"
 #include "model/stream.h"
 
 size_t jacobian_streams(const spec *m, size_t n_rows, size_t n) {
-    size_t most = STREAM_BYTES / (n_rows * m->d_model * sizeof(real)), block = jacobian_block(n_rows, n);
+    size_t most = STREAM_BYTES / (n_rows * (m->d_model + carried_width(m)) * sizeof(real)), block = jacobian_block(n_rows, n);
     if (most < block) most = block;
     return n < most ? n : most;
 }
@@ -50,7 +51,7 @@ static int target_at(const group *g, site at) { /* the LM head is behind every s
 static block_call call_of(const group *g) {
     const jacobian *j = g->j;
     return (block_call){.rt = g->rt, .m = j->m, .b = &j->b, .t = g->l >= j->first_taped ? &j->tapes[g->l - j->first_taped] : NULL,
-                        .layer = g->l, .q = g->q, .n_t = g->n, .s = g->s};
+                        .layer = g->l, .q = g->q, .n_t = g->n, .s = g->s, .keys = &j->keys, .from_embedding = j->from_embedding};
 }
 
 /* Where source or target enter: the other parts of the sum are zero. */
@@ -91,6 +92,7 @@ static const real *block_forward_sweep(group *g) {
     const block_call c = call_of(g);
     sweep_scratch *s = g->s;
     int parallel = j->m->parallel, out = pass_forward(g, SITE_RESID_PRE, &j->all, s->stream), whole = g->live;
+    if (whole && !out) block_embedding_jvp(&c);
     if (whole && !out) block_attn_jvp(&c);
     if (whole) rowwise_gather(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream, s->stream);
     if (out) return s->stream;
@@ -104,6 +106,7 @@ static const real *block_forward_sweep(group *g) {
     if (pass_forward(g, SITE_MLP_OUT, g->q, s->mlp)) return s->mlp;
     if (g->live) rowwise_add(g->rt, size, s->mlp, s->stream);
     if (g->live && parallel) rowwise_add(g->rt, size, s->attn, s->stream);
+    if (g->live) layer_input_jvp(&c);
     return pass_forward(g, SITE_RESID_POST, g->q, s->stream) ? s->stream : NULL;
 }
 
@@ -141,6 +144,7 @@ static void block_backward_sweep(group *g) {
     int parallel = j->m->parallel;
     size_t size = g->n * g->q->n * j->m->d_model;
     if (pass_backward(g, SITE_RESID_POST, g->q, s->stream)) return;
+    if (g->live) layer_input_vjp(&c);
     if (g->live) memcpy(s->mlp, s->stream, size * sizeof(real));
     if (g->live && parallel) memcpy(s->attn, s->stream, size * sizeof(real));
     if (pass_backward(g, SITE_MLP_OUT, g->q, s->mlp)) return;
@@ -152,6 +156,7 @@ static void block_backward_sweep(group *g) {
     if (g->live && !parallel) memcpy(s->attn, s->stream, size * sizeof(real));
     if (pass_backward(g, SITE_ATTN_OUT, g->q, s->attn)) return;
     if (g->live) block_attn_vjp(&c, through_mlp && block_shares_norm(j->m, g->l));
+    if (g->live) block_embedding_vjp(&c);
     int enters = target_at(g, SITE_RESID_PRE); /* at the target rows, and the layer before needs every row */
     pass_backward(g, SITE_RESID_PRE, enters ? g->q : &j->all, s->stream);
     if (enters) rowwise_expand(g->n, j->b.n_rows, g->q->n, g->q->row, j->m->d_model, s->stream);
@@ -184,7 +189,8 @@ static size_t source_layer(const sweep *w, const column *c) { return w->j->sourc
 static size_t target_layer(const sweep *w, const column *c) { return w->j->targets[c->target].layer; }
 
 static ps_code sweep_make(sweep *w, ps_status *st) {
-    arena_slice table[] = {SLICE(w->live, w->n), SLICE(w->goes_to, w->n), SLICE(w->spare, w->j->b.n_rows, w->j->m->d_model)};
+    arena_slice table[] = {SLICE(w->live, w->n), SLICE(w->goes_to, w->n),
+                           SLICE(w->spare, w->j->b.n_rows, w->j->m->d_model + carried_width(w->j->m))};
     return arena_make(&w->memory, table, COUNT(table), st);
 }
 
@@ -194,10 +200,17 @@ static int by_key(const void *a, const void *b) {
     return x->c.order < y->c.order ? -1 : 1;
 }
 
+static void move_part(real *x, size_t size, real *spare, size_t from, size_t to) {
+    memcpy(to == NOWHERE ? spare : x + to * size, from == NOWHERE ? spare : x + from * size, size * sizeof(real));
+}
+
+/* A column's stream, and what is carried beside it */
 static void move_stream(const sweep *w, size_t from, size_t to) {
-    size_t size = w->j->b.n_rows * w->j->m->d_model;
-    real *x = w->s->stream;
-    memcpy(to == NOWHERE ? w->spare : x + to * size, from == NOWHERE ? w->spare : x + from * size, size * sizeof(real));
+    const spec *m = w->j->m;
+    size_t n = w->j->b.n_rows;
+    move_part(w->s->stream, n * m->d_model, w->spare, from, to);
+    for (size_t i = 0; i < m->n_carried; i++)
+        move_part(sweep_carried(w->s, m, i), n * m->carried[i].width, w->spare + n * (m->d_model + m->carried[i].offset), from, to);
 }
 
 /* Moves the streams into the order of w->live. A stream whose place nobody needs starts a chain of moves; what is left then are
@@ -239,6 +252,11 @@ static void arrange(sweep *w, size_t l, int forward) {
     }
     qsort(w->live, w->n_live, sizeof *w->live, by_key);
     move_streams(w);
+    for (size_t i = 0; i < w->n_live; i++) { /* of a column that begins here */
+        sweep_scratch at = *w->s;
+        at.first = i;
+        if (w->live[i].stream == NOWHERE) sweep_carry_nothing(&at, j->m, 1);
+    }
 }
 
 /* Drops the columns that have ended in layer l. */
@@ -267,6 +285,7 @@ static group group_from(const sweep *w, size_t l, size_t i, size_t *end, sweep_s
     for (size_t k = i; k < *end; k++) columns[k - i] = w->live[k].c;
     *part = *w->s; /* only the stream is kept from layer to layer; groups use the other buffers one after the other */
     part->stream += i * j->b.n_rows * j->m->d_model;
+    part->first = i;
     return (group){.j = j, .rt = w->rt, .from = from, .to = to, .q = to ? &to->at : &j->all, .n = *end - i, .l = l,
                    .columns = columns, .s = part};
 }
@@ -330,6 +349,7 @@ ps_code jacobian_apply_t(const jacobian *j, const runtime *rt, sweep_scratch *s,
 ps_code jacobian_apply_all(const jacobian *j, const runtime *rt, sweep_scratch *s, size_t from, size_t n, column *columns,
                            ps_status *st) {
     size_t begin = j->sources[from].layer;
+    sweep_carry_nothing(s, j->m, n);
     for (size_t l = begin; n && l <= j->last_layer; l++) {
         stream_layer(j->m, j->b.n_rows, l > begin ? (ptrdiff_t)l - 1 : NO_LAYER, l < j->last_layer ? (ptrdiff_t)l + 1 : NO_LAYER);
         group g = {.j = j, .rt = rt, .from = l == begin ? &j->sources[from] : NULL, .q = &j->all, .n = n, .l = l,
@@ -350,6 +370,7 @@ ps_code jacobian_apply_t_all(const jacobian *j, const runtime *rt, sweep_scratch
                              column *columns, ps_status *st) {
     const target *top = &j->targets[to];
     const source *end = NULL; /* the last one on the way */
+    sweep_carry_nothing(s, j->m, n);
     for (size_t i = 0; n && i < j->n_sources; i++) {
         const source *from = &j->sources[i];
         if (columns[i * n].v && (!end || from->layer < end->layer || (from->layer == end->layer && from->site < end->site))) end = from;

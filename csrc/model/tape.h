@@ -12,6 +12,7 @@ typedef struct {
     real *xhat_q, *r_q; /* (n, W), (n, G); of latent attention (n, q_rank), (n)  q_a_norm */
     real *xhat_k, *r_k; /* (n, WK), (n, G); of latent attention (n, R), (n)  kv_norm */
     real *kept_q, *kept_k, *kept_v; /* as q, k and v: see rowwise_clip */
+    real *xhat_v, *r_v; /* (n, WV), (n, NKV)  v_norm */
     real *q, *k, *v;    /* (n, W), (n, WK), (n, WV): inputs of attention (latent: (n, NH*WK), (n, WK), none), of a convolution's products, of a delta rule or of a state space */
     real *convolved;    /* (n, C)  MIX_CONV: the convolution's output */
     real *lift_q, *lift_k, *lift_v; /* (n, W), (n, WK), (n, WV)  MIX_DELTA, MIX_MAMBA: SiLU' of the convolutions, see mlp.h */
@@ -23,6 +24,9 @@ typedef struct {
     real *slope, *lift; /* (n, F): see mlp.h; not with experts */
     moe_tape moe;       /* with experts */
     real *xhat_m, *r_m; /* (n, C), (n)  post2 */
+    real *xhat_u, *r_u; /* (n, P), (n)  in_norm */
+    real *slope_u, *lift_u; /* (n, P)  the gate of a per-layer input: see mlp.h */
+    real *xhat_i, *r_i; /* (n, C), (n)  post_in */
     arena memory;
 } tape;
 

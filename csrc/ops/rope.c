@@ -1,8 +1,8 @@
 #include "ops/rope.h"
 
-void rope_angles(const rope_table *t, size_t rope_dim, int pos, size_t length, real *cosine, real *sine) {
+void rope_angles(const rope_table *t, int pos, size_t length, real *cosine, real *sine) {
     const double *inv_freq = t->long_inv_freq && length > t->long_after ? t->long_inv_freq : t->inv_freq;
-    for (size_t i = 0; i < rope_dim / 2; i++) {
+    for (size_t i = 0; i < t->dim / 2; i++) {
         float angle = (float)pos * (float)inv_freq[i];
         cosine[i] = (real)(cos((double)angle) * t->scale);
         sine[i] = (real)(sin((double)angle) * t->scale);

@@ -9,9 +9,9 @@
 #define PS_ROPE_H
 #include "ops/spec.h"
 
-/* cosine, sine (rope_dim/2) of position pos, in a sequence that has `length` tokens with the one decoded last. The angle is
+/* cosine, sine (t->dim/2) of position pos, in a sequence that has `length` tokens with the one decoded last. The angle is
  * rounded to float32, as in transformers. */
-void rope_angles(const rope_table *t, size_t rope_dim, int pos, size_t length, real *cosine, real *sine);
+void rope_angles(const rope_table *t, int pos, size_t length, real *cosine, real *sine);
 /* Rotates n_heads heads of HS components in place, backwards if inverse. */
 void rope_apply(rope_style style, size_t rope_dim, size_t n_heads, size_t HS, const real *cosine, const real *sine,
                 int inverse, real *x);

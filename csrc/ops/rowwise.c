@@ -84,9 +84,9 @@ typedef struct {
 static void rope_row(const void *op, size_t i, const real *in, real *x) {
     const rope_op *o = op;
     const rope_rows *a = o->a;
-    size_t t = taped_row(a->map, a->n, i), half = a->rope_dim / 2;
+    size_t t = taped_row(a->map, a->n, i), ld = a->ld ? a->ld : a->rope_dim / 2;
     (void)in;
-    rope_apply(a->style, a->rope_dim, a->n_heads, a->head_dim, a->cosine + t * half, a->sine + t * half, o->inverse,
+    rope_apply(a->style, a->rope_dim, a->n_heads, a->head_dim, a->cosine + t * ld, a->sine + t * ld, o->inverse,
               x + i * a->n_heads * a->head_dim);
 }
 

@@ -25,6 +25,7 @@ void rowwise_norm_vjp(const runtime *rt, const norm_rows *a, const real *gy, rea
 typedef struct {
     rope_style style;
     size_t rope_dim, head_dim, n_heads;
+    size_t ld;                 /* row stride of cosine and sine; 0: rope_dim/2 */
     const real *cosine, *sine; /* (n_taped, rope_dim/2) */
     const size_t *map;
     size_t n_t, n;

@@ -11,11 +11,16 @@
  *            mid' = norm2(mid)
  *     y    = mid + m
  *
+ *
+ * and of a layer with a per-layer input u (layer_input.h), before it is the output,
+ *     y   <- y + post_in(in_out(act(in_gate y) . u))
+ * and at last y <- out_scale * y.
+ *
  * Absent norms are the identity (OLMo 2 has no norm1 and norm2); s = resid_scale. A layer with experts has the mixture of
  * moe.h instead of one MLP. In the place of attn a layer may have another mixer of the rows of a sequence, with x its input:
  *
  *   MIX_ATTENTION  o(softmax attention(q x, k x, v x)), with z the heads times sigmoid(z x)
- *                  of a model with kv_rank, the latent attention of latent.h
+ *                  of a model with kv_rank, the latent attention of latent.h; keys and values are those of layer keys_of
  *   MIX_CONV       o((q x) . conv((k x) . (v x)))                                                            see conv.h
  *   MIX_DELTA      o(o_norm(delta rule(q', k', v', a x, b x)) . silu(z x)),  q' k' v' = silu(conv(q x)) ..   see delta.h
  *                  where each head of q' and k' is divided by its length, and of q' by sqrt(HK), too
@@ -24,6 +29,7 @@
  * All arrays belong to the caller. */
 #ifndef PS_SPEC_H
 #define PS_SPEC_H
+#include <stdint.h>
 #include "kernels/weight.h"
 
 typedef enum { NORM_RMS, NORM_LAYER } norm_kind;             /* x/sqrt(mean x^2 + eps) | (x - mean)/sqrt(var + eps) */
@@ -58,7 +64,10 @@ typedef struct {
 
 typedef struct {
     mixer_kind mixer;
-    size_t nth;        /* its number among the layers with attention, or among those with a state */
+    size_t head_dim, n_kv_heads, d_ff; /* HS, NKV and F of this layer */
+    size_t nth;        /* its number among the layers with a state */
+    size_t keys_of;    /* the layer whose keys and values its queries see: its own number, or that of an earlier layer; then k and v are absent */
+    size_t carried;    /* index into spec.carried of those keys, followed by the values, if several layers see them; else NOT_CARRIED */
     int window;        /* key j is seen from i if i - window < j <= i; 0: no limit */
     int chunk;         /* key j is seen from i if j / chunk = i / chunk; 0: no limit */
     int tempered;      /* queries are multiplied by the temperature of their position */
@@ -66,9 +75,9 @@ typedef struct {
     double attn_scale; /* scores = attn_scale * q.k */
     activation act;
     norm norm1, post1, norm2, post2;
-    norm q_norm, k_norm; /* gains (NH*HS) and (NKV*HS); absent: this layer has none */
-    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C) (C, NH*HS); conv: (C, C) each; delta, mamba: (NK*HK, C)
-                                  (NK*HK, C) (NV*HV, C) (C, NV*HV) */
+    norm q_norm, k_norm, v_norm; /* gains (NH*HS), (NKV*HS), (NKV*HS), the last RMS over each head; absent: this layer has none */
+    weight q, k, v, o;         /* (NH*HS, C) (NKV*HS, C) (NKV*HS, C), absent: values are the keys before norm and rotation, (C, NH*HS);
+                                  conv: (C, C) each; delta, mamba: (NK*HK, C) (NK*HK, C) (NV*HV, C) (C, NV*HV) */
     weight q_a, kv_b;          /* latent attention (latent.h), where q is (NH*HS, q_rank or C), k (R + rope_dim, C), v absent, o (C, NH*VD):
                                   (q_rank, C), absent if q_rank is 0; (NH*(HS - rope_dim + VD), R) */
     norm q_a_norm, kv_norm;    /* (q_rank), (R), RMS with latent_eps */
@@ -85,19 +94,32 @@ typedef struct {
     const real *router_bias, *correction; /* (E), see route.h; NULL: 0, none */
     expert shared;             /* that every token takes, of width d_shared; absent if that is 0 */
     weight shared_gate;        /* (1, C); absent: the shared expert's share is 1 */
+    weight in_embed, in_proj, in_gate, in_out; /* (n_vocab, P), (P, C), (P, C), (C, P) of a per-layer input, see layer_input.h; or all absent */
+    norm in_norm, post_in;     /* (P), (C) */
+    double out_scale;
     const real *sinks;         /* (NH) scores of a key without a value that every query sees; NULL: none */
     const real *q_a_bias, *q_bias, *k_bias, *v_bias, *o_bias, *z_bias, *a_bias, *gate_bias, *up_bias, *down_bias; /* NULL: none */
 } layer_spec;
 
 typedef struct {
-    const double *inv_freq; /* (rope_dim / 2), float32 values, as transformers stores them */
+    size_t dim;             /* leading dimensions of a head that are rotated, at most spec.rope_dim */
+    const double *inv_freq; /* (dim / 2), float32 values, as transformers stores them */
     double scale;           /* multiplies cos and sin (attention factor of yarn and longrope) */
-    const double *long_inv_freq; /* (rope_dim / 2) for sequences of more than long_after tokens; NULL: none */
+    const double *long_inv_freq; /* (dim / 2) for sequences of more than long_after tokens; NULL: none */
     size_t long_after;
 } rope_table;
 
+/* What later layers read of earlier ones beside the residual stream, so that derivatives carry it along: keys and values that
+ * several layers see, and last the embedding, if layers have inputs made of it. Its `width` numbers of a token begin behind
+ * those of the entries before it, at `offset`. */
 typedef struct {
-    size_t n_layers, d_model, n_vocab, n_heads, n_kv_heads, head_dim, d_ff, n_ctx;
+    size_t offset, width;
+} carried;
+#define NOT_CARRIED SIZE_MAX
+
+typedef struct {
+    size_t n_layers, d_model, n_vocab, n_heads, n_ctx;
+    size_t n_kv_heads, head_dim, d_ff; /* of a layer that does not say otherwise */
     norm_kind norm;
     double norm_eps;
     qk_norm_kind qk_norm; /* same kind and eps as `norm` */
@@ -116,6 +138,11 @@ typedef struct {
     int state_tiled;          /* value head h has key head h % NK, else h / (NV / NK) */
     double step_min, step_max; /* of a state space: see mamba.h */
     size_t n_attention, n_recurrent; /* layers with attention, and with a state */
+    size_t d_input;           /* P, numbers of a per-layer input; 0: there are none */
+    double input_scale, input_eps;
+    size_t n_carried;
+    const carried *carried;   /* (n_carried) */
+    int shares_keys;          /* some layers see keys of others */
     size_t d_shared;          /* width of the shared expert, 0: none */
     int norm_topk;            /* the shares of the chosen experts are normalised to sum 1 */
     route_kind route;
@@ -123,7 +150,7 @@ typedef struct {
     size_t n_groups, top_groups; /* groups of experts, and those of them that a token may choose from */
     int scale_input;          /* an expert's share multiplies its input instead of its output */
     rope_style rope_style;
-    size_t rope_dim; /* leading dimensions of a head that are rotated */
+    size_t rope_dim; /* the largest dim of a rotary table */
     double attn_softcap, logit_softcap; /* c * tanh(x / c); 0: none */
     double embed_scale, resid_scale, logit_scale;
     size_t n_rope;
@@ -138,5 +165,8 @@ typedef struct {
     const layer_spec *layer; /* (L) */
     size_t resident; /* the first layers that stay in memory; L + 1, the LM head counted as a layer: all do */
 } spec;
+
+/* Numbers of a layer's values of a row: its keys are its values where it has no v */
+static inline size_t layer_values(const spec *m, const layer_spec *y) { return y->v.data ? y->v.n_out : m->kv_rank ? 0 : y->k.n_out; }
 
 #endif

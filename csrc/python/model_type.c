@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 #include "python/convert.h"
+#include "python/earlier.h"
 #include "python/latent.h"
 #include "python/mixture.h"
 #include "python/recurrence.h"
@@ -14,12 +15,14 @@ static const char *const spec_keys[] = {
     "parallel", "gated", "act", "rope_style", "rope_dim", "attn_softcap", "logit_softcap", "embed_scale", "resid_scale",
     "logit_scale", "rope", "n_experts", "top_k", "d_expert", "norm_topk", "resident", "d_shared", "route", "route_scale", "route_jitter",
     "qk_norm_last", "clip_qkv", "temper", "n_groups", "top_groups", "scale_input", "conv_taps",
-    "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "state_tiled", "step_min", "step_max", "q_rank", "kv_rank", "v_dim", "latent_eps", NULL};
+    "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "state_tiled", "step_min", "step_max", "q_rank", "kv_rank", "v_dim", "latent_eps",
+    "d_input", "input_scale", "input_eps", NULL};
 static const char *const layer_keys[] = {
     "window", "chunk", "tempered", "rope", "attn_scale", "act_constants", "norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "q", "k", "v", "o", "gate", "up",
     "down", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "a_bias", "gate_bias", "up_bias", "down_bias",
     "router", "experts", "router_bias", "correction", "shared", "shared_gate", "sinks", "mixer", "z", "a", "b", "conv", "conv_bias",
-    "decay_rate", "decay_bias", "skip", "o_norm", "q_a", "kv_b", "q_a_bias", "q_a_norm", "kv_norm", NULL};
+    "decay_rate", "decay_bias", "skip", "o_norm", "q_a", "kv_b", "q_a_bias", "q_a_norm", "kv_norm",
+    "head_dim", "n_kv_heads", "d_ff", "keys_of", "out_scale", "v_norm", "in_embed", "in_proj", "in_gate", "in_out", "in_norm", "post_in", NULL};
 static const char *const top_keys[] = {"embed", "pos_embed", "embed_norm", "key_bias", "lm_head", "final_norm", "lm_head_bias", NULL};
 
 /* The spec's strings for the enums of spec.h, each list with a NULL at its end. */
@@ -80,18 +83,20 @@ static int parse_scalars(spec *m, PyObject *dict) {
     m->rope_style = (rope_style)style;
     if (m->n_heads % m->n_kv_heads)
         return invalid("n_heads = %zu is no multiple of n_kv_heads = %zu", m->n_heads, m->n_kv_heads);
-    if (m->rope_dim > m->head_dim || m->rope_dim % 2)
-        return invalid("rope_dim = %zu must be even and at most head_dim = %zu", m->rope_dim, m->head_dim);
+    if (m->rope_dim % 2) return invalid("rope_dim = %zu must be even", m->rope_dim);
     if (m->attn_softcap < 0 || m->logit_softcap < 0 || m->norm_eps < 0 || m->clip_qkv < 0)
         return invalid("norm_eps, attn_softcap, logit_softcap and clip_qkv must not be negative");
-    return get_latent_sizes(dict, m) || parse_mixture(m, dict) ? -1 : 0;
+    return get_latent_sizes(dict, m) || parse_mixture(m, dict) || get_input_sizes(dict, m) ? -1 : 0;
 }
 
-static int get_frequencies(model_object *self, PyObject *obj, const double **out) {
+/* dim: 0, or that of the table so far, which it becomes */
+static int get_frequencies(model_object *self, PyObject *obj, size_t *dim, const double **out) {
     PyArrayObject *a = (PyArrayObject *)obj;
     if (!PyArray_Check(obj) || PyArray_TYPE(a) != NPY_FLOAT64 || PyArray_NDIM(a) != 1 || !PyArray_ISCARRAY_RO(a)
-        || (size_t)PyArray_DIM(a, 0) != self->spec.rope_dim / 2)
-        return invalid("a rope table must hold a contiguous float64 array of rope_dim/2 = %zu numbers", self->spec.rope_dim / 2);
+        || (size_t)PyArray_DIM(a, 0) > self->spec.rope_dim / 2 || (*dim && (size_t)PyArray_DIM(a, 0) != *dim / 2))
+        return invalid("a rope table must hold contiguous float64 arrays of equally many numbers, at most rope_dim/2 = %zu",
+                       self->spec.rope_dim / 2);
+    *dim = 2 * (size_t)PyArray_DIM(a, 0);
     *out = PyArray_DATA(a);
     return PyList_Append(self->keep, obj);
 }
@@ -108,7 +113,7 @@ static int parse_ropes(model_object *self, PyObject *list) {
         Py_ssize_t long_after = 0;
         *t = (rope_table){0};
         if (!PyArg_ParseTuple(PyList_GetItem(list, i), "Od|On", &inv_freq, &t->scale, &after, &long_after)) return -1;
-        if (get_frequencies(self, inv_freq, &t->inv_freq) || (after && get_frequencies(self, after, &t->long_inv_freq))) return -1;
+        if (get_frequencies(self, inv_freq, &t->dim, &t->inv_freq) || (after && get_frequencies(self, after, &t->dim, &t->long_inv_freq))) return -1;
         if (after && long_after < 1) return invalid("rope[%zd] switches after %zd tokens", i, long_after);
         t->long_after = (size_t)long_after;
     }
@@ -130,17 +135,18 @@ static int get_norm(PyObject *dict, const char *key, size_t n, norm *out, PyObje
         || get_vector(bias == Py_None ? NULL : bias, key, n, &out->bias, keep) ? -1 : 0;
 }
 
-static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *keep) {
+static int parse_layer(const spec *m, size_t l, PyObject *dict, layer_spec *y, PyObject *keep) {
     int dense = !item(dict, "router") && (item(dict, "up") || item(dict, "down"));
     PyObject *window, *rope, *chunk = item(dict, "chunk");
-    if (known_keys(dict, "a layer", layer_keys) || get_mixer(dict, m, y)) return -1;
+    if (known_keys(dict, "a layer", layer_keys) || get_mixer(dict, m, y) || get_layer_sizes(dict, m, l, y)) return -1;
     int attends = y->mixer == MIX_ATTENTION, mixes = y->mixer != MIX_NONE, delta = y->mixer == MIX_DELTA || y->mixer == MIX_MAMBA;
-    const size_t C = m->d_model, F = m->d_ff, NV = m->state_v_heads, KD = m->state_k_heads * m->state_k_dim, VD = NV * m->state_v_dim;
+    const size_t C = m->d_model, F = y->d_ff, NV = m->state_v_heads, KD = m->state_k_heads * m->state_k_dim, VD = NV * m->state_v_dim;
     const int latent = m->kv_rank > 0;
-    const size_t W = attends ? m->n_heads * m->head_dim : delta ? KD : C, WO = delta ? VD : latent ? latent_values(m) : W;
-    const size_t WK = latent ? latent_key(m) : attends ? m->n_kv_heads * m->head_dim : W, WV = delta ? VD : WK;
+    const int own = y->keys_of == l;
+    const size_t W = attends ? m->n_heads * y->head_dim : delta ? KD : C, WO = delta ? VD : latent ? latent_values(m) : W;
+    const size_t WK = latent ? latent_key(m) : attends ? y->n_kv_heads * y->head_dim : W, WV = delta ? VD : WK;
     const struct { const char *key; weight *to; size_t n_out, n_in; int required; } weights[] = {
-        {"q", &y->q, W, latent && m->q_rank ? m->q_rank : C, mixes}, {"k", &y->k, WK, C, mixes}, {"v", &y->v, WV, C, mixes && !latent},
+        {"q", &y->q, W, latent && m->q_rank ? m->q_rank : C, mixes}, {"k", &y->k, WK, C, mixes && own}, {"v", &y->v, WV, C, mixes && !attends},
         {"o", &y->o, C, WO, mixes}, {"z", &y->z, WO, C, delta}, {"a", &y->a, NV, C, delta}, {"b", &y->b, NV, C, y->mixer == MIX_DELTA},
         {"gate", &y->gate, F, C, m->gated && dense}, {"up", &y->up, F, C, dense}, {"down", &y->down, C, F, dense}};
     const struct { const char *key; const real **to; size_t n; } vectors[] = {
@@ -148,8 +154,9 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
         {"gate_bias", &y->gate_bias, F}, {"up_bias", &y->up_bias, F}, {"down_bias", &y->down_bias, C}, {"sinks", &y->sinks, m->n_heads}};
     const struct { const char *key; norm *to; size_t n; } norms[] = {
         {"norm1", &y->norm1, C}, {"post1", &y->post1, C}, {"norm2", &y->norm2, C}, {"post2", &y->post2, C},
-        {"q_norm", &y->q_norm, W}, {"k_norm", &y->k_norm, WK}, {"o_norm", &y->o_norm, WO},
-        {"q_a_norm", &y->q_a_norm, m->q_rank}, {"kv_norm", &y->kv_norm, m->kv_rank}};
+        {"q_norm", &y->q_norm, W}, {"k_norm", &y->k_norm, WK}, {"v_norm", &y->v_norm, WK}, {"o_norm", &y->o_norm, WO},
+        {"q_a_norm", &y->q_a_norm, m->q_rank}, {"kv_norm", &y->kv_norm, m->kv_rank},
+        {"in_norm", &y->in_norm, m->d_input}, {"post_in", &y->post_in, C}};
     for (size_t i = 0; i < COUNT(weights); i++)
         if (get_weight(item(dict, weights[i].key), weights[i].key, weights[i].n_out, weights[i].n_in, weights[i].required,
                        weights[i].to, keep))
@@ -159,9 +166,13 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
     for (size_t i = 0; i < COUNT(norms); i++)
         if (get_norm(dict, norms[i].key, norms[i].n, norms[i].to, keep)) return -1;
     if (y->gate.data && !m->gated) return invalid("a gate is given though 'gated' is False");
-    if (y->q_norm.present != y->k_norm.present || (y->q_norm.present && !(attends && m->qk_norm != QK_NORM_NONE)))
+    if (!own && (y->k.data || y->v.data || y->k_bias || y->v_bias || y->k_norm.present || y->v_norm.present))
+        return invalid("a layer that sees the keys of layer %zu has keys or values of its own", y->keys_of);
+    if (y->v_bias && !y->v.data) return invalid("'v_bias' is given without 'v'");
+    if (y->v_norm.present && (latent || !attends)) return invalid("v_norm is a norm of the values of attention");
+    if ((own && y->q_norm.present != y->k_norm.present) || (y->q_norm.present && !(attends && m->qk_norm != QK_NORM_NONE)))
         return invalid("q_norm and k_norm may both be given to attention if 'qk_norm' is not \"none\", and neither if it is");
-    if (get_recurrence(dict, m, y, keep) || get_latent(dict, m, y, keep)) return -1;
+    if (get_recurrence(dict, m, y, keep) || get_latent(dict, m, y, keep) || get_layer_input(dict, m, y, keep)) return -1;
     if (!(window = item(dict, "window")) || !(rope = item(dict, "rope"))) return invalid("a layer lacks 'window' or 'rope'");
     long long keys = PyLong_AsLongLong(window), table = PyLong_AsLongLong(rope);
     long long chunks = chunk ? PyLong_AsLongLong(chunk) : 0;
@@ -171,6 +182,8 @@ static int parse_layer(const spec *m, PyObject *dict, layer_spec *y, PyObject *k
     if (item(dict, "tempered") && get_flag(dict, "tempered", &y->tempered)) return -1;
     if (keys < 0 || keys > INT_MAX || table < -1 || table >= (long long)m->n_rope || (table >= 0 && !m->rope_dim))
         return invalid("a layer has window %lld and rope %lld; there are %zu rope tables", keys, table, m->n_rope);
+    if (table >= 0 && m->rope[table].dim > y->head_dim)
+        return invalid("rope_dim = %zu must be at most head_dim = %zu", m->rope[table].dim, y->head_dim);
     PyObject *constants = item(dict, "act_constants");
     double *c = y->act.c;
     if (constants && !PyArg_ParseTuple(constants, "d|ddd", &c[0], &c[1], &c[2], &c[3])) return -1;
@@ -203,16 +216,19 @@ static int parse_model(model_object *self, PyObject *scalars, PyObject *layers, 
     if (!self->layers || !self->experts) return PyErr_NoMemory(), -1;
     m->layer = self->layers;
     for (size_t l = 0; l < m->n_layers; l++)
-        if (parse_layer(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->keep)
+        if (parse_layer(m, l, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->keep)
             || parse_experts(m, PyList_GetItem(layers, (Py_ssize_t)l), &self->layers[l], self->experts + l * m->n_experts, self->keep))
             return -1;
+    size_t widest = m->head_dim;
     for (size_t l = 0; l < m->n_layers; l++) {
         int attends = self->layers[l].mixer == MIX_ATTENTION;
-        self->layers[l].nth = attends ? m->n_attention : m->n_recurrent;
+        self->layers[l].nth = m->n_recurrent;
         m->n_attention += (size_t)attends;
         m->n_recurrent += self->layers[l].mixer != MIX_NONE && !attends;
+        if (self->layers[l].head_dim > widest) widest = self->layers[l].head_dim;
     }
-    return 0;
+    if (m->rope_dim > widest) return invalid("rope_dim = %zu must be at most head_dim = %zu", m->rope_dim, widest);
+    return place_carried(m, self->layers, &self->carried);
 }
 
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -261,6 +277,7 @@ static void model_dealloc(model_object *self) {
     PyMem_Free(self->layers);
     PyMem_Free(self->ropes);
     PyMem_Free(self->experts);
+    PyMem_Free(self->carried);
     model_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -309,9 +326,9 @@ static void forward_call_free(forward_call *f) {
 }
 
 /* Shape of the activation there: (n_rows, d_model), (n_rows, heads, width) or (n_rows, d_ff). Returns the number of dimensions. */
-static int shape_at(const spec *m, const batch *b, site at, npy_intp *dims) {
+static int shape_at(const spec *m, const layer_spec *y, const batch *b, site at, npy_intp *dims) {
     int latent = m->kv_rank > 0; /* where every head has keys and values */
-    size_t H = m->n_heads, HKV = latent ? H : m->n_kv_heads, HS = m->head_dim, VD = latent ? m->v_dim : HS, C = m->d_model, F = m->d_ff;
+    size_t H = m->n_heads, HKV = latent ? H : y->n_kv_heads, HS = y->head_dim, VD = latent ? m->v_dim : HS, C = m->d_model, F = y->d_ff;
     const size_t rest[N_READABLE][2] = {
         [SITE_RESID_PRE] = {C, 0}, [SITE_ATTN_OUT] = {C, 0}, [SITE_RESID_MID] = {C, 0}, [SITE_DOWN_PROJ] = {C, 0},
         [SITE_MLP_OUT] = {C, 0}, [SITE_RESID_POST] = {C, 0}, [READ_Q] = {H, HS}, [READ_K] = {HKV, HS}, [READ_V] = {HKV, VD},
@@ -330,6 +347,8 @@ static int check_computed(const spec *m, size_t layer, site at) {
         return invalid("layer %zu has no attention%s%s: attn.hook_q, attn.hook_k, attn.hook_v, attn.hook_rot_q, attn.hook_rot_k, "
                        "attn.hook_pattern and attn.hook_z do not exist there%s", layer, mixes ? " but a " : "",
                        mixes ? mixer_name(m->layer[layer].mixer) : "", mixes ? "; attn_out is what it adds" : "");
+    if ((at == READ_K || at == READ_V || at == READ_ROT_K) && m->layer[layer].keys_of != layer)
+        return invalid("layer %zu has no keys and values of its own, but sees those of layer %zu: read them there", layer, m->layer[layer].keys_of);
     if (at >= READ_PRE && !m->layer[layer].up.data && !m->layer[layer].router.data)
         return invalid("layer %zu has no MLP: mlp.hook_pre, mlp.hook_pre_linear and mlp.hook_post do not exist there", layer);
     if (at >= READ_PRE && m->layer[layer].router.data)
@@ -351,7 +370,7 @@ static int make_captures(forward_call *f, const spec *m, PyObject *sites) {
         if (get_site(PyList_GetItem(sites, i), "a site", m->n_layers, N_READABLE, &c->layer, &c->site)
             || check_computed(m, c->layer, c->site))
             return -1;
-        int n_dims = shape_at(m, &f->b, c->site, dims);
+        int n_dims = shape_at(m, &m->layer[c->layer], &f->b, c->site, dims);
         f->packed[i] = PyArray_SimpleNew(n_dims, dims, NPY_REAL);
         if (!f->packed[i]) return -1;
         c->out = PyArray_DATA((PyArrayObject *)f->packed[i]);

@@ -15,6 +15,7 @@ typedef struct {
     layer_spec *layers;
     rope_table *ropes;
     expert *experts; /* (n_layers, n_experts) */
+    carried *carried;   /* owned */
     size_t n_computed; /* rows of forward passes so far, summed over layers */
 } model_object;
 
