@@ -26,7 +26,19 @@ def _study(file: str, tests: str, *bugs: tuple[str, str, str]) -> list[Mutation]
     return [Mutation(name, f"studies/{file}", old, new, tuple(tests.split())) for name, old, new in bugs]
 
 
+def _tests(file: str, tests: str, *bugs: tuple[str, str, str]) -> list[Mutation]:
+    return [Mutation(name, f"tests/{file}", old, new, tuple(tests.split())) for name, old, new in bugs]
+
+
 MUTATIONS = [
+    # ---- the tests' own: answers of oracles
+    *_tests("kept.py", "kept",
+        ("kept-answers-unchecked", "        check_same(live, stored, key, tolerance)\n        return live", "        return live"),
+        ("kept-answers-within-anything", "np.abs(live - stored).max() <= limit * scale", "np.abs(live - stored).max() <= 1e9"),
+        ("kept-answers-of-any-type", "live.shape == stored.shape and live.dtype == stored.dtype", "live.shape == stored.shape"),
+        ("no-kept-answer-skips", 'pytest.fail(f"no answer', 'pytest.skip(f"no answer')),
+    *_tests("oracles.py", "kept",
+        ("other-versions-are-good-enough", "        if not fits:\n", "        if not fits and False:\n")),
     # ---- the core: forward
     *_c("ops/rope.c", "core",
         ("rope-sign", "a * c - b * s", "a * c + b * s"),
@@ -91,7 +103,7 @@ MUTATIONS = [
         ("temperature-of-the-first-period", "o->m->temper_rate * log1p((double)periods)", "0 * log1p((double)periods)")),
     *_c("model/block.c", "core",
         ("q-bias-dropped", "&y->q, y->q_bias,", "&y->q, NULL,"),
-        ("clipped-values-move-in-vjp", "    keep_unclipped(c);\n    lin_t(", "    lin_t("),
+        ("clipped-values-move-in-vjp", "    transform_heads(c, 1);\n    keep_unclipped(c);", "    transform_heads(c, 1);"),
         ("qk-norm-always-first", "rotate = now != c->m->qk_norm_last;", "rotate = now == 1;"),
         ("o-bias-dropped", "&y->o, y->o_bias,", "&y->o, NULL,"),
         ("down-bias-dropped", "&y->down, y->down_bias,", "&y->down, NULL,"),
@@ -198,8 +210,17 @@ MUTATIONS = [
         ("tangent-position-zero", "q->pos[r] = b->pos[q->row[r]];", "q->pos[r] = b->pos[b->row0[s]];"),
         ("context-one-too-long", "length > m->n_ctx || start > m->n_ctx - length", "start + length > m->n_ctx + 1"),
         ("token-id-one-too-far", "(size_t)tokens[i] >= m->n_vocab", "(size_t)tokens[i] > m->n_vocab")),
+    *_c("model/layer_input.c", "gemma4 core",
+        ("layer-input-ignores-its-tokens", "u[r * P + i] += (real)m->input_scale * row[i];", "u[r * P + i] += 0 * row[i];"),
+        ("layer-input-of-the-embedding-is-constant", "        if (c->from_embedding) {", "        if (0) {"),
+        ("layer-input-vjp-forgets-the-gate", "    lin_t(c, s->gate, &y->in_gate, 1, s->stream);\n", "")),
+    *_c("model/block.c", "core",
+        ("keys-that-others-see-are-not-carried", "        memcpy(dk, s->dk, of_keys * sizeof(real));\n", ""),
+        ("cotangents-of-values-that-others-see-are-lost", "        rowwise_add(c->rt, of_keys, own ? dv : s->dv, own ? s->dv : dv);\n", ""),
+        ("keys-that-are-values-forget-it-in-vjp", "    if (own && !y->v.data) rowwise_add(c->rt, of_keys, s->dv, s->dk);\n", "")),
     *_c("model/cache.c", "core",
-        ("cache-off-by-one", "at = (size_t)all->pos[r] * c->width", "at = (size_t)(all->pos[r] ? all->pos[r] - 1 : 0) * c->width"),
+        ("keys-that-others-see-are-overwritten", "(kind == CACHE_ALL || y->carried != NOT_CARRIED)", "(kind == CACHE_ALL)"),
+        ("cache-off-by-one", "at = (size_t)all->pos[r] * width;", "at = (size_t)(all->pos[r] ? all->pos[r] - 1 : 0) * width;"),
         ("cache-of-the-wrong-sequence", "id = (size_t)all->id[s];", "id = s;")),
     *_c("model/forward.c", "core model",
         ("logits-of-the-first-rows", "for (size_t r = b->row0[s + 1] - count[s]; r < b->row0[s + 1]; r++, i++)",
@@ -258,7 +279,9 @@ MUTATIONS = [
         ("apply-all-reads-the-wrong-layer", "to->layer == g->l && to->site == at", "to->site == at"),
         ("columns-of-two-groups-together", "w->live[i + n].key == w->live[i].key) n++;", "w->live[i + n].key >= w->live[i].key) n++;"),
         ("groups-larger-than-the-scratch", "*end = i + (n + parts - 1) / parts;", "*end = i + n;"),
-        ("streams-stay-where-they-were", "    move_streams(w);\n}", "}"),
+        ("streams-stay-where-they-were", "by_key);\n    move_streams(w);", "by_key);"),
+        ("carried-keys-stay-where-they-were", "i < m->n_carried; i++)\n        move_part(", "i < 0; i++)\n        move_part("),
+        ("carried-keys-of-the-column-before", "if (w->live[i].stream == NOWHERE) sweep_carry_nothing(&at, j->m, 1);", ""),
         ("cycle-loses-a-stream", "            if (cycles) move_stream(w, i, NOWHERE);\n", ""),
         ("column-without-a-stream-is-live", "g->live = !g->from;", "g->live = 1;"),
         ("ended-columns-stay", "        w->live[left++] = x;\n", "        w->live[left++] = w->live[i];\n"),
@@ -528,6 +551,11 @@ MUTATIONS = [
         ("mpt-slopes-in-order", "[_slopes(n)[1::2], _slopes(n)[::2]]", "[_slopes(n), _slopes(n)]")),
     *_py("loading/families/gpt.py", "forward",
         ("codegen-keys-before-values", '("q", "v", "k"), groups=4', '("q", "k", "v"), groups=4')),
+    *_py("loading/families/gemma4.py", "gemma4",
+         ("double-wide-everywhere", "wide = f.double_wide and _keys_of(f, i) != i", "wide = f.double_wide"),
+         ("any-keys-are-left-out", "if _keys_of(f, i) != i)", ")")),
+    *_py("loading/rope.py", "rope gemma4 forward",
+         ("proportional-turns-all", "_over(1.0, s.powers()[:turning])", "_over(1.0, s.powers())[:1].repeat(turning)")),
     *_py("loading/rope.py", "forward",
         ("alpha-ignored", 's.powers(s.number("alpha") ** (s.dim / (s.dim - 2)))', "s.powers()")),
     *_py("loading/build.py", "loading forward",

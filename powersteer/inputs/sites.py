@@ -26,6 +26,11 @@ Inside attention and MLP activations can be read, but neither steered nor differ
     pre_linear  (T, d_mlp)            what multiplies its result in a gated MLP            mlp.hook_pre_linear
     post        (T, d_mlp)            what the down-projection takes                       mlp.hook_post
 
+A layer that sees the keys and values of an earlier one (Gemma 4) has no `k`, `v` and `rot_k` of its own. Where layers have inputs
+that are made of token and embedding, the embedding is `resid_pre` of layer 0: what is added there changes those inputs, too, and
+Jacobians from there go through them. To every other site they are constants. They enter behind the MLP: `resid_post` is not
+`resid_mid + mlp_out` there.
+
 A layer with a mixture of experts has no `pre`, `pre_linear` and `post`, one without attention none of `q` to `z`. A layer that is
 a mixer alone has no `resid_mid`, `down_proj` and `mlp_out`, one that is an MLP or a mixture alone no `attn_out` and `resid_mid`.
 """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .config import rope_settings
 from .experts import one_by_one, read_experts
 from .family import Family, Hyperparameters, Linear, Mixer, NormAt, value_of
 from .rope import RopeTable, rope_table, score_scale
-from .spec import LATENT, MIXTURE, Array, Layer, Norm, Spec
+from .spec import INPUTS, LATENT, MIXTURE, Array, Layer, Norm, Spec
 from .tensor_ref import TensorRef, check_finite
 
 __all__ = ["TensorReader", "build_spec", "fingerprint"]
@@ -108,7 +108,8 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
     scores = 1.0
     if family.rope is not None and family.rope.scales_scores:
         scores = score_scale(*rope_settings(config, family.rope, where)[0])
-    layers = tuple(_layer(family, f, reader, i, where, scores) for i in range(f.n_layers))
+    inputs = _layer_inputs(family, f, reader, where)
+    layers = tuple(_layer(family, f, reader, i, where, scores, next(inputs)) for i in range(f.n_layers))
     _refuse_extra(family, f, reader)
     tables = _rope_tables(config, family, f, where)
     return Spec(
@@ -128,7 +129,7 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
         gated=family.gated,
         act=family.act or _ACTS[f.act],
         rope_style=value_of(family.rope_style, f),
-        rope_dim=2 * len(tables[0].inv_freq) if tables else 0,
+        rope_dim=2 * max((len(table.inv_freq) for table in tables), default=0),
         attn_softcap=float(family.attn_softcap(f) or 0.0),
         logit_softcap=float(family.logit_softcap(f) or 0.0),
         embed_scale=float(family.embed_scale(f)),
@@ -149,6 +150,7 @@ def build_spec(config: Mapping[str, Any], family: Family, hparams: Hyperparamete
         **({name: getattr(f, name) for name in _STATE_SIZES} if family.mixers else {}),
         step_limit=f.step_limit,
         **{name: getattr(f, name) for name in LATENT if f.kv_rank},
+        **{name: getattr(f, name) for name in INPUTS if f.d_input},
         **{name: getattr(f, name) for name in MIXTURE if f.n_experts and hasattr(f, name)},
     )
 
@@ -238,9 +240,35 @@ def _same(a: Matrix, b: Matrix) -> bool:
     return all(np.array_equal(a[i : i + step].view(bits), b[i : i + step].view(bits)) for i in range(0, len(a), step))
 
 
-def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, where: str, scores: float) -> Layer:
+def _layer_inputs(family: Family, f: Hyperparameters, reader: TensorReader, where: str) -> Iterator[dict[str, Any]]:
+    """What a layer's own input is made of, for each layer: columns and rows of the tensors of all layers."""
+    names, P = family.inputs, f.d_input
+    if names is None or not P:
+        yield from repeat({})
+        return
+    embed = dense(reader.matrix(names.embed + ".weight", (f.n_vocab_inputs, f.n_layers * P)))
+    proj = reader.matrix(names.proj + ".weight", (f.n_layers * P, f.d_model))
+    norm = _norm(family, NormAt(names.norm, "in_norm"), names.norm, P, 1, f, reader)
+    if norm.gain is not None:
+        norm = Norm(norm.gain.astype(np.float64) * f.input_share)
+    for i in range(f.n_layers):
+        columns = slice(i * P, (i + 1) * P)
+        yield {"in_embed": embed[: f.n_vocab, columns], "in_proj": proj[columns], "in_norm": norm}
+
+
+def _layer(
+    family: Family, f: Hyperparameters, reader: TensorReader, i: int, where: str, scores: float, inputs: Mapping[str, Any]
+) -> Layer:
     prefix = family.layer.format(i=i)
-    slots: dict[str, Any] = {}
+    own, keys_of = family.of_layer(f, i), family.keys_of(f, i)
+    f = Hyperparameters(**{**vars(f), **own})
+    slots: dict[str, Any] = {**inputs, **{name: own[name] for name in _SIZES if name in own}}
+    if inputs and family.inputs is not None:
+        slots["in_gate"] = reader.matrix(f"{prefix}{family.inputs.gate}.weight", (f.d_input, f.d_model))
+        slots["in_out"] = reader.matrix(f"{prefix}{family.inputs.out}.weight", (f.d_model, f.d_input))
+        slots["post_in"] = _norm(family, NormAt(family.inputs.post, "post_in"), prefix + family.inputs.post, f.d_model, 1, f, reader)
+    if family.out_scale is not None:
+        slots["out_scale"] = float(reader.vector(prefix + family.out_scale, (1,)).item())
     mixture = family.experts if family.experts is not None and family.experts.when(f, i) else None
     if mixture is not None:
         slots.update(read_experts(reader, mixture, prefix, f))
@@ -253,10 +281,14 @@ def _layer(family: Family, f: Hyperparameters, reader: TensorReader, i: int, whe
         linears = tuple(linear for linear in linears if linear.slots[0] not in _OF_ATTENTION) + mixer.linears
         norms = tuple(at for at in norms if at.slot not in _OF_ATTENTION) + mixer.norms
         slots.update(_recurrence(mixer, prefix, f, reader))
+    if keys_of != i:
+        slots["keys_of"] = keys_of
+        absent |= _OF_KEYS
     for linear in linears:
         if linear.slots[0] not in absent and value_of(linear.when, f):
             slots.update(_linear(linear, prefix + linear.path, f, mixer, reader))
-    widths = {"q_norm": (f.n_heads, f.head_dim), "k_norm": (f.n_kv_heads, f.head_dim), "o_norm": (f.state_v_heads, f.state_v_dim),
+    widths = {"q_norm": (f.n_heads, f.head_dim), "k_norm": (f.n_kv_heads, f.head_dim),
+              "v_norm": (f.n_kv_heads, f.head_dim), "o_norm": (f.state_v_heads, f.state_v_dim),
               "q_a_norm": (1, f.q_rank), "kv_norm": (1, f.kv_rank)}  # fmt: skip
     for at in norms:
         if at.slot not in absent and value_of(at.when, f) and at.of_layer(f, i):
@@ -302,6 +334,8 @@ def _layer_type(family: Family, f: Hyperparameters, i: int, where: str) -> str:
     return layer_type
 
 
+_SIZES = ("head_dim", "n_kv_heads", "d_ff")
+_OF_KEYS = {"k", "v", "k_norm", "v_norm"}
 # slots that a mixer has of its own
 _OF_ATTENTION = ("q", "k", "v", "o", "z", "a", "b", "q_norm", "k_norm")
 
@@ -428,16 +462,18 @@ def _refuse_extra(family: Family, f: Hyperparameters, reader: TensorReader) -> N
 def _rope_tables(config: Mapping[str, Any], family: Family, f: Hyperparameters, where: str) -> list[RopeTable]:
     if family.rope is None:
         return []
+    settings = rope_settings(config, family.rope, where)
+    widths = family.rope.head_dims(f) if family.rope.head_dims else [f.rope_head or f.head_dim] * len(settings)
     tables = [
         rope_table(
             {key: value for key, value in values.items() if key not in family.rope.extra},
             name,
-            f.rope_head or f.head_dim,
+            width,
             f.n_ctx,
             f.original_positions,
             family.rope.round_up,
             family.rope.width(f) if family.rope.width else None,
         )
-        for values, name in rope_settings(config, family.rope, where)
+        for (values, name), width in zip(settings, widths, strict=True)
     ]
     return [table.reversed() for table in tables] if family.rope.backwards else tables

@@ -14,6 +14,7 @@ from .families import FAMILIES
 from .family import REFUSED, REQUIRED, Family, Hyperparameters, Key, RopeKeys, value_of
 from .keys_read import EVERY, FAMILY, MODELS, OTHER_NAMES
 from .other_names import check_names, names_something
+from .rope import TURNS_ALL
 
 __all__ = ["HARMLESS", "ONLY", "family_of", "read_hyperparameters", "rope_settings"]
 
@@ -94,7 +95,7 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family, where: str) 
     hparams = Hyperparameters(
         layer_types=None, window=None, original_positions=None, n_experts=0, d_shared=0, kv_rank=0, q_rank=0, rope_head=None,
         state_k_heads=0, state_v_heads=0, state_k_dim=0, state_v_dim=0, state_tiled=False,
-        step_limit=(0.0, math.inf),
+        step_limit=(0.0, math.inf), d_input=0,
     )  # fmt: skip
     read: dict[str, str] = {}  # hyperparameter → the key that set it
     for name, key in family.keys.items():
@@ -170,7 +171,7 @@ def _refuse_unknown(config: Mapping[str, Any], family: Family, where: str) -> li
     """Refuse keys that transformers reads and powersteer does not, unless the value is transformers' default.
 
     Other keys have no effect. Returns those whose name suggests a hyperparameter: their values must agree with it."""
-    allowed = {**ONLY, **family.only}
+    allowed = {**{key: values for key, values in ONLY.items() if key not in family.keys}, **family.only}
     known = {*family.keys, *allowed, *_rope_keys(family.rope)}
     for reasons in (HARMLESS, family.ignored):
         known.update(key for keys in reasons.values() for key in keys.split())
@@ -242,6 +243,13 @@ def _is_repeat(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_list(value[0], lambda one: isinstance(one, str)) and type(value[1]) is int
 
 
+def _is_sizes(value: Any) -> bool:
+    """{layer: {key: size}}"""
+    return isinstance(value, dict) and all(
+        isinstance(sizes, dict) and str(layer).isdecimal() and all(map(_is_size, sizes.values())) for layer, sizes in value.items()
+    )
+
+
 _BY_LAYER = ("words", "flags", "flags or period", "counts")  # kinds of lists with one value a layer
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether a value is valid, what is needed)
     "size": (_is_size, "a positive integer"),
@@ -264,6 +272,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # kind → (whether
     ),
     "counts": (lambda value: _is_list(value, lambda one: type(one) is int and 0 <= one < 2**31), "a list of integers, 0 or more,"),
     "repeats": (lambda value: _is_list(value, _is_repeat), "a list of [names, how often]"),
+    "sizes": (_is_sizes, "an object of positive integers for each layer"),
 }
 
 # ---- rotary keys -----------------------------------------------------------------------------------------------------
@@ -291,6 +300,7 @@ def rope_settings(config: Mapping[str, Any], rope: RopeKeys, where: str) -> list
             raise BadCheckpoint(f"{where} has rope_scaling and rope_parameters, and they differ; remove one")
         name = f"{where}: {ROPE_SCALING if old else ROPE_PARAMETERS}"
         return [_complete(config, rope, old or new or rope.absent, rope.theta_key, rope.theta, name)]
+    new = new if old or new else rope.absent
     if unknown := sorted(new.keys() - rope.by_type.keys()):
         raise UnsupportedModel(f"{where}: rope_parameters has the key {unknown[0]!r}, not a layer type; remove it")
     settings = []
@@ -320,7 +330,7 @@ def _complete(
         if beside is not None and values.setdefault(key, beside) != beside:
             raise BadCheckpoint(f"{name} has {key} = {values[key]!r}, and beside it {outer} = {beside!r}; remove one")
         values.setdefault(key, default)
-    if rope.partial is None and values["partial_rotary_factor"] != 1:
+    if rope.partial is None and values["partial_rotary_factor"] != 1 and values.get("rope_type") not in TURNS_ALL:
         raise UnsupportedModel(
             f"{name} turns a part of a head (partial_rotary_factor = {values['partial_rotary_factor']!r}), "
             "which this family does not support; correct the config"

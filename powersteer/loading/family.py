@@ -20,6 +20,7 @@ __all__ = [
     "Family",
     "Hyperparameters",
     "Key",
+    "LayerInputs",
     "Linear",
     "Mixer",
     "NormAt",
@@ -134,6 +135,19 @@ class Mixer:
 
 
 @dataclass(frozen=True)
+class LayerInputs:
+    """Inputs of layers, made of token and embedding: see csrc/model/layer_input.h. Tensors of all layers, one layer behind the other,
+    are `<embed>.weight` (n_vocab or more, L*P), `<proj>.weight` (L*P, C) and `<norm>.weight` (P); each layer has gate, out and post."""
+
+    embed: str
+    proj: str
+    norm: str
+    gate: str
+    out: str
+    post: str
+
+
+@dataclass(frozen=True)
 class RopeKeys:
     """How a config spells its rotary settings. Either one table, or one a layer type."""
 
@@ -144,7 +158,8 @@ class RopeKeys:
     round_up: bool = False  # a part of an odd number of dimensions is rounded up to an even one
     by_type: Mapping[str, tuple[str | None, float]] = field(default_factory=dict)  # layer type → theta key, if any, and default
     kinds: Mapping[str, str] | None = None  # allowed kinds → the kind that is used; None: any kind, as named
-    absent: Mapping[str, Any] = field(default_factory=dict)  # the settings of a config that has none
+    absent: Mapping[str, Any] = field(default_factory=dict)  # the settings of a config that has none; by_type: of each layer type
+    head_dims: Callable[[Hyperparameters], tuple[int, ...]] | None = None  # of heads that turn by each table; None: all the model's
     scales_scores: bool = False  # the square of what mscale_all_dim makes of the factor multiplies the scores
     mscales: bool = False  # longrope whose scales are short_mscale and long_mscale, and whose factors are always the short ones
     keyed: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (kind, key it has) → the kind that is used
@@ -166,6 +181,10 @@ class Family:
     experts: Experts | None = None  # a layer that has them lacks the linears of an MLP
     mixers: Mapping[str, Mixer] = field(default_factory=dict)  # layer type → what it has instead of attention
     has_mlp: Callable[[Hyperparameters, int], bool] = lambda f, i: True  # whether a layer has an MLP or a mixture
+    of_layer: Callable[[Hyperparameters, int], Mapping[str, Any]] = lambda f, i: {}  # hyperparameters that are others in a layer
+    keys_of: Callable[[Hyperparameters, int], int] = lambda f, i: i  # the layer whose keys and values a layer sees
+    inputs: LayerInputs | None = None  # where f.d_input is positive
+    out_scale: str | None = None  # the tensor (1) of a layer that multiplies its output
     embed_norm: str | None = None
     pos_embed: str | None = None
     pos_offset: int = 0  # row of position 0

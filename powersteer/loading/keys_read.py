@@ -282,6 +282,24 @@ FAMILY: Mapping[str, Mapping[str, Any]] = {
         "rope_local_base_freq": ..., "rope_parameters": None, "sliding_window": 4096, "sliding_window_pattern": 6, "text_config": None,
         "tie_word_embeddings": True, "use_bidirectional_attention": False, "use_cache": True, "vision_config": None, "vocab_size": 262208
     },
+    "gemma4_text": {
+        "attention_bias": False, "attention_chunk_size": 12, "attention_context_left": 13, "attention_context_right": 0,
+        "attention_dropout": 0.0, "attention_invalid_logits_value": -1000000000.0, "attention_k_eq_v": False, "attention_logit_cap": 50.0,
+        "audio_config": None, "audio_token_id": 258881, "boa_token_id": 256000, "boi_token_id": 255999, "bos_token_id": 2,
+        "conv_kernel_size": 5, "enable_moe_block": False, "eoa_token_index": 258883, "eoi_token_id": 258882, "eos_token_id": 1,
+        "final_logit_softcapping": None, "first_k_dense_replace": ..., "flex_attention": ..., "global_head_dim": 512,
+        "gradient_clipping": 10000000000.0, "head_dim": ..., "hidden_act": "silu", "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": ..., "hidden_size_per_layer_input": 256, "image_token_id": 258880, "init_std": ..., "initializer_range": 0.02,
+        "intermediate_size": ..., "is_compileable": ..., "layer_types": None, "max_position_embeddings": 131072,
+        "moe_intermediate_size": None, "num_attention_heads": ..., "num_experts": None, "num_global_key_value_heads": None,
+        "num_heads": ..., "num_hidden_layers": ..., "num_key_value_heads": ..., "num_kv_shared_layers": 0, "num_mtp_layers": None,
+        "original_max_position_embeddings": ..., "output_proj_dims": 1536, "output_router_logits": ..., "pad_token_id": 0,
+        "partial_rotary_factor": None, "patch_size": 16, "pooling_kernel_size": 3, "position_embedding_size": ..., "residual_weight": 0.5,
+        "rms_norm_eps": 1e-06, "rope_parameters": None, "sdpa": ..., "sliding_window": 512, "standardize": False,
+        "subsampling_conv_channels": ..., "text_config": None, "tie_word_embeddings": True, "top_k_experts": None,
+        "use_bidirectional_attention": None, "use_cache": True, "use_clipped_linears": ..., "use_double_wide_mlp": False,
+        "video_token_id": 258884, "vision_config": None, "vocab_size": 262144, "vocab_size_per_layer_input": 262144
+    },
     "gpt2": {
         "activation_function": "gelu_new", "add_cross_attention": False, "attention_chunk_size": None, "attention_dropout": ...,
         "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "first_k_dense_replace": ..., "head_dim": ...,
@@ -684,15 +702,16 @@ MODELS: Mapping[str, str] = {
     "qwen3": "Qwen3ForCausalLM", "olmo": "OlmoForCausalLM", "olmo2": "Olmo2ForCausalLM", "olmo3": "Olmo3ForCausalLM",
     "exaone4": "Exaone4ForCausalLM", "glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM", "phi": "PhiForCausalLM",
     "phi3": "Phi3ForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM",
-    "gpt2": "GPT2LMHeadModel", "gpt_bigcode": "GPTBigCodeForCausalLM", "gpt_neo": "GPTNeoForCausalLM", "gptj": "GPTJForCausalLM",
-    "codegen": "CodeGenForCausalLM", "opt": "OPTForCausalLM", "gpt_neox": "GPTNeoXForCausalLM", "starcoder2": "Starcoder2ForCausalLM",
-    "stablelm": "StableLmForCausalLM", "bloom": "BloomForCausalLM", "mpt": "MptForCausalLM", "falcon": "FalconForCausalLM",
-    "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM", "mixtral": "MixtralForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM",
-    "olmoe": "OlmoeForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM", "granitemoe": "GraniteMoeForCausalLM", "phimoe": "PhimoeForCausalLM",
-    "gpt_oss": "GptOssForCausalLM", "llama4_text": "Llama4ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM",
-    "glm4_moe_lite": "Glm4MoeLiteForCausalLM", "minicpm3": "MiniCPM3ForCausalLM", "lfm2": "Lfm2ForCausalLM",
-    "qwen3_5_text": "Qwen3_5ForCausalLM", "qwen3_next": "Qwen3NextForCausalLM", "granitemoehybrid": "GraniteMoeHybridForCausalLM",
-    "nemotron_h": "NemotronHForCausalLM", "bamba": "BambaForCausalLM"
+    "gemma4_text": "Gemma4ForCausalLM", "gpt2": "GPT2LMHeadModel", "gpt_bigcode": "GPTBigCodeForCausalLM", "gpt_neo": "GPTNeoForCausalLM",
+    "gptj": "GPTJForCausalLM", "codegen": "CodeGenForCausalLM", "opt": "OPTForCausalLM", "gpt_neox": "GPTNeoXForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM", "stablelm": "StableLmForCausalLM", "bloom": "BloomForCausalLM", "mpt": "MptForCausalLM",
+    "falcon": "FalconForCausalLM", "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM", "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM", "olmoe": "OlmoeForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
+    "granitemoe": "GraniteMoeForCausalLM", "phimoe": "PhimoeForCausalLM", "gpt_oss": "GptOssForCausalLM",
+    "llama4_text": "Llama4ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM", "glm4_moe_lite": "Glm4MoeLiteForCausalLM",
+    "minicpm3": "MiniCPM3ForCausalLM", "lfm2": "Lfm2ForCausalLM", "qwen3_5_text": "Qwen3_5ForCausalLM",
+    "qwen3_next": "Qwen3NextForCausalLM", "granitemoehybrid": "GraniteMoeHybridForCausalLM", "nemotron_h": "NemotronHForCausalLM",
+    "bamba": "BambaForCausalLM"
 }
 # kind of rotary settings → keys of its dictionary that are read; "": whatever the kind
 ROPE: Mapping[str, list[str]] = {

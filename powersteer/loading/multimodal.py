@@ -23,6 +23,7 @@ __all__ = ["TextPart", "text_part"]
 # model_type → the text model's, if its config does not say
 _MODELS = {
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
     "mistral3": "mistral",
     "llava": "llama",
     "llava_next": "llama",
@@ -59,7 +60,8 @@ _TEXT = {
     "lm_head.": "lm_head.",
 }
 _OTHER = ("vision_tower.", "multi_modal_projector.", "image_newline", "model.vision_tower.", "model.multi_modal_projector.",
-          "model.image_newline", "visual.", "model.visual.", "vision_model.")  # fmt: skip
+          "model.image_newline", "visual.", "model.visual.", "vision_model.", "model.embed_vision.", "model.audio_tower.",
+          "model.embed_audio.")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import BadCheckpoint, UnsupportedModel
 from .keys_read import ROPE
 
-__all__ = ["ROPE_KINDS", "RopeTable", "rope_table", "score_scale"]
+__all__ = ["ROPE_KINDS", "TURNS_ALL", "RopeTable", "rope_table", "score_scale"]
 
 F32 = NDArray[np.float32]
 
@@ -172,6 +172,14 @@ def _longrope(s: _Setting) -> RopeTable:
     return table if s.max_positions <= original else replace(table, long=(long.astype(np.float64), original))
 
 
+def _proportional(s: _Setting) -> RopeTable:
+    """The first pairs of a part of the head turn, with the frequencies of the whole; the others do not."""
+    turning = int(s.number("partial_rotary_factor", 1.0) * s.dim // 2)
+    inv_freq = np.zeros(s.dim // 2, np.float32)
+    inv_freq[:turning] = _over(1.0, s.powers()[:turning])
+    return _table(inv_freq / np.float32(s.number("factor", 1.0)))
+
+
 def _table(inv_freq: F32, scale: float = 1.0) -> RopeTable:
     if inv_freq.dtype != np.float32:
         raise TypeError(f"a rotary table was computed in {inv_freq.dtype}")
@@ -195,7 +203,9 @@ ROPE_KINDS: dict[str, tuple[_Kind, frozenset[str]]] = {
     # its files have the keys of yarn, too, which nothing reads
     "ntk_alpha": (_ntk_alpha, _LENGTHS | {"alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"}),
     "longrope": (_longrope, _LENGTHS | {"attention_factor", "short_factor", "long_factor"}),
+    "proportional": (_proportional, frozenset({"factor"})),
 }
+TURNS_ALL = ("proportional",)  # kinds whose tables are for the whole head, however large the part that turns
 
 
 # key without effect for a kind that does not read it → the value at which that holds; ...: any
@@ -244,7 +254,8 @@ def rope_table(
     compute, keys = ROPE_KINDS[kind]
     _refuse_unknown(values, kind, keys, where)
     setting = _Setting(values, where, 0, max_positions, original_positions)
-    dim = int(head_dim * setting.number("partial_rotary_factor", 1.0)) if width is None else width
+    part = 1.0 if kind in TURNS_ALL else setting.number("partial_rotary_factor", 1.0)
+    dim = int(head_dim * part) if width is None else width
     turning = dim + dim % 2 if round_up else dim
     if turning < 2 or turning % 2 or turning > head_dim:
         raise UnsupportedModel(

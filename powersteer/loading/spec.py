@@ -21,14 +21,14 @@ from numpy.typing import DTypeLike, NDArray
 from ..inputs.sites import ABSENT, SITES
 from .blocks import Array, Blocks, Matrix
 
-__all__ = ["LATENT", "MATRICES", "MIXTURE", "NORMS", "STORED", "VECTORS", "Array", "Expert", "Layer", "Norm", "Spec"]
+__all__ = ["INPUTS", "LATENT", "MATRICES", "MIXTURE", "NORMS", "STORED", "VECTORS", "Array", "Expert", "Layer", "Norm", "Spec"]
 
-MATRICES = ("q_a", "kv_b", "q", "k", "v", "o", "z", "a", "b", "gate", "up", "down")
+MATRICES = ("q_a", "kv_b", "q", "k", "v", "o", "z", "a", "b", "gate", "up", "down", "in_proj", "in_gate", "in_out")  # that multiply rows
 VECTORS = (
     "q_a_bias", "q_bias", "k_bias", "v_bias", "o_bias", "z_bias", "a_bias", "gate_bias", "up_bias", "down_bias", "router_bias",
     "correction", "sinks", "conv", "conv_bias", "decay_rate", "decay_bias", "skip",
 )  # fmt: skip
-NORMS = ("norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "o_norm", "q_a_norm", "kv_norm")
+NORMS = ("norm1", "post1", "norm2", "post2", "q_norm", "k_norm", "o_norm", "q_a_norm", "kv_norm", "v_norm", "in_norm", "post_in")
 # dtype of an array → the name of what is stored in it
 STORED = {"float32": "F32", "float64": "F64", "float16": "F16", "uint16": "BF16"}
 
@@ -61,9 +61,13 @@ class Layer:
     rope: int  # index into Spec.rope, -1: no rotation
     attn_scale: float  # scores = attn_scale * q.k
     q: Matrix | None = None  # (NH*HS, C); absent, as k and o, where there is no mixer
-    k: Matrix | None = None  # (NKV*HS, C)
+    k: Matrix | None = None  # (NKV*HS, C); absent, too, if the layer sees the keys of another
     o: Matrix | None = None  # (C, NH*HS)
-    v: Matrix | None = None  # (NKV*HS, C); absent of latent attention
+    v: Matrix | None = None  # (NKV*HS, C); absent of latent attention, and where values are the keys before norm and rotation
+    head_dim: int | None = None  # HS, NKV and F of this layer, None: the model's
+    n_kv_heads: int | None = None
+    d_ff: int | None = None
+    keys_of: int | None = None  # the earlier layer whose keys and values are seen, None: its own
     up: Matrix | None = None  # (F, C)
     down: Matrix | None = None  # (C, F)
     gate: Matrix | None = None  # (F, C)
@@ -80,6 +84,7 @@ class Layer:
     post2: Norm | None = None
     q_norm: Norm | None = None  # (NH*HS)
     k_norm: Norm | None = None  # (NKV*HS)
+    v_norm: Norm | None = None  # (NKV*HS), RMS over each head
     q_bias: Array | None = None
     k_bias: Array | None = None
     v_bias: Array | None = None
@@ -107,6 +112,13 @@ class Layer:
     act_constants: tuple[float, ...] = ()  # of the activation: see csrc/ops/mlp.h
     chunk: int = 0  # key j is seen from i if j // chunk = i // chunk; 0: no limit
     tempered: bool = True  # queries have the temperature of their position, if there is one
+    in_embed: Matrix | None = None  # (n_vocab, P): of a per-layer input, see csrc/model/layer_input.h
+    in_proj: Matrix | None = None  # (P, C)
+    in_gate: Matrix | None = None  # (P, C)
+    in_out: Matrix | None = None  # (C, P)
+    in_norm: Norm | None = None  # (P)
+    post_in: Norm | None = None  # (C)
+    out_scale: float = 1.0  # multiplies the block's output
 
     @property
     def every_expert(self) -> tuple[Expert, ...]:
@@ -171,7 +183,11 @@ class Spec:
     state_v_heads: int = 0
     state_k_dim: int = 0
     state_v_dim: int = 0
+    state_tiled: bool = False  # value head h has key head h % NK instead of h // (NV / NK)
     step_limit: tuple[float, float] = (0.0, math.inf)  # of a state space
+    d_input: int = 0  # P, numbers of a per-layer input; 0: there are none
+    input_scale: float = 1.0
+    input_eps: float = 0.0
 
     @cached_property
     def absent(self) -> dict[int, str]:
@@ -183,17 +199,19 @@ class Spec:
         """The sites of a layer at which vectors can act."""
         lacks = ABSENT.get(self.absent.get(layer, ""), ())
         return [site for site in SITES if site not in lacks and not (site == "resid_mid" and self.parallel)]
-    state_tiled: bool = False  # value head h has key head h % NK instead of h // (NV / NK)
 
     @property
     def post_norms(self) -> bool:
         """Whether outputs of attention or MLP are normalised before they are added."""
         return any(layer.post1 is not None or layer.post2 is not None for layer in self.layers[:1])
 
-    @property
-    def cached(self) -> int:
-        """Numbers of the cache that a token has in a layer with attention."""
-        return self.kv_rank + self.rope_dim if self.kv_rank else 2 * self.n_kv_heads * self.head_dim
+    def cached(self, layer: Layer) -> int:
+        """Numbers that the cache keeps of a token in a layer with attention."""
+        if layer.k is None:  # those of another
+            return 0
+        if self.kv_rank:
+            return self.kv_rank + self.rope_dim
+        return 2 * (layer.n_kv_heads or self.n_kv_heads) * (layer.head_dim or self.head_dim)
 
     @property
     def nbytes(self) -> int:
@@ -247,6 +265,7 @@ class Spec:
         mixture = {name: getattr(self, name) for name in MIXTURE} if self.n_experts else {}
         states = {name: getattr(self, name) for name in _STATES if getattr(self, name)}
         states |= {name: getattr(self, name) for name in LATENT if self.kv_rank}
+        states |= {name: getattr(self, name) for name in INPUTS if self.d_input}
         spec = {**scalars, **mixture, **states, "rope": list(self.rope), **({} if resident is None else {"resident": resident})}
         if self.step_limit != (0.0, math.inf):
             low, high = self.step_limit
@@ -278,7 +297,11 @@ _SCALARS = (
 MIXTURE = ("n_experts", "top_k", "d_expert", "norm_topk", "d_shared", "route", "route_scale", "route_jitter", "n_groups",
            "top_groups", "scale_input")  # fmt: skip
 LATENT = ("q_rank", "kv_rank", "v_dim", "latent_eps")
+INPUTS = ("d_input", "input_scale", "input_eps")
 _STATES = ("conv_taps", "state_k_heads", "state_v_heads", "state_k_dim", "state_v_dim", "state_tiled")
+
+
+_OF_LAYER = ("head_dim", "n_kv_heads", "d_ff", "keys_of", "out_scale")
 
 
 def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
@@ -291,7 +314,8 @@ def _core_layer(layer: Layer, real: np.dtype[Any]) -> dict[str, Any]:
         out["chunk"] = layer.chunk
     if not layer.tempered:
         out["tempered"] = False
-    for name in MATRICES:
+    out |= {name: getattr(layer, name) for name in _OF_LAYER if getattr(layer, name) is not None}
+    for name in (*MATRICES, "in_embed"):
         if (matrix := getattr(layer, name)) is not None:
             out[name] = _core_matrix(matrix)
     if layer.router is not None:

@@ -101,8 +101,9 @@ def generation_costs(model: LoadedModel, lengths: Sequence[int], max_new_tokens:
 def cache_bytes(model: LoadedModel, n_tokens: int) -> int:
     """Bytes that a decoder keeps of a sequence of so many tokens: keys and values, and two states of layers without attention."""
     spec = model.spec
-    keys = n_tokens * spec.cached
-    numbers = sum(keys if layer.mixer == "attention" else 2 * _state_size(spec, layer) for layer in spec.layers)
+    numbers = sum(
+        n_tokens * spec.cached(layer) if layer.mixer == "attention" else 2 * _state_size(spec, layer) for layer in spec.layers
+    )
     return numbers * model.dtype.itemsize
 
 
@@ -156,7 +157,7 @@ def first_swept(source: Site) -> int:
 def pass_flops(spec: Spec, lengths: Sequence[int], first: int, last: int, n_target: int | None = None) -> float:
     """Operations of one pass of prompts through layers first to last, forward or of a tangent. n_target: number of rows that the
     last layer computes, apart from its keys and values; None: all."""
-    rows, width, total = sum(lengths), spec.n_heads * spec.head_dim, 0.0
+    rows, total = sum(lengths), 0.0
     for i in range(first, last + 1):
         layer = spec.layers[i]
         at_end = rows if n_target is None or i < last else n_target
@@ -166,6 +167,7 @@ def pass_flops(spec: Spec, lengths: Sequence[int], first: int, last: int, n_targ
             total += 2.0 * (inner * rows + (_active(spec, layer) - inner) * at_end) + 2.0 * passes * rows * _state_size(spec, layer)
             continue
         keys = sum(matrix.size for matrix in (layer.k, layer.v) if matrix is not None)
+        width = spec.n_heads * (layer.head_dim or spec.head_dim)
         seen = sum(n * min(n / 2, at_end / len(lengths)) for n in lengths)  # half of the keys are masked
         total += 2.0 * (keys * rows + (_active(spec, layer) - keys) * at_end) + 8.0 * seen * width
     return total

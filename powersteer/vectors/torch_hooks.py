@@ -2,7 +2,7 @@
 
 Where transformers has no module for a site, the vector is added where the same sum is formed:
 
-    resid_pre             the block's input
+    resid_pre             the block's input; of the first block of a model whose layers have inputs of their own, the embedding's output
     attn_out, resid_mid   output of attention, or of the norm after it, divided by the residual multiplier
     down_proj             output of the MLP, before a norm after it
     mlp_out               output of the MLP, or of the norm after it, divided by the residual multiplier
@@ -135,7 +135,7 @@ def attach(
     if len(vector) != hyper.d_model:
         raise InvalidInput(f"the vector has {len(vector)} numbers; activations of this model have {hyper.d_model}")
     base, block = _base_and_block(hf_model, family, site.layer)
-    module, is_input, factor = _point(block, site.name, family, hyper)
+    module, is_input, factor = _point(base, block, site, family, hyper)
     added = torch.as_tensor(vector * (1.0 if coefficient is None else coefficient) / factor)
     if not bool(added.to(hf_model.dtype).isfinite().all()):
         raise InvalidInput(f"the vector, of length {added.norm() * factor:.6g}, is too large for {hf_model.dtype}")
@@ -212,12 +212,14 @@ def _base_and_block(hf_model: Any, family: Family, layer: int) -> tuple[Any, Any
     )
 
 
-def _point(block: Any, site: str, family: Family, hyper: Hyperparameters) -> tuple[Any, bool, float]:
+def _point(base: Any, block: Any, site: Site, family: Family, hyper: Hyperparameters) -> tuple[Any, bool, float]:
     """(module, True for its input and False for its output, ratio of the site's value to the module's)"""
-    if site in ("resid_pre", "resid_post"):
-        return block, site == "resid_pre", 1.0
-    paths, factor = site_modules(site, family, hyper)
-    return _first_module(block, paths, site), False, factor
+    if site == (0, "resid_pre") and hyper.d_input:  # the embedding, of which inputs of layers are made, too
+        return base.get_submodule(family.embed), False, 1.0
+    if site.name in ("resid_pre", "resid_post"):
+        return block, site.name == "resid_pre", 1.0
+    paths, factor = site_modules(site.name, family, hyper)
+    return _first_module(block, paths, site.name), False, factor
 
 
 def site_modules(site: str, family: Family, hyper: Hyperparameters) -> tuple[list[str], float]:

@@ -10,6 +10,7 @@ from . import (
     alibi,
     cohere,
     gemma,
+    gemma4,
     glm,
     gpt,
     latent,
@@ -28,6 +29,6 @@ __all__ = ["FAMILIES"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for lineage in (llama, nemotron, qwen, olmo, glm, phi, gemma, gpt, alibi, cohere, mixtures, latent, lfm, qwen_hybrid, mamba)
+    for lineage in (llama, nemotron, qwen, olmo, glm, phi, gemma, gemma4, gpt, alibi, cohere, mixtures, latent, lfm, qwen_hybrid, mamba)
     for family in lineage.FAMILIES
 }
