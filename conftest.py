@@ -10,7 +10,8 @@ import pytest
 
 import powersteer as ps
 
-collect_ignore = [] if importlib.util.find_spec("lm_eval") else ["powersteer/harness"]  # an extra
+NEEDS = {"powersteer/harness": "lm_eval", "powersteer/notebook/widget.py": "anywidget"}  # extras that these import
+collect_ignore = [path for path, module in NEEDS.items() if not importlib.util.find_spec(module)]
 
 
 @pytest.fixture(scope="session")

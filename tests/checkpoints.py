@@ -11,12 +11,15 @@ from pathlib import Path
 
 import hf_models
 import numpy as np
-import safetensors.torch
+import random_checkpoints
+from oracles import LIVE, safetensors_torch
 
 
 @cache
 def saved(name):
-    """The folder in which transformers saved a case of hf_models. Do not change it: take a `copy`."""
+    """The folder in which transformers saved a case of hf_models, or one with the same tensors. Do not change it: take a `copy`."""
+    if not LIVE:
+        return random_checkpoints.folder(name)
     folder = Path(tempfile.mkdtemp(prefix="powersteer-"))
     atexit.register(shutil.rmtree, folder)
     hf_models.make(name).save_pretrained(folder)
@@ -37,9 +40,9 @@ def change_config(folder, **changes):
 def change_tensors(folder, change):
     """`change` edits the dict of tensors in place."""
     path = folder / "model.safetensors"
-    tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+    tensors = {name: tensor.clone() for name, tensor in safetensors_torch.load_file(path).items()}
     change(tensors)
-    safetensors.torch.save_file(tensors, path)
+    safetensors_torch.save_file(tensors, path)
 
 
 def equal_specs(a, b):

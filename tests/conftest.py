@@ -9,8 +9,12 @@ import zlib
 from functools import cache
 from pathlib import Path
 
+import kept as kept_answers
 import numpy as np
+import oracles
 import pytest
+
+from powersteer.errors import MissingDependency
 
 SEED = int(os.environ.get("POWERSTEER_TEST_SEED", "0"))
 STORIES = Path(__file__).parents[1].parent / "shared/models/stories260K"
@@ -26,6 +30,32 @@ def pytest_report_header():
     return f"seed: {SEED} (POWERSTEER_TEST_SEED)"
 
 
+def pytest_sessionstart(session):
+    if missing := oracles.missing_packages():
+        raise pytest.UsageError(f"POWERSTEER_LIVE: not installed: {', '.join(missing)}")
+
+
+def pytest_runtest_setup(item):
+    oracles.Missing.testing = True
+    if hasattr(item, "callspec"):
+        oracles.skip_if_missing(item.callspec.params)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that meets a package which is not installed is skipped, but not where all must be."""
+    try:
+        return (yield)
+    except MissingDependency as error:
+        if oracles.REQUIRED:
+            raise
+        pytest.skip(f"live: {error}")
+
+
+def pytest_sessionfinish(session):
+    kept_answers.write()
+
+
 @pytest.fixture
 def rng(request):
     """Random numbers of this test's own: the same whatever runs before it."""
@@ -33,15 +63,24 @@ def rng(request):
     return np.random.default_rng([SEED, zlib.crc32(request.node.nodeid.encode())])
 
 
+@pytest.fixture
+def kept(request):
+    """kept(ask): an oracle's answer, asked or kept (kept.py)."""
+    return kept_answers.Kept(request.node.nodeid, SEED)
+
+
 @pytest.fixture(scope="session")
 def loaded():
     """loaded(name, dtype, stored): the powersteer model of a case of hf_models, sharing its weights."""
     import hf_models
+    import random_checkpoints
 
     import powersteer as ps
 
     @cache
     def load(name, dtype="float64", stored="float32"):
+        if not oracles.LIVE and stored == "float32":
+            return ps.load(random_checkpoints.folder(name), dtype=dtype, threads=2)
         return ps.from_transformers(hf_models.make(name, stored=stored), dtype=dtype, threads=2)
 
     return load

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 
 import hf_models
-from hf_models import FULL, LINEAR, SLIDING, TIED, UNTIED, rope, yarn
+from hf_configs import FULL, LINEAR, SLIDING, TIED, UNTIED, rope, yarn
 
 _SMALL = dict(hidden_size=32, head_dim=8, max_position_embeddings=32)
 _FF = dict(intermediate_size=96)  # four times the width

@@ -7,8 +7,8 @@ import re
 
 import gguf
 import numpy as np
-import torch
 from gguf import GGMLQuantizationType as Q
+from oracles import torch
 
 NAMES = {
     "model.embed_tokens": "token_embd",

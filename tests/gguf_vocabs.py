@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cache
 
 import gguf
@@ -79,14 +80,16 @@ def sentencepiece():
 def uncut(spaces=False):
     """Metadata of a BPE trained on texts that are not cut, so that its tokens show where a reader cuts them.
     spaces: tokens are texts with "▁" for a space and bytes of their own, not GPT-2's spelling of bytes."""
+    corpus = [*TEXTS, *(a + b for a in PIECES for b in PIECES)]
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     limits = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
     if spaces:
         trained.normalizer = normalizers.Replace(" ", "▁")
         trained.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
-        limits = {"limit_alphabet": 60}
-    corpus = [*TEXTS, *(a + b for a in PIECES for b in PIECES)]
+        # the most frequent letters; of those that are as frequent as each other the trainer would take any
+        letters = Counter("".join(corpus).replace(" ", "▁"))
+        limits = {"limit_alphabet": 60, "initial_alphabet": sorted(letters, key=lambda x: (-letters[x], x))[:60]}
     trained.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=2500, max_token_length=12, show_progress=False, **limits))
     tokens = [token for token, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])]
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if spaces else []

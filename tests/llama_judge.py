@@ -1,15 +1,14 @@
 """llama.cpp, through the C functions of llama-cpp-python: the logits it computes from a file, with or without a control
-vector. Importing this skips the test, or the module, where that package is not installed."""
+vector."""
 
 import contextlib
 import ctypes
 
 import gguf
 import numpy as np
-import pytest
+from oracles import oracle
 
-reason = "llama-cpp-python is not installed; CONTRIBUTING.md tells how (pip install -e '.[llama]')"
-llama_cpp = pytest.importorskip("llama_cpp", reason=reason)
+llama_cpp = oracle("llama_cpp")
 
 
 @llama_cpp.llama_log_callback

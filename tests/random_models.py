@@ -15,14 +15,16 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
                  d_shared=0, shared_gate=False, route="softmax", groups=(1, 1), scale_input=False, sinks=False,
                  mixers=(), gated_heads=False, conv_taps=3, state=(1, 2, 3, 4), latent=None, qk_norm_last=False, clip_qkv=0.0,
                  temper=None, key_bias=False, embed_norm=False, gains=True, chunk=0, unturned_alone=False, bare_layers=(), steps=None,
-                 tiled=False):
+                 tiled=False, sizes=(), sharing=0, keys_are_values=False, v_norm=False, d_input=0, out_scale=1.0):
     """stored: dtype of the matrices (default real); "bfloat16" for bits in uint16. norms: which of norm1, post1, norm2,
     post2 are there; gains: whether they have weights. scale: resid_scale; embed_scale and logit_scale follow from
     it. groups: of experts, and how many of them a token chooses from, by a correction if there are more than one. mixers:
     those of the layers, over and over, "attention" unless given; state: heads of keys, of values, and their dimensions in
     a delta rule or a state space; tiled: which of them belong together; steps: limits of the latter's. latent: q_rank,
     kv_rank and v_dim of latent attention. chunk: of every other layer. unturned_alone: layers without rotation alone are
-    tempered, and the others alone have a qk-norm. bare_layers: those without an MLP, if they have a mixer."""
+    tempered, and the others alone have a qk-norm. bare_layers: those without an MLP, if they have a mixer. sizes: of layers,
+    over and over, where they differ; sharing: how many of the last layers see keys of an earlier one that fits; d_input:
+    numbers of their own inputs."""
     rng = np.random.default_rng(seed)
 
     def matrix(n_out, n_in):
@@ -34,8 +36,9 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
     def vector(n, around=0.0):
         return (around + 0.3 * rng.normal(size=n)).astype(real)
 
-    def freqs():
-        return np.float32(rng.uniform(0.01, 1, rope_dim // 2)).astype(np.float64)
+    def freqs(t=0):
+        pairs = max(rope_dim // 2 - t, 1) if sizes else rope_dim // 2
+        return np.float32(rng.uniform(0.01, 1, pairs)).astype(np.float64)
 
     def norm_of(n):
         if not gains:
@@ -54,7 +57,7 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
         return matrices | ({f"{name}_bias": vector(sizes[name][0]) for name in matrices} if biases else {})
 
     if latent:
-        clip_qkv, temper, key_bias = 0.0, None, False  # of attention with keys of its own
+        clip_qkv, temper, key_bias, sizes, sharing, v_norm, keys_are_values = 0.0, None, False, (), 0, False, False  # of other attention
         q_rank, kv_rank, v_dim = latent
         n_kv_heads, rope_dim, qk_norm, mixers, gated_heads = 1, min(rope_dim, (head_dim - 1) // 2 * 2), "none", (), False
         D, low = head_dim - rope_dim, q_rank or d_model
@@ -86,6 +89,13 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
     for index in range(n_layers):
         kind = mixers[index % len(mixers)] if mixers else "attention"
         own, more = mixer_of(kind)
+        changed = dict(sizes[index % len(sizes)]) if sizes and kind == "attention" else {}
+        if changed:
+            H, KV, F = (changed.get(name, n) for name, n in (("head_dim", head_dim), ("n_kv_heads", n_kv_heads), ("d_ff", d_ff)))
+            own = {"q": (n_heads * H, d_model), "k": (KV * H, d_model), "v": (KV * H, d_model), "o": (d_model, n_heads * H),
+                   "gate": (F, d_model), "up": (F, d_model), "down": (d_model, F)} | ({"z": (n_heads * H, d_model)} if gated_heads else {})
+            own = {name: shape for name, shape in own.items() if name != "gate" or gated}
+            more = more | changed
         layer = {"window": window if index % 2 == 0 else 0, "rope": index % (ropes + 1) - 1, "attn_scale": 0.4 + 0.1 * index} | more
         if act == "silu_clamped":
             layer["act_constants"] = (1.7, 0.8)
@@ -120,8 +130,25 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             layer["kv_norm"] = vector(kv_rank, 1.0), None
             layer |= {"q_a_norm": (vector(q_rank, 1.0), None)} if q_rank else {}
             layer["rope"] = layer["rope"] if rope_dim else -1
-        if qk_norm != "none" and kind == "attention" and not (unturned_alone and layer["rope"] < 0):
-            layer["q_norm"], layer["k_norm"] = norm_of(W), norm_of(WKV)
+        if kind == "attention" and not latent:
+            if qk_norm != "none" and not (unturned_alone and layer["rope"] < 0):
+                layer["q_norm"], layer["k_norm"] = norm_of(len(layer["q"])), norm_of(len(layer["k"]))
+            if v_norm:
+                layer["v_norm"] = vector(len(layer["k"]), 1.0), None
+            fitting = [j for j, one in enumerate(layers) if "k" in one and one.get("mixer") is None and one["k"].shape == layer["k"].shape
+                       and one.get("head_dim") == layer.get("head_dim")]
+            if index >= n_layers - sharing and fitting:
+                layer = {key: value for key, value in layer.items() if key not in ("k", "v", "k_bias", "v_bias", "k_norm", "v_norm")}
+                layer["keys_of"] = fitting[-1]
+            elif keys_are_values:
+                layer = {key: value for key, value in layer.items() if key not in ("v", "v_bias")}
+        if d_input:
+            layer |= {"in_embed": matrix(n_vocab, d_input), "in_proj": matrix(d_input, d_model), "in_gate": matrix(d_input, d_model),
+                      "in_out": matrix(d_model, d_input), "in_norm": (vector(d_input, 1.0), None)}
+            if index % 2 == 0:
+                layer["post_in"] = norm_of(d_model)
+        if out_scale != 1:
+            layer["out_scale"] = out_scale + 0.1 * index
         absent = {"q", "k", "v", "o", "norm1", "post1", "sinks"} if kind == "none" else set()
         if index in bare_layers and kind != "none" and not parallel:
             absent = {"gate", "up", "down", "norm2", "post2", "router", "experts", "correction", "shared", "shared_gate"}
@@ -131,7 +158,9 @@ def random_model(seed=0, *, real=np.float64, stored=None, n_layers=2, d_model=12
             "parallel": parallel, "gated": gated, "act": act, "rope_style": rope_style, "rope_dim": rope_dim,
             "attn_softcap": softcap, "logit_softcap": softcap, "embed_scale": 1 + 0.5 * scale, "resid_scale": scale,
             "logit_scale": 1 - 0.2 * scale, "qk_norm_last": qk_norm_last, "clip_qkv": clip_qkv,
-            "rope": [(freqs(), 1 + 0.1 * t, freqs(), 4) if t else (freqs(), 1.0) for t in range(ropes)]}
+            "rope": [(freqs(t), 1 + 0.1 * t, freqs(t), 4) if t else (freqs(), 1.0) for t in range(ropes)]}
+    if d_input:
+        spec |= {"d_input": d_input, "input_scale": 0.7, "input_eps": 0.3}
     if temper:
         spec["temper"] = temper
     if n_experts:
@@ -197,5 +226,8 @@ def tables(draw):
         "temper": draw(st.sampled_from([None, None, (0.3, 2, 0), (0.3, 3, 1)])), "key_bias": draw(st.booleans()),
         "embed_norm": draw(st.booleans()), "gains": draw(st.booleans()),
         "chunk": draw(st.sampled_from([0, 0, 1, 4])), "unturned_alone": draw(st.booleans()),
+        "sizes": draw(st.sampled_from([(), (), ({}, {"head_dim": head_dim + 2, "n_kv_heads": 1, "d_ff": 9}), ({"d_ff": 3},)])),
+        "sharing": draw(st.sampled_from([0, 0, 1, 2])), "keys_are_values": draw(st.booleans()), "v_norm": draw(st.booleans()),
+        "d_input": draw(st.sampled_from([0, 0, 4])), "out_scale": draw(st.sampled_from([1.0, 0.8])),
         "seed": draw(st.integers(0, 2**31)),
     }

@@ -7,10 +7,8 @@ from functools import cached_property
 import gguf
 import numpy as np
 import real_files
-import torch
-import transformers
 from gguf_models import put
-from transformers.initialization import no_init_weights
+from oracles import torch, transformers
 
 import powersteer as ps
 from powersteer.loading.blocks import Blocks
@@ -54,6 +52,8 @@ class Real:
     @cached_property
     def hf(self):
         """The transformers model with these weights, in float32."""
+        from transformers.initialization import no_init_weights
+
         with no_init_weights():
             hf = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[self.name])).eval()
         for name, array in self.decoded.items():

@@ -92,7 +92,7 @@ def rotate(m, table, x):
     pos = np.arange(x.shape[-2], dtype=np.float32)
     angle = (pos[:, None] * np.asarray(inv_freq, dtype=np.float32)).astype(np.float64)  # (T, rope_dim/2)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    dim = m["rope_dim"]
+    dim = 2 * len(inv_freq)
     half = m["rope_style"] == "half"
     first, second = (slice(0, dim // 2), slice(dim // 2, dim)) if half else (slice(0, dim, 2), slice(1, dim, 2))
     a, b = x[..., first], x[..., second]
@@ -207,18 +207,28 @@ def latent_qkv(m, layer, x):
 
 
 def qkv(m, layer, x):
-    """Queries, keys and values (..., NH, T, HS) of every head."""
-    NH, NKV = m["n_heads"], m["n_kv_heads"]
-    q = heads(linear(x, layer["q"], layer.get("q_bias")), NH)
-    k = heads(linear(x, layer["k"], layer.get("k_bias")), NKV)
-    v = heads(linear(x, layer["v"], layer.get("v_bias")), NKV)
-    q, k, v = (clipped(m.get("clip_qkv", 0), one) for one in (q, k, v))
-    for turn in (True, False) if m.get("qk_norm_last") else (False, True):
-        if turn and layer["rope"] >= 0:
-            table = m["rope"][layer["rope"]]
-            q, k = rotate(m, table, q), rotate(m, table, k)
-        if not turn and layer.get("q_norm") is not None:
-            q, k = head_norm(m, q, layer["q_norm"]), head_norm(m, k, layer["k_norm"])
+    """Queries, keys and values (..., NH, T, HS) of every head. Keys and values may be those of an earlier layer."""
+    NH, NKV, own = m["n_heads"], m["n_kv_heads"], m["index"]
+
+    def turned_and_normed(y, weights):
+        for turn in (True, False) if m.get("qk_norm_last") else (False, True):
+            if turn and layer["rope"] >= 0:
+                y = rotate(m, m["rope"][layer["rope"]], y)
+            if not turn and layer.get(weights) is not None:
+                y = head_norm(m, y, layer[weights])
+        return y
+
+    def made(name):
+        return clipped(m.get("clip_qkv", 0), heads(linear(x, layer[name], layer.get(f"{name}_bias")), NH if name == "q" else NKV))
+
+    q = turned_and_normed(made("q"), "q_norm")
+    if layer.get("keys_of", own) == own:
+        k = made("k")
+        v = made("v") if "v" in layer else k
+        if "v_norm" in layer:
+            v = head_norm(m | {"norm": "rms", "qk_norm": "head"}, v, layer["v_norm"])
+        m["kept"][own] = turned_and_normed(k, "k_norm"), v
+    k, v = m["kept"][layer.get("keys_of", own)]
     if "temper" in m and layer.get("tempered", True):
         rate, length, offset = m["temper"]
         q = q * (1 + rate * np.log(1 + (np.arange(x.shape[-2]) + offset) // length))[:, None]
@@ -274,17 +284,19 @@ def activation(m, constants):
 
 def mlp(m, layer, x, constants=()):
     """x (..., T, C) -> (..., T, C): down(act(gate x) * up x), or down(act(up x))."""
-    constants = constants or layer.get("act_constants", ())
     hidden = linear(x, layer["up"], layer.get("up_bias"))
     gate = linear(x, layer["gate"], layer.get("gate_bias")) if m["gated"] else None
+    return linear(activated(m, constants or layer.get("act_constants", ()), gate, hidden), layer["down"], layer.get("down_bias"))
+
+
+def activated(m, constants, gate, hidden):
+    """act(gate) * hidden, or without a gate act(hidden)"""
     if m["act"] == "silu_clamped":
         alpha, limit = constants
         gate, hidden = (np.where(y.real > limit, limit, y) for y in (gate, hidden))
-        hidden = gate / (1 + np.exp(-alpha * gate)) * (1 + np.where(hidden.real < -limit, -limit, hidden))
-    else:
-        act = activation(m, constants)
-        hidden = act(hidden) if gate is None else act(gate) * hidden
-    return linear(hidden, layer["down"], layer.get("down_bias"))
+        return gate / (1 + np.exp(-alpha * gate)) * (1 + np.where(hidden.real < -limit, -limit, hidden))
+    act = activation(m, constants)
+    return act(hidden) if gate is None else act(gate) * hidden
 
 
 def largest(n, x):
@@ -337,6 +349,14 @@ def mixture(m, layer, x):
     return y + gate * mlp(m, layer["shared"], x, constants)
 
 
+def layer_input(m, layer, tokens, e, x):
+    """What a layer's own input, of the tokens and the embedding e, adds to x."""
+    u = norm("rms", m["input_eps"], linear(e, layer["in_proj"]), layer["in_norm"])
+    u = u + m["input_scale"] * matrix(layer["in_embed"])[tokens]
+    h = activated(m, layer.get("act_constants", ()), linear(x, layer["in_gate"]), u)
+    return norm(m["norm"], m["norm_eps"], linear(h, layer["in_out"]), layer.get("post_in"))
+
+
 def forward(twin, tokens, steer=()):
     """tokens (T,) ints -> logits (..., T, n_vocab), {(layer, site): (..., T, C)}. An activation is recorded after
     the vectors added to it. A parallel block has no resid_mid."""
@@ -361,8 +381,11 @@ def forward(twin, tokens, steer=()):
     if top.get("pos_embed") is not None:
         x = x + matrix(top["pos_embed"])[: len(tokens)]
     x = normed(x, top.get("embed_norm"))
+    m, e = {**m, "kept": {}}, x
     for index, layer in enumerate(twin.layers):
+        m = {**m, **{name: layer.get(name, twin.spec[name]) for name in ("head_dim", "n_kv_heads", "d_ff")}, "index": index}
         x = visit(index, "resid_pre", x)
+        e = e if index else x
         inner = normed(x, layer.get("norm1"))
         a = visit(index, "attn_out", s * normed(mix(m, layer, inner), layer.get("post1")))
         if m["parallel"]:
@@ -376,7 +399,10 @@ def forward(twin, tokens, steer=()):
             branch = mlp(m, layer, inner, layer.get("act_constants", ())) if "up" in layer else np.zeros_like(x)
         d = visit(index, "down_proj", branch)
         b = visit(index, "mlp_out", s * normed(d, layer.get("post2")))
-        x = visit(index, "resid_post", x + a + b if m["parallel"] else x + b)
+        x = x + a + b if m["parallel"] else x + b
+        if "in_gate" in layer:
+            x = x + layer_input(m, layer, tokens, e, x)
+        x = visit(index, "resid_post", layer.get("out_scale", 1.0) * x)
     logits = m["logit_scale"] * linear(normed(x, top.get("final_norm")), top["lm_head"], top.get("lm_head_bias"))
     return softcap(m["logit_softcap"], logits), acts
 

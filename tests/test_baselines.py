@@ -5,8 +5,7 @@ from __future__ import annotations
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
+from oracles import torch, transformers
 from tiny import tiny
 
 import powersteer as ps
@@ -24,16 +23,19 @@ GOOD, BAD = ["abc (A", "what? (A", "x (A"], ["abc (B", "what? (B", "yes, x (B"]
 
 
 @pytest.mark.parametrize("position", [-1, -2])
-def test_caa_is_pytorchs(position, loaded, rng):
+def test_caa_is_pytorchs(position, loaded, kept, rng):
     """hidden_states[l + 1] is the output of block l."""
     model, layer = loaded("llama"), 1
     good, bad = ([rng.integers(0, model.n_vocab, n).tolist() for n in (9, 4, 6)] for _ in range(2))
-    with hf_models.exact("llama") as hf, torch.no_grad():
 
-        def hidden(tokens):
-            return hf(torch.tensor([tokens]), output_hidden_states=True).hidden_states[layer + 1][0, position]
+    def hidden(hf, tokens):
+        return hf(torch.tensor([tokens]), output_hidden_states=True).hidden_states[layer + 1][0, position]
 
-        want = torch.stack([hidden(p) - hidden(n) for p, n in zip(good, bad, strict=True)]).mean(0).numpy()
+    def ask():
+        with hf_models.exact("llama") as hf, torch.no_grad():
+            return torch.stack([hidden(hf, p) - hidden(hf, n) for p, n in zip(good, bad, strict=True)]).mean(0).numpy()
+
+    want = kept(ask)
     found = ps.caa(model, good, bad, layer, read_positions=position)
     np.testing.assert_allclose(found.vector, want, rtol=0, atol=1e-12 * np.linalg.norm(want))
     assert found.location == (layer, "resid_post") and found.method == "caa"

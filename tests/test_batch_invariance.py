@@ -44,6 +44,7 @@ def same(got, want):
     return got.dtype == want.dtype and got.tobytes() == want.tobytes()
 
 
+@pytest.mark.long  # it compiles C
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_few_rows_and_many(kernels, data):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from c_core import Core, Rng, Status
 
+pytestmark = pytest.mark.long  # it compiles C
+
 DTYPES = ["float32", "float64"]
 
 

@@ -123,6 +123,7 @@ def kernels(tmp_path_factory):
     return kernels
 
 
+@pytest.mark.long
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_parts_of_rows(kernels, data):

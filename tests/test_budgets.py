@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import json
 
-import matplotlib
 import numpy as np
 import pytest
+from oracles import oracle
 from tiny import tiny
 
 import powersteer as ps
@@ -16,6 +16,7 @@ from powersteer.cli import main
 from powersteer.evaluate.effects import random_vector
 from powersteer.evaluate.target_response import jvps
 
+matplotlib = oracle("matplotlib")
 matplotlib.use("agg")
 PROMPTS, OTHERS = ["ab", "hello (", "what? 12"], ["xyz", "12 + 3"]
 SCORE = ps.evaluate.LogitDifference("a", "b")

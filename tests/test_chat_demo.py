@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import real_files
+from oracles import needs
 from tiny import tiny
 
 import powersteer as ps
@@ -173,6 +174,7 @@ def test_sides(name, first, other):
 
 
 def test_the_command(model, found, capsys, monkeypatch, tmp_path):
+    needs("plotly")
     monkeypatch.setattr("powersteer.cli.demo.measure_chat", lambda m, seed, progress: found)
     assert main(["demo", "--model", "demo", "--json", "--seed", "3"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["forks"]

@@ -7,15 +7,15 @@ import shutil
 import tracemalloc
 from pathlib import Path
 
+import hf_configs
 import hf_models
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import change_config, change_tensors, copy, equal_specs, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracles import torch, transformers
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError, UnsupportedModel
@@ -134,7 +134,7 @@ def test_blocks_are_searched_some_rows_at_a_time():
 
 def test_a_big_bfloat16_file_stays_mapped(tmp_path):
     """Loading and searching 256 MB allocates next to nothing."""
-    config = dict(hf_models.HEAD, vocab_size=2_000_000, hidden_size=32, head_dim=8, tie_word_embeddings=True)
+    config = dict(hf_configs.HEAD, vocab_size=2_000_000, hidden_size=32, head_dim=8, tie_word_embeddings=True)
     small = transformers.LlamaForCausalLM(transformers.LlamaConfig(**dict(config, vocab_size=8))).to(torch.bfloat16)
     small.save_pretrained(tmp_path)
     change_tensors(

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
+from oracles import torch
 
 from powersteer._util.checks import as_integer, as_list, as_number, check_count, check_positive, check_seed
 from powersteer.errors import InvalidInput

@@ -15,6 +15,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from oracles import needs
 
 import powersteer as ps
 from powersteer.cli import COMMANDS, main
@@ -175,6 +176,8 @@ GOOD = ["--prompt", PROMPT, "--source", "1", "--target", "4"]
     (["search", "{model}", "--wanted", "x", "--validation", "/no/v.jsonl", "--test", "t"], "cannot read the prompts /no/v.jsonl"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_code_2(stories, capsys, args, words):
+    if args[:2] == ["demo", "--atlas"] and args[2]:
+        needs("plotly")
     code = main([a.format(model=stories) for a in args])
     out, err = capsys.readouterr()
     assert code == 2 and not out and one_line(err)
@@ -276,6 +279,7 @@ def test_help_lists_the_commands():
 
 def test_examples_work(stories, tmp_path):
     """Copied from the help, in one folder, in the order of the list."""
+    needs("plotly")
     (tmp_path / "validation.jsonl").write_text('"Once upon a time"\n"The dog"\n')
     (tmp_path / "test.jsonl").write_text('"One day"\n"The cat"\n')
     chatty = shutil.copytree(stories, tmp_path / "stories260K")
@@ -305,6 +309,7 @@ def test_json_is_what_the_help_says(stories, capsys, args):
 
 
 def test_atlas(stories, tmp_path):
+    needs("plotly")
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('"Once upon a time"\n\n{"prompt": "The dog"}\n')
     words = ["atlas", stories, "--prompts", prompts, "--sources", "0-1,3", "--targets", "2,4", "-k", 3]

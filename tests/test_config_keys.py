@@ -12,9 +12,8 @@ from pathlib import Path
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import change_config, copy, equal_specs, saved
+from oracles import torch, transformers
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, PowersteerError, UnsupportedModel

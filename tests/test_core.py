@@ -86,6 +86,8 @@ TABLES = {
     "parallel": {"parallel": True, "norms": ("norm1",)},
     "post norms": {"qk_norm": "full", "norms": ("post1", "post2"), "softcap": 2.0},
     "chunks": {"chunk": 4, "temper": (0.4, 3, 1), "unturned_alone": True, "qk_norm": "head", "qk_norm_last": True},
+    "keys of other layers": {"sharing": 3, "sizes": ({}, {"head_dim": 8, "n_kv_heads": 1, "d_ff": 9}), "qk_norm": "head", "v_norm": True,
+                             "d_input": 4, "out_scale": 0.8},
 }
 SPARSE = {
     "experts and windows": {"n_experts": 5, "dense_layers": (1,), "window": 3},

@@ -7,7 +7,7 @@ import contextlib
 import hf_models
 import numpy as np
 import pytest
-import torch
+from oracles import torch
 from tiny import tiny
 
 import powersteer as ps
@@ -38,11 +38,15 @@ def some_prompts(model, rng):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_linear_is_lapacks_of_pytorchs_mean_jacobian(name, loaded, rng):
+def test_linear_is_lapacks_of_pytorchs_mean_jacobian(name, loaded, kept, rng):
     model = loaded(name)
     prompts = some_prompts(model, rng)
-    with slice_of(name, prompts, 1, 2) as D:
-        J = torch.func.jacrev(D)(torch.zeros(model.d_model, dtype=torch.float64)).numpy()
+
+    def ask():
+        with slice_of(name, prompts, 1, 2) as D:
+            return torch.func.jacrev(D)(torch.zeros(model.d_model, dtype=torch.float64)).numpy()
+
+    J = kept(ask)
     _, S, Vh = np.linalg.svd(J)
     found = ps.dct(model, prompts, 1, 2, k=4, tol=1e-9)
     np.testing.assert_allclose([v.sigma for v in found], S[:4], rtol=1e-10)
@@ -75,7 +79,7 @@ def published(D, V, U, radius, iterations):
 
 
 @pytest.mark.parametrize("init", ["random", "jacobian"])
-def test_exponential_is_the_published_alternation(init, loaded, rng):
+def test_exponential_is_the_published_alternation(init, loaded, kept, rng):
     model = loaded("llama")
     prompts = some_prompts(model, rng)
     n, radius, iterations = 4, 3.0, 5
@@ -85,19 +89,24 @@ def test_exponential_is_the_published_alternation(init, loaded, rng):
         seed=3, progress=lambda i, step, value: seen.__setitem__((step, i), value),
     )  # fmt: skip
     random = np.random.default_rng(3).standard_normal((2, n, model.d_model))
-    with slice_of("llama", prompts, 0, 2) as D:
-        if init == "random":
-            V, U = (torch.nn.functional.normalize(torch.tensor(x.T), dim=0) for x in random)
-        else:
-            V = torch.tensor(np.array([v.direction for v in ps.dct(model, prompts, 0, 2, k=n, tol=1e-9, seed=3)]).T)
-            U = torch.nn.functional.normalize(torch.stack([D(radius * v) for v in V.T], 1), dim=0)
-        V, U, history = published(D, V, U, radius, iterations)
-        gains = (torch.stack([D(radius * v) for v in V.T], 1) * U).sum(0)
-        alphas = torch.linalg.solve((U.T @ U) * torch.expm1(V.T @ V), gains)
+    linear = np.array([v.direction for v in ps.dct(model, prompts, 0, 2, k=n, tol=1e-9, seed=3)]).T
+
+    def ask():
+        with slice_of("llama", prompts, 0, 2) as D:
+            if init == "random":
+                V, U = (torch.nn.functional.normalize(torch.tensor(x.T), dim=0) for x in random)
+            else:
+                V = torch.tensor(linear)
+                U = torch.nn.functional.normalize(torch.stack([D(radius * v) for v in V.T], 1), dim=0)
+            V, U, history = published(D, V, U, radius, iterations)
+            gains = (torch.stack([D(radius * v) for v in V.T], 1) * U).sum(0)
+            alphas = torch.linalg.solve((U.T @ U) * torch.expm1(V.T @ V), gains)
+        return V.numpy(), history, gains.numpy(), torch.argsort(alphas**2, descending=True).numpy()
+
+    V, history, gains, order = kept(ask, 1e-7)
     np.testing.assert_allclose(seen, history, rtol=1e-7)
-    order = torch.argsort(alphas**2, descending=True).numpy()
-    assert np.abs([v.vector for v in found] - radius * V.T.numpy()[order]).max() < 1e-7 * radius
-    np.testing.assert_allclose([v.objective for v in found], gains.numpy()[order], rtol=1e-7)
+    assert np.abs([v.vector for v in found] - radius * V.T[order]).max() < 1e-7 * radius
+    np.testing.assert_allclose([v.objective for v in found], gains[order], rtol=1e-7)
     assert {v.method for v in found} == {"dct-exponential"} and found[0].scale == pytest.approx(radius)
     if init == "random":
         assert found[0].cost[:2] == (3 * (1 + n * (iterations + 1)), 3 * n * iterations)

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from oracles import needs
 
 import powersteer as ps
 from powersteer.demo import story as demo
@@ -23,6 +24,7 @@ def model():
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     """The whole demo, once: (what it prints as JSON, the page)."""
+    needs("plotly")
     page = tmp_path_factory.mktemp("demo") / "atlas.html"
     words = [sys.executable, "-m", "powersteer", "demo", "--json", "--atlas", page]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600)
@@ -61,6 +63,7 @@ def test_it_says_how_far_it_is(shown):
         assert of_one == sorted(of_one) and len(set(of_one)) > 5 and of_one[-1] <= 100
 
 
+@pytest.mark.long
 def test_parts_of_a_measurement_are_its_whole(model):
     seen = []
     demo.measure(model, "recipes", k=1, n_test=4, same_norm=1, progress=lambda done, total: seen.append((done, total)))

@@ -8,6 +8,8 @@ from c_core import DTYPES, Core
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.long  # it compiles C
+
 TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 3}  # csrc/kernels/weight.h
 SCRATCH = 68 * 1024 + 64  # csrc/kernels/gemm_packed.h
 

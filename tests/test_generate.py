@@ -6,8 +6,7 @@ from __future__ import annotations
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
+from oracles import torch, transformers
 
 import powersteer as ps
 
@@ -32,48 +31,56 @@ def vector(model, rng, layer, site):
 
 
 @pytest.mark.parametrize("name", hf_models.CASES)
-def test_greedy_tokens_with_and_without_a_cache(name, loaded, rng):
+def test_greedy_tokens_with_and_without_a_cache(name, loaded, kept, rng):
     """In float64 on both sides, so that ties are no matter. Prompts within the window and beyond it, as one batch,
     steered at a random site at every position."""
     model = loaded(name)
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (3, 11)]
     layer = int(rng.integers(model.n_layers))
-    v = vector(model, rng, layer, str(rng.choice(hf_models.site_names(hf_models.make(name), layer))))
+    v = vector(model, rng, layer, str(rng.choice(model.spec.sites(layer))))
     plain, steered = said(model, prompts), said(model.steered(v), prompts)
     assert plain != steered
-    hooks = [(v.layer, v.site, v.vector, None)]
-    with hf_models.exact(name) as double:
-        assert steered[1] == said_by_transformers(double, prompts[1], hooks, cache=False)
-        for i, prompt in enumerate(prompts):
-            assert plain[i] == said_by_transformers(double, prompt, cache=name not in hf_models.LIMITED)
-            assert steered[i] == said_by_transformers(double, prompt, hooks, cache=name not in hf_models.LIMITED)
+    hooks, cache = [(v.layer, v.site, v.vector, None)], name not in hf_models.NOT_CACHED
+
+    def ask():
+        with hf_models.exact(name) as double:
+            return [*([said_by_transformers(double, prompt, how, cache) for how in ((), hooks)] for prompt in prompts),
+                    said_by_transformers(double, prompts[1], hooks, cache=False)]  # fmt: skip
+
+    assert [[plain[0], steered[0]], [plain[1], steered[1]], steered[1]] == kept(ask)
 
 
-@pytest.mark.parametrize("name", ["mistral", "gemma3_text", "gpt2", "gpt_neox", "phi3-longrope_long"])
+@pytest.mark.parametrize("name", ["mistral", "gemma3_text", "gpt2-untied", "gpt_neox", "phi3-longrope_long"])
 @pytest.mark.parametrize(("positions", "rows"), [("prompt", slice(0, 7)), ("generated", slice(7, None)),
                                                  (slice(-2, None), slice(5, None)), ([0, 6], [0, 6])])
-def test_steered_at_some_positions(name, positions, rows, loaded, rng):
+def test_steered_at_some_positions(name, positions, rows, loaded, kept, rng):
     """Positions are absolute, whether they come with the prompt or one by one through the cache."""
     model = loaded(name)
     prompt = rng.integers(0, model.n_vocab, 7).tolist()
     vectors = [vector(model, rng, 1, site) for site in ("mlp_out", "resid_pre")]
     view = model.steered(vectors, positions=positions)
-    with hf_models.exact(name) as double:
-        want = said_by_transformers(double, prompt, [(v.layer, v.site, v.vector, rows) for v in vectors], cache=False)
-    assert said(view, [prompt]) == [want] != said(model, [prompt])
+
+    def ask():
+        with hf_models.exact(name) as double:
+            return said_by_transformers(double, prompt, [(v.layer, v.site, v.vector, rows) for v in vectors], cache=False)
+
+    assert said(view, [prompt]) == [kept(ask)] != said(model, [prompt])
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "stablelm-parallel"])
-def test_every_row_its_own_vector(name, loaded, rng):
+def test_every_row_its_own_vector(name, loaded, kept, rng):
     model = loaded(name)
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (9, 2, 6)]
     a, b = vector(model, rng, 0, "attn_out"), vector(model, rng, 2, "resid_post")
     rows = [[a], [], [a, b]]
     out = model.generate(prompts, max_new_tokens=NEW, stop=[], steer=[a, None, [a, b]])
-    for prompt, row, generation in zip(prompts, rows, out, strict=True):
+    hooks = [[(v.layer, v.site, v.vector, None) for v in row] for row in rows]
+
+    def ask():
         with hf_models.exact(name) as double:
-            hooks = [(v.layer, v.site, v.vector, None) for v in row]
-            assert generation.tokens.tolist() == said_by_transformers(double, prompt, hooks)
+            return [said_by_transformers(double, prompt, row) for prompt, row in zip(prompts, hooks, strict=True)]
+
+    assert [generation.tokens.tolist() for generation in out] == kept(ask)
 
 
 # ---- a trained model

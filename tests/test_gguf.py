@@ -5,13 +5,15 @@ import struct
 from pathlib import Path
 
 import gguf_models
+import hf_configs
 import hf_models
 import numpy as np
 import pytest
-import torch
 from gguf import GGMLQuantizationType as Q
 from gguf import dequantize, quantize
 from gguf_models import put, random_blocks, write
+from oracles import torch
+from random_checkpoints import GEMMA
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, NotFound, UnsupportedModel
@@ -43,7 +45,7 @@ def rounded(hf):
     """Gemma's gains are stored with 1 added; make that exact."""
     hf = copy.deepcopy(hf)
     for name, parameter in hf.named_parameters():
-        if "norm" in name and hf_models.family_of(hf) in hf_models.GEMMA:
+        if "norm" in name and hf_models.family_of(hf) in GEMMA:
             parameter.data = (parameter.data * 1024).round() / 1024
     return hf
 
@@ -97,7 +99,7 @@ def test_the_gemmas_with_another_scale_are_known_by_their_layers(arch, n_layers,
 
 def wide_yarn(**values):
     """Heads so wide that the bounds of yarn's ramp show."""
-    return tiny("llama", head_dim=64, **hf_models.rope("yarn", factor=4.0, original_max_position_embeddings=16, **values))
+    return tiny("llama", head_dim=64, **hf_configs.rope("yarn", factor=4.0, original_max_position_embeddings=16, **values))
 
 
 def test_yarn(tmp_path):

@@ -6,10 +6,10 @@ import gguf_vocabs
 import hf_models
 import numpy as np
 import pytest
-import torch
 from gguf_vocabs import TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import torch
 from tokenizers import Regex, pre_tokenizers
 
 import powersteer as ps

@@ -9,8 +9,7 @@ import sys
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
+from oracles import torch, transformers
 from test_tokens import byte_fallback, byte_level
 
 import powersteer as ps

@@ -10,8 +10,7 @@ import warnings
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
+from oracles import torch, transformers
 
 import powersteer as ps
 

@@ -74,6 +74,7 @@ def load(server, cache, name="org/tiny", **more):
     return subprocess.run([sys.executable, "-c", LOAD, name], env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.long
 def test_downloaded_once_and_then_offline(hub, tmp_path):
     server, asked = hub
     offline = load(server, tmp_path / "cache", HF_HUB_OFFLINE="1")

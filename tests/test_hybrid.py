@@ -6,10 +6,10 @@ from __future__ import annotations
 import hf_models
 import numpy as np
 import pytest
-import torch
 from checkpoints import change_config, copy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import torch
 from random_models import random_model
 from test_core import core_model, ids
 from test_drafts import decoder_of

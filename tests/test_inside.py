@@ -9,9 +9,9 @@ import hf_models
 import numpy as np
 import pytest
 import scipy.special
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import torch
 from random_models import random_model, tables
 from test_core import core_model
 from test_forward import DOUBLE, SINGLE, some_prompts, worst
@@ -28,9 +28,10 @@ def readable(hf):
     places = []
     for layer, block in enumerate(hf_models.blocks(hf)):
         dense = hf_models.module_at(block, pre) is not None and not hf_models.is_mixture(hf, layer)
+        of_keys = ("k", "v", "rot_k") if hf_models.sees_other_keys(block) else ()
         names = ["q", "k", "v", "rot_q", "rot_k", "pattern", "z"] * hf_models.has_attention(hf, layer)
         names += ["pre", *["pre_linear"] * (linear is not None), "post"] * dense
-        places += [(layer, name) for name in names]
+        places += [(layer, name) for name in names if name not in of_keys]
     return places
 
 
@@ -85,7 +86,7 @@ def test_patterns_weight_the_values(data):
     for layer, of in enumerate(twin.layers):
         if of.get("mixer", "attention") != "attention":
             continue
-        sites = [(layer, Site(layer, name).index) for name in names]
+        sites = [(of.get("keys_of", layer) if name in ("rot_k", "v") else layer, Site(layer, name).index) for name in names]
         _, (acts,) = core_model(twin, _core64).forward([np.array(ids, np.int32)], [], sites, "none")
         q, k, v, pattern, z = acts
         k, v = (np.repeat(x, q.shape[1] // x.shape[1], 1) for x in (k, v))

@@ -9,7 +9,7 @@ import pickle
 import hf_models
 import numpy as np
 import pytest
-import torch
+from oracles import torch
 
 import powersteer as ps
 

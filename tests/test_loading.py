@@ -8,9 +8,9 @@ from copy import deepcopy
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import change_config, change_tensors, copy, equal_specs, saved
+from oracles import needs, torch, transformers
+from random_checkpoints import ONE_PLUS
 
 from powersteer.errors import BadCheckpoint, InvalidInput, UnsupportedModel
 from powersteer.loading import load_checkpoint, spec_from_transformers
@@ -92,9 +92,9 @@ REFUSED = [
     ("llama", {"partial_rotary_factor": 0.5}, UnsupportedModel, "'partial_rotary_factor' = 0.5|turns a part"),
     (
         "llama",
-        {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}},
+        {"rope_parameters": {"rope_type": "quadratic", "rope_theta": 1e4}},
         UnsupportedModel,
-        "'proportional'",
+        "'quadratic'",
     ),
     ("llama", {"rope_parameters": {"rope_type": "linear"}}, BadCheckpoint, "factor = None"),
     ("llama", {"rope_parameters": {"type": "yarn", "rope_type": "linear"}}, BadCheckpoint, "type and rope_type"),
@@ -274,7 +274,7 @@ def test_file_and_loaded_model_give_the_same_spec(name):
         n = hf.num_parameters() + buffers - (2 * hf.config.hidden_size if name.startswith("opt") else 0)  # positions that no token has
         assert from_file.spec.n_params == n
         rates = sum(layer.decay_rate.size for layer in from_file.spec.layers if layer.decay_rate is not None)  # widened, too
-        assert name.split("-")[0] in hf_models.ONE_PLUS or from_file.spec.nbytes == 4 * (n + rates)  # their gains are 1 + w, widened
+        assert name.split("-")[0] in ONE_PLUS or from_file.spec.nbytes == 4 * (n + rates)  # their gains are 1 + w, widened
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "phi3"])
@@ -395,6 +395,7 @@ def test_what_is_no_model_on_the_cpu_is_refused():
 
 
 def test_a_model_outlives_its_owner():
+    needs("transformers")
     hf = type(hf_models.make("llama"))(hf_models.make("llama").config)
     expected = hf.model.layers[0].self_attn.q_proj.weight.detach().clone().numpy()
     spec = spec_from_transformers(hf).spec

@@ -6,7 +6,7 @@ import hf_models
 import numpy as np
 import pytest
 import scipy.special
-import torch
+from oracles import torch
 from tiny import ids, tiny, vector
 
 import powersteer as ps
@@ -17,15 +17,21 @@ CONTINUATIONS = [[[3, 8], [4], [3, 8, 8, 1]], [[8]], [[2, 2], [60]]]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
-def test_equal_to_transformers(name):
-    with hf_models.exact(name) as hf:
-        found = ps.from_transformers(hf, dtype="float64").logprobs(PROMPTS, CONTINUATIONS)
-        for prompt, some, rows in zip(PROMPTS, CONTINUATIONS, found, strict=True):
-            for continuation, row in zip(some, rows, strict=True):
-                logits = hf(torch.tensor([prompt + continuation])).logits[0, len(prompt) - 1 : -1]
-                expected = torch.log_softmax(logits, -1)[range(len(continuation)), continuation]
-                assert row.dtype == np.float64
-                np.testing.assert_allclose(row, expected.numpy(), rtol=1e-11, atol=1e-11)
+def test_equal_to_transformers(name, loaded, kept):
+
+    def ask():
+        out = []
+        with hf_models.exact(name) as hf:
+            for prompt, some in zip(PROMPTS, CONTINUATIONS, strict=True):
+                for continuation in some:
+                    logits = hf(torch.tensor([prompt + continuation])).logits[0, len(prompt) - 1 : -1]
+                    out.append(torch.log_softmax(logits, -1)[range(len(continuation)), continuation].numpy())
+        return out
+
+    found = [row for rows in loaded(name).logprobs(PROMPTS, CONTINUATIONS) for row in rows]
+    for row, expected in zip(found, kept(ask), strict=True):
+        assert row.dtype == np.float64
+        np.testing.assert_allclose(row, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_one_prompt_or_several_alone_or_in_batches(monkeypatch):

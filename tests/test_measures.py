@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import torch
 from tiny import ids, tiny
 
 import powersteer as ps
@@ -135,18 +135,24 @@ def test_other_differences_are_plain_numbers(model):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_kl_is_pytorchs(name, loaded):
+def test_kl_is_pytorchs(name, loaded, kept):
     model = loaded(name)
     vecs = [v.relative(0.8) for v in ps.random_vectors(model, 1, k=2, prompts=PROMPTS)]
     said = [[7, 8, 2], [4]]
     got = evaluate.kl(model, PROMPTS, vecs), evaluate.kl(model, PROMPTS, vecs, continuation=said)
-    with hf_models.exact(name) as hf:
-        for i, v in enumerate(vecs):
-            for j, p in enumerate(PROMPTS):
-                logp, logq = (hf_logits(hf, p + said[j][:-1], x).log_softmax(-1) for x in (None, v))
-                nats = (logp.exp() * (logp - logq)).sum(-1)[len(p) - 1 :].numpy()
-                np.testing.assert_allclose(got[0][i].values[j], nats[0], rtol=1e-8)
-                np.testing.assert_allclose(got[1][i].values[j], nats.mean(), rtol=1e-8)
+
+    def nats(hf, v, j):
+        logp, logq = (hf_logits(hf, PROMPTS[j] + said[j][:-1], x).log_softmax(-1) for x in (None, v))
+        return (logp.exp() * (logp - logq)).sum(-1)[len(PROMPTS[j]) - 1 :].numpy()
+
+    def ask():
+        with hf_models.exact(name) as hf:
+            return [[nats(hf, v, j) for j in range(len(PROMPTS))] for v in vecs]
+
+    for i, of_vector in enumerate(kept(ask)):
+        for j, row in enumerate(of_vector):
+            np.testing.assert_allclose(got[0][i].values[j], row[0], rtol=1e-8)
+            np.testing.assert_allclose(got[1][i].values[j], row.mean(), rtol=1e-8)
 
 
 def test_kl_along_the_bases_own_words(model, vectors):
@@ -164,19 +170,22 @@ def test_kl_along_the_bases_own_words(model, vectors):
         evaluate.kl(model, PROMPTS, vectors, continuation=[[1]])
 
 
-def test_perplexity_is_pytorchs(loaded):
+def test_perplexity_is_pytorchs(loaded, kept):
     model, said = loaded("llama"), [[7, 8, 2], [4]]
     (vec,) = (v.relative(0.8) for v in ps.random_vectors(model, 1, prompts=PROMPTS))
     (steered, whole), after = evaluate.perplexity(model, PROMPTS, [vec, None]), evaluate.perplexity(model, PROMPTS, continuation=said)
-    with hf_models.exact("llama") as hf:
-        losses = [-hf_logits(hf, p).log_softmax(-1)[:-1].gather(1, torch.tensor(p[1:])[:, None])[:, 0] for p in PROMPTS]
-        pushed = [-hf_logits(hf, p, vec).log_softmax(-1)[:-1].gather(1, torch.tensor(p[1:])[:, None])[:, 0] for p in PROMPTS]
-        full = [p + c for p, c in zip(PROMPTS, said, strict=True)]
-        later = [-hf_logits(hf, t).log_softmax(-1)[:-1].gather(1, torch.tensor(t[1:])[:, None])[:, 0] for t in full]
-    later = [x[len(p) - 1 :] for x, p in zip(later, PROMPTS, strict=True)]
-    for got, want in ((whole, losses), (steered, pushed), (after, later)):
-        assert got.value == pytest.approx(torch.cat(want).mean().exp().item(), rel=1e-9)
-        np.testing.assert_allclose(got.values, [x.mean().exp().item() for x in want], rtol=1e-9)
+
+    def losses(hf, tokens, vec=None):
+        return -hf_logits(hf, tokens, vec).log_softmax(-1)[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].numpy()
+
+    def ask():
+        with hf_models.exact("llama") as hf:
+            later = [losses(hf, p + c)[len(p) - 1 :] for p, c in zip(PROMPTS, said, strict=True)]
+            return [losses(hf, p) for p in PROMPTS], [losses(hf, p, vec) for p in PROMPTS], later
+
+    for got, want in zip((whole, steered, after), kept(ask), strict=True):
+        assert got.value == pytest.approx(np.exp(np.concatenate(want).mean()), rel=1e-9)
+        np.testing.assert_allclose(got.values, [np.exp(x.mean()) for x in want], rtol=1e-9)
         assert got.low <= got.value <= got.high
     several = [[i, 2 * i, 7, 9 + i] for i in range(6)]
     a, b = (evaluate.perplexity(model, several, seed=seed) for seed in (0, 1))

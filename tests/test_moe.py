@@ -6,19 +6,19 @@ from __future__ import annotations
 from contextlib import ExitStack
 from unittest import mock
 
+import hf_configs
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import change_config, change_tensors, copy, saved
+from oracles import needs, torch, transformers
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint
 from powersteer.loading import load_checkpoint, spec_from_transformers
 from powersteer.loading.spec import Norm
 
-CASES = [name for name in hf_models.CASES if hf_models.config_of(name).to_dict().get("num_experts_per_tok")]
+CASES = [name for name in hf_models.CASES if hf_models.arguments_of(name).get("num_experts_per_tok")]
 FAMILIES = [name for name in CASES if "-" not in name]
 
 
@@ -186,9 +186,10 @@ def test_a_saved_model_loads_by_its_folder(rng):
 
 def test_mxfp4_experts_of_gpt_oss_are_used_as_stored(tmp_path, rng):
     """Rows of gate and up alternate in the blocks, too, and are taken without a copy."""
+    needs("transformers")
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-    sizes = dict(hf_models.HEAD, hidden_size=64, intermediate_size=96, sliding_window=5, num_local_experts=3, num_experts_per_tok=2)
+    sizes = dict(hf_configs.HEAD, hidden_size=64, intermediate_size=96, sliding_window=5, num_local_experts=3, num_experts_per_tok=2)
     hf = transformers.AutoModelForCausalLM.from_config(transformers.GptOssConfig(**sizes), attn_implementation="eager").eval()
     hf.config._experts_implementation = "eager"
     hf.requires_grad_(False)

@@ -7,9 +7,8 @@ import json
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import change_config, change_tensors
+from oracles import torch, transformers
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint
@@ -21,6 +20,7 @@ TOWER = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hid
 # model_type -> (text model, what else its configuration needs)
 WHOLE = {
     "gemma3": ("gemma3_text", dict(vision_config=VISION, mm_tokens_per_image=4)),
+    "gemma4": ("gemma4_text", dict(vision_config=dict(VISION, num_key_value_heads=2, head_dim=8), audio_config=None)),
     "mistral3": ("mistral", dict(vision_config=dict(VISION, model_type="pixtral", head_dim=8))),
     "llava": ("llama", dict(vision_config=dict(VISION, model_type="clip_vision_model"))),
     "internvl": ("qwen2", dict(vision_config=dict(VISION, image_size=[28, 28], patch_size=[14, 14]))),

@@ -8,6 +8,8 @@ from c_core import Core
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.long  # it compiles C
+
 
 @pytest.fixture(scope="module", params=["float32", "float64"])
 def core(request, tmp_path_factory):

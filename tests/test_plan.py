@@ -34,6 +34,7 @@ def shortest(work, times=3):
     return result, min(found)
 
 
+@pytest.mark.long
 def test_effects_take_the_time_that_was_foreseen(model):
     how = {"k": 2, "scales": [0.35, 1.0], "max_new_tokens": 16, "n_random": 4}
     atlas = ps.atlas(model, PROMPTS, k=2, progress=False)

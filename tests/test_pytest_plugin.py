@@ -87,6 +87,7 @@ def test_other_runs_import_nothing(run):
     assert not [line for line in result.outlines if "powersteer" in line and not line.startswith("plugins: ")]
 
 
+@pytest.mark.long
 def test_the_entry_point_loads_it(run, pytester, monkeypatch):
     """As an installed copy has it, and `-p` of the same name loads it no second time."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
@@ -255,6 +256,7 @@ def test_the_table(run, pytester):
     assert "powersteer: measured" not in run("def test_it(measured): pass").stdout.str()
 
 
+@pytest.mark.long
 def test_workers(run):
     """Their lines are in the table; they share the cores."""
     pytest.importorskip("xdist")

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from float32_weights import widened
+from oracles import torch, transformers
 from real_models import ANSWER, CONFIGS, PROMPT, Real
 from test_gguf import error
 
@@ -12,6 +11,8 @@ import powersteer as ps
 from powersteer.loading.blocks import Blocks
 from powersteer.loading.gguf import open_gguf
 from powersteer.model.construct import model_from_checkpoint
+
+pytestmark = pytest.mark.long  # its files are downloaded
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

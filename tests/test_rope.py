@@ -5,15 +5,15 @@ from __future__ import annotations
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import change_config, copy, saved
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from oracles import oracle, torch, transformers
 
 from powersteer.errors import BadCheckpoint, InvalidInput
 from powersteer.loading import load_checkpoint
 from powersteer.loading.rope import rope_table
+
+ROPE_INIT_FUNCTIONS = oracle("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
+LlamaRotaryEmbedding = oracle("transformers.models.llama.modeling_llama").LlamaRotaryEmbedding
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
 ROPES = [
@@ -44,27 +44,31 @@ def their_table(values):
 
 
 @pytest.mark.parametrize("values", ROPES, ids=lambda values: values["rope_type"])
-def test_rotary_tables_are_those_of_transformers(values):
+def test_rotary_tables_are_those_of_transformers(values, kept):
     """In every bit, but for PyTorch's float32 power: its vectorised kernels round about one number in a hundred the
     wrong way, not the same ones on all CPUs; its plain kernel rounds as we do (ATEN_CPU_CAPABILITY=default)."""
     same = []
     for theta in (1e3, 10_000, 500_000.0, 999999.4420358813, 5e6):
         one = {**values, "rope_theta": theta}
-        ours, (table, scale) = rope_table(one, "config", 32, 2048), their_table(one)
+        ours, (table, scale) = rope_table(one, "config", 32, 2048), kept(lambda one=one: their_table(one))
         assert ours.scale == scale
         np.testing.assert_allclose(ours.inv_freq, table, rtol=6e-7)
         same.append(ours.inv_freq == table)
     assert np.mean(same) > 0.9
 
 
-def test_longrope_has_another_table_for_long_sequences():
+def test_longrope_has_another_table_for_long_sequences(kept):
     values = {**ROPES[-2], "rope_theta": 1e4, "long_factor": [2 + 0.1 * i for i in range(16)]}
     ours = rope_table(values, "config", 32, 2048)
-    config = transformers.LlamaConfig(
-        hidden_size=128, num_attention_heads=4, max_position_embeddings=2048, rope_parameters=dict(values)
-    )
-    for length, table in ((1024, ours.inv_freq), (1025, ours.long[0])):
-        np.testing.assert_allclose(table, ROPE_INIT_FUNCTIONS["longrope"](config, seq_len=length)[0], rtol=6e-7)
+
+    def ask():
+        config = transformers.LlamaConfig(
+            hidden_size=128, num_attention_heads=4, max_position_embeddings=2048, rope_parameters=dict(values)
+        )
+        return [ROPE_INIT_FUNCTIONS["longrope"](config, seq_len=length)[0].numpy() for length in (1024, 1025)]
+
+    for table, want in zip((ours.inv_freq, ours.long[0]), kept(ask), strict=True):
+        np.testing.assert_allclose(table, want, rtol=6e-7)
     assert ours.long[1] == 1024
     assert rope_table(values, "config", 32, 1024).long is None  # never that long
 
@@ -91,24 +95,31 @@ def test_dynamic_scaling_changes_nothing_within_the_context():
     assert checkpoint.spec.n_ctx == 64 and len(checkpoint.spec.rope[0]) == 2
 
 
-def test_longrope_across_the_original_length(loaded, rng):
+def test_longrope_across_the_original_length(loaded, kept, rng):
     """Forward passes on both sides of it, and generation from one to the other: there every key turns anew."""
     name, original, new = "phi3-longrope_long", 4, 12
     model = loaded(name)
     for n in (1, original, original + 1, 40):
         prompt = rng.integers(0, model.n_vocab, n)
-        with hf_models.exact(name) as double:
-            want = hf_models.run(double, prompt)[0]
+
+        def logits(prompt=prompt):
+            with hf_models.exact(name) as double:
+                return hf_models.run(double, prompt)[0]
+
+        want = kept(logits)
         assert np.abs(model(prompt.tolist()) - want).max() < 1e-12 * np.abs(want).max()
     prompts = [rng.integers(0, model.n_vocab, n).tolist() for n in (1, 3, original, original + 1, 9) for _ in range(3)]
     said = [out.tokens.tolist() for out in model.generate(prompts, max_new_tokens=new, stop=[])]
+
+    def generated(prompt, cache):
+        with hf_models.exact(name) as double, torch.no_grad():
+            ids = torch.tensor([prompt])
+            mask = torch.ones_like(ids)
+            return double.generate(ids, attention_mask=mask, max_new_tokens=new, use_cache=cache)[0, len(prompt) :].tolist()
+
     for prompt, tokens in zip(prompts, said, strict=True):
         for cache in (False, True):
-            with hf_models.exact(name) as double, torch.no_grad():
-                ids = torch.tensor([prompt])
-                mask = torch.ones_like(ids)
-                want = double.generate(ids, attention_mask=mask, max_new_tokens=new, use_cache=cache)[0, len(prompt) :]
-            assert tokens == want.tolist(), (prompt, cache)
+            assert tokens == kept(lambda prompt=prompt, cache=cache: generated(prompt, cache)), (prompt, cache)
 
 
 def test_dynamic_scaling_beyond_the_context_is_refused(loaded):

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import reference
 import scipy.stats
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import torch, transformers
 from random_models import random_model
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from powersteer._core import _core32, _core64
 
@@ -118,17 +117,21 @@ EXTREME = sorted(range(50_000), key=uniform)[-12:]  # seeds that draw the last t
 @pytest.mark.parametrize("temperature", [0.05, 0.7, 1.0, 3.0, 50.0])
 @pytest.mark.parametrize("top_p", [1e-6, 0.1, 0.5, 0.9, 0.999, 1.0])
 @pytest.mark.parametrize("top_k", [0, 1, 60])
-def test_what_is_kept_is_what_transformers_keeps(temperature, top_p, top_k, rng):
+def test_what_is_kept_is_what_transformers_keeps(temperature, top_p, top_k, kept, rng):
     """The draws reach the last of the kept tokens, and none beyond."""
     logits = 3 * rng.normal(size=200)
-    left = torch.from_numpy(logits)[None]
-    for warper in [TemperatureLogitsWarper(temperature), *([TopKLogitsWarper(top_k)] if top_k else []),
-                   *([TopPLogitsWarper(top_p)] if top_p < 1 else [])]:  # fmt: skip
-        left = warper(None, left)
-    p = torch.softmax(left, -1)[0].numpy()
-    kept = np.flatnonzero(p)
-    order = np.argsort(-logits, kind="stable")[: len(kept)]
-    assert set(order) == set(kept)
+
+    def ask():
+        left = torch.from_numpy(logits)[None]
+        for warper in [transformers.TemperatureLogitsWarper(temperature), *([transformers.TopKLogitsWarper(top_k)] if top_k else []),
+                       *([transformers.TopPLogitsWarper(top_p)] if top_p < 1 else [])]:  # fmt: skip
+            left = warper(None, left)
+        return torch.softmax(left, -1)[0].numpy()
+
+    p = kept(ask)
+    left = np.flatnonzero(p)
+    order = np.argsort(-logits, kind="stable")[: len(left)]
+    assert set(order) == set(left)
     below = np.cumsum(p[order]) - p[order]
     seeds = [*EXTREME, *rng.integers(0, 2**63, 600).tolist()]
     want = [order[np.searchsorted(below, uniform(s), "right") - 1] for s in seeds]

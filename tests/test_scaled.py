@@ -7,12 +7,8 @@ import json
 import hf_models
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
-import transformers
 from checkpoints import change_config, change_tensors
-from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
-from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+from oracles import needs, oracle, safetensors_torch, torch, transformers
 
 import powersteer as ps
 from powersteer.errors import BadCheckpoint, UnsupportedModel
@@ -20,6 +16,9 @@ from powersteer.loading import load_checkpoint
 from powersteer.loading.blocks import BLOCK_TYPES, Blocks
 from powersteer.loading.safetensors import open_weights
 from powersteer.loading.scaled import Quantization, join_scales
+
+_dequantize_fp8_weight = oracle("transformers.integrations.finegrained_fp8")._dequantize_fp8_weight
+convert_moe_packed_tensors = oracle("transformers.integrations.mxfp4").convert_moe_packed_tensors
 
 TOKENS = [5, 1, 44, 17, 9, 58, 3, 3, 20, 31, 2, 60]
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "modules_to_not_convert": ["lm_head"]}
@@ -51,7 +50,7 @@ def fp8_folder(folder, hf, block, dtype=torch.float32):
     hf.save_pretrained(folder)
     config = {**json.loads((folder / "config.json").read_text()), "quantization_config": {**FP8, "weight_block_size": block}}
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors = safetensors_torch.load_file(folder / "model.safetensors")
     parameters = dict(hf.named_parameters())
     for name in [name for name in tensors if "_proj.weight" in name]:
         weight, scales = quantised(tensors[name].float(), block)
@@ -60,7 +59,7 @@ def fp8_folder(folder, hf, block, dtype=torch.float32):
         decoded = _dequantize_fp8_weight(weight, scales, block, torch.float32)
         if name in parameters:
             parameters[name].data = decoded
-    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    safetensors_torch.save_file(tensors, folder / "model.safetensors")
     return folder
 
 
@@ -81,6 +80,7 @@ def test_the_numbers_are_those_of_transformers(block, width, dtype, tmp_path):
 
 
 def test_transformers_reads_the_folder_alike(tmp_path, monkeypatch):
+    needs("transformers")
     monkeypatch.setattr("transformers.quantizers.quantizer_finegrained_fp8.is_accelerate_available", lambda: True)
     hf = model_of(hidden_size=128, intermediate_size=256, head_dim=64, num_key_value_heads=2)
     folder = fp8_folder(tmp_path, hf, [128, 128])
@@ -100,7 +100,7 @@ def test_experts(tmp_path):
     hf = model_of("qwen3_moe", hidden_size=64, moe_intermediate_size=96)
     folder = fp8_folder(tmp_path, hf, [32, 32])
     model = ps.load(folder, check=True)
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors = safetensors_torch.load_file(folder / "model.safetensors")
     layer = next(i for i, one in enumerate(model.spec.layers) if one.experts)
     for name, slot in (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down")):
         path = f"model.layers.{layer}.mlp.experts.3.{name}.weight"
@@ -125,7 +125,7 @@ def stacked(folder, tensors):
             for name, tensor in zip(("gate_up_proj", "down_proj"), pair, strict=True):
                 fp8 = tensor.dtype == torch.uint8
                 tensors[f"{layer}.experts.{name}{kind.removeprefix('weight')}"] = tensor.view(torch.float8_e4m3fn) if fp8 else tensor
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    safetensors_torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
     return folder
 
 
@@ -204,7 +204,7 @@ def mxfp4(folder, rng, change=lambda tensors: None):
     tensors = {"a_blocks": torch.from_numpy(rng.integers(0, 256, (3, 8, 2, 16), dtype=np.uint8)),
                "a_scales": torch.from_numpy(rng.integers(100, 140, (3, 8, 2), dtype=np.uint8))}  # fmt: skip
     change(tensors)
-    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    safetensors_torch.save_file(tensors, folder / "model.safetensors")
     return join_scales(open_weights(folder)[0], Quantization("mxfp4")), tensors
 
 

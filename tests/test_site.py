@@ -77,6 +77,7 @@ def test_the_first_example_runs(tmp_path, monkeypatch, capsys):
     assert ps.SteeringVector.load("v.safetensors").calibration.budget == 1.0
 
 
+@pytest.mark.long
 def test_the_tutorial_runs_on_the_real_model(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib").use("Agg")
     (tmp_path / "smollm2.gguf").symlink_to(real_files.smollm2())

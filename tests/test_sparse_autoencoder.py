@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
+from oracles import safetensors_torch, torch
 from tiny import tiny
 
 import powersteer as ps
@@ -25,7 +24,7 @@ def write(folder, config, tensors=None, dtype=torch.float32, seed=0):
     torch.manual_seed(seed)
     W = torch.randn(N, MODEL.d_model).to(dtype)
     made = {"W_dec": W, "W_enc": W.T.contiguous(), "b_dec": torch.zeros(MODEL.d_model, dtype=dtype)} if tensors is None else tensors
-    safetensors.torch.save_file(made, folder / "sae_weights.safetensors")
+    safetensors_torch.save_file(made, folder / "sae_weights.safetensors")
     (folder / "cfg.json").write_text(json.dumps(config))
     return W.double().numpy()
 

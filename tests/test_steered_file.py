@@ -6,7 +6,7 @@ from __future__ import annotations
 import checkpoints
 import numpy as np
 import pytest
-import torch
+from oracles import torch
 
 import powersteer as ps
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tiny
+from oracles import needs
 
 import powersteer as ps
 
@@ -87,6 +88,7 @@ def test_words_are_scored_a_token(model):
 
 
 def test_a_quick_run_goes_on_where_it_stopped(model, file, tmp_path, monkeypatch):
+    needs("matplotlib")
     import corrigibility
     import questions
 

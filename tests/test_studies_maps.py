@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+from oracles import needs
 
 import powersteer as ps
 
@@ -21,6 +22,7 @@ def _folder(monkeypatch):
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """A file of questions, lettered with digits, which the built-in model has."""
+    needs("matplotlib")
     import questions
 
     monkeypatch.setattr(questions, "LETTERS", ("1", "2"))

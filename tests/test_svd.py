@@ -175,6 +175,7 @@ def test_nothing_is_lost(name, dtype, tol):
         assert not lost(sigma, k, r), seed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(180, 160), (160, 180)])
 def test_nothing_is_lost_of_rectangles(shape):
     sigma, k = LOSABLE["repeated top"]

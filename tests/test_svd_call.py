@@ -7,17 +7,18 @@ import tracemalloc
 import warnings
 
 import numpy as np
-import pandas
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
-import torch
 import tqdm
+from oracles import oracle, torch
 from spectra import Counted, Diagonal, planted, published
 from tiny import tiny
 
 import powersteer as ps
 from powersteer._core import _core32, _core64
+
+pandas = oracle("pandas")
 
 A = np.random.default_rng(0).standard_normal((30, 50))
 S = np.linalg.svd(A, compute_uv=False)

@@ -94,6 +94,7 @@ def finished(process):
     return out
 
 
+@pytest.mark.long
 def test_the_gil_is_released():
     """Another thread goes on while a call works: its longest pause is a small part of the call."""
     out = finished(script("""
@@ -179,6 +180,7 @@ def interrupt_everything():
     return waited
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_fork_after_use():
     """A child that was forked when the pool had threads makes its own; the parent's go on."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracles import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from powersteer.errors import BadCheckpoint, InvalidInput, NotFound, PowersteerError
@@ -103,23 +103,42 @@ def make(folder, backend, **config):
     return Tokenizer.from_folder(folder, N_VOCAB), transformers.PreTrainedTokenizerFast.from_pretrained(folder)
 
 
+def asked(kept, folder, backend, question, **config):
+    """(ours, what question(theirs) returns): ours reads the files that transformers saves."""
+
+    def ask():
+        _, theirs = make(folder / "theirs", backend, **config)
+        return {path.name: path.read_text("utf-8") for path in sorted((folder / "theirs").iterdir())}, question(theirs)
+
+    files, answer = kept(ask)
+    (folder / "ours").mkdir()
+    for name, text in files.items():
+        (folder / "ours" / name).write_text(text, "utf-8")
+    return Tokenizer.from_folder(folder / "ours", N_VOCAB), answer
+
+
 @pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_texts_are_tokenised_as_by_transformers(tmp_path, kind, ends):
-    ours, theirs = make(tmp_path, kind(**ends))
-    for text in TEXTS:
+def test_texts_are_tokenised_as_by_transformers(tmp_path, kept, kind, ends):
+    def question(theirs):
+        every = [theirs(text)["input_ids"] for text in TEXTS]
+        rows = [[ids, theirs.decode(ids, skip_special_tokens=True), theirs.decode(ids), [theirs.decode([one]) for one in ids]]
+                for ids in every]  # fmt: skip
+        return {"rows": rows, "bos": theirs.bos_token_id, "eos": theirs.eos_token_id}
+
+    ours, answer = asked(kept, tmp_path, kind(**ends), question)
+    for text, (expected, plain, whole, parts) in zip(TEXTS, answer["rows"], strict=True):
         ids = ours.encode(text)
-        expected = theirs(text)["input_ids"]
         if "bos" in ends and text.startswith("<s>") and expected[:2] == [ours.bos_id] * 2:
-            expected = expected[1:]  # the one that the text brings is enough
+            expected, parts, whole = expected[1:], parts[1:], whole.removeprefix("<s>")  # the one that the text brings is enough
         assert ids.dtype == np.int32 and ids.tolist() == expected
         assert "bos" not in ends or (ids[0] == ours.bos_id and (ids[1:2] != ours.bos_id).all())
-        assert ours.decode(ids) == theirs.decode(expected, skip_special_tokens=True)
-        assert ours.decode(ids, skip_special=False) == theirs.decode(expected)
-        assert ours.to_str_tokens(ids) == [theirs.decode([token]) for token in expected]
+        assert ours.decode(ids) == plain
+        assert ours.decode(ids, skip_special=False) == whole
+        assert ours.to_str_tokens(ids) == parts
     assert (ours.bos_id is not None) == ("bos" in ends)
-    assert ours.eos_ids == (theirs.eos_token_id,)
-    assert ours.special_tokens.items() >= {"<s>": theirs.bos_token_id, "</s>": theirs.eos_token_id}.items()
+    assert ours.eos_ids == (answer["eos"],)
+    assert ours.special_tokens.items() >= {"<s>": answer["bos"], "</s>": answer["eos"]}.items()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -321,11 +340,14 @@ VARIABLES = [
 
 
 @pytest.mark.parametrize("variables", VARIABLES, ids=str)
-def test_chats_are_rendered_as_by_transformers(tmp_path, variables):
-    ours, theirs = make(tmp_path, byte_level(), chat_template=CHAT)
-    text = theirs.apply_chat_template(MESSAGES, tokenize=False, **{"add_generation_prompt": True, **variables})
+def test_chats_are_rendered_as_by_transformers(tmp_path, kept, variables):
+    def question(theirs):
+        text = theirs.apply_chat_template(MESSAGES, tokenize=False, **{"add_generation_prompt": True, **variables})
+        return text, theirs(text, add_special_tokens=False)["input_ids"]
+
+    ours, (text, tokens) = asked(kept, tmp_path, byte_level(), question, chat_template=CHAT)
     assert ours.render(MESSAGES, **variables) == text
-    assert ours.encode_chat(MESSAGES, **variables).tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+    assert ours.encode_chat(MESSAGES, **variables).tolist() == tokens
     assert "&amp;" not in text and "two" not in text
 
 

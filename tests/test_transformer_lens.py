@@ -7,7 +7,7 @@ import copy
 
 import hf_models
 import pytest
-import torch
+from oracles import torch
 from test_forward import DOUBLE, some_prompts, worst
 
 from powersteer.inputs.sites import READABLE

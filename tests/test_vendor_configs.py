@@ -9,8 +9,7 @@ import shutil
 import hf_models
 import numpy as np
 import pytest
-import torch
-import transformers
+from oracles import torch, transformers
 from vendor_configs import MULTIMODAL, TEXT
 
 import powersteer as ps

@@ -6,6 +6,7 @@ import hf_models
 import numpy as np
 import pytest
 import real_files
+from random_checkpoints import GEMMA
 from tiny import tiny
 
 import powersteer as ps
@@ -16,18 +17,22 @@ def folded(hf, name):
     base = hf.base_model
     norm = next(getattr(base, part) for part in ("norm", "ln_f", "final_layer_norm", "final_layernorm") if hasattr(base, part))
     W = hf.get_output_embeddings().weight.double().detach().numpy()
-    gain = norm.weight.double().detach().numpy() + (1 if hf_models.family_of(hf) in hf_models.GEMMA else 0)
+    gain = norm.weight.double().detach().numpy() + (1 if hf_models.family_of(hf) in GEMMA else 0)
     W = W * gain
     return W - W.mean(1, keepdims=True) if hasattr(norm, "bias") and name != "llama" else W
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "phi", "gpt_neox", "qwen3"])
-def test_unembedding_is_that_of_folded_norms(name, stored, loaded, rng):
+def test_unembedding_is_that_of_folded_norms(name, stored, loaded, kept, rng):
     model = loaded(name, "float64", stored)
     v = ps.SteeringVector.from_array(rng.normal(size=model.d_model), 1, "resid_post")
-    with hf_models.exact(name, stored=stored) as hf:
-        want = folded(hf, name) @ v.vector
+
+    def ask():
+        with hf_models.exact(name, stored=stored) as hf:
+            return folded(hf, name) @ v.vector
+
+    want = kept(ask)
     for k in (3, model.n_vocab):
         top = v.top_tokens(model, k=k)
         assert [t.id for t in top] == np.argsort(-want, kind="stable")[:k].tolist()
@@ -39,14 +44,17 @@ def test_unembedding_is_that_of_folded_norms(name, stored, loaded, rng):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "cohere"])
 @pytest.mark.parametrize("positions", [None, [1, -1]])
-def test_the_change_at_a_prompt_is_torch_funcs(name, positions, loaded, rng):
+def test_the_change_at_a_prompt_is_torch_funcs(name, positions, loaded, kept, rng):
     model = loaded(name)
     some = [rng.integers(0, model.n_vocab, n).tolist() for n in (6, 4)]
     v = ps.SteeringVector.from_array(rng.normal(size=model.d_model), 0, "mlp_out")
     rows = None if positions is None else [[1, len(p) - 1] for p in some]
-    with hf_models.exact(name) as hf:
-        J = hf_models.jacobian(hf, some, v.location, "logits", source_positions=rows)
-    want = (J @ v.vector).reshape(2, -1).mean(0)
+
+    def ask():
+        with hf_models.exact(name) as hf:
+            return (hf_models.jacobian(hf, some, v.location, "logits", source_positions=rows) @ v.vector).reshape(2, -1).mean(0)
+
+    want = kept(ask)
     top = v.top_tokens(model, some, k=7, positions=positions)
     np.testing.assert_allclose([t.change for t in top], np.sort(want)[::-1][:7], rtol=0, atol=1e-10 * np.abs(want).max())
     assert [t.id for t in top] == np.argsort(-want, kind="stable")[:7].tolist()
@@ -65,6 +73,7 @@ def test_texts_and_refusals():
         ps.SteeringVector([0.6, 0.8], 0, "mlp_out").top_tokens(model)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
 def test_unembedding_of_blocks(name, rng):
     """A quantised head, a piece at a time, is that of its decoded numbers."""

@@ -18,7 +18,7 @@ if [ $# = 0 ]; then
            tests/test_{gemm_packed,svd,svd_call,threads,torch_func,vectors}.py)
 fi
 # CC: the files that some tests compile for themselves count, too; their counters lie in the tests' folders
-CC="gcc --coverage -fprofile-update=atomic" "$python" -m pytest -q -p no:cacheprovider --basetemp "$copy/tmp" "${files[@]}" ||
+CC="gcc --coverage -fprofile-update=atomic" "$python" -m pytest -q -m "not slow" -p no:cacheprovider --basetemp "$copy/tmp" "${files[@]}" ||
     echo "some tests have failed: the figures are of what ran"
 mkdir coverage
 report() { "$python" -m gcovr -r . --filter csrc/ --merge-mode-functions separate --gcov-ignore-parse-errors all "$@" build tmp; }

@@ -134,7 +134,7 @@ class Worker:
         """Runs test files until one fails. Returns which, or nothing."""
         files = [f"tests/{name}.py" for name in names]
         done = self._run(
-            [sys.executable, "-m", "pytest", "-x", "-v", "--tb=line", "--color=no", "-p", "no:cacheprovider", *files],
+            [sys.executable, "-m", "pytest", "-x", "-v", "-m", "not slow", "--tb=line", "--color=no", "-p", "no:cacheprovider", *files],
             seconds,
         )
         if done.returncode in (0, 5):  # 5: everything was left out

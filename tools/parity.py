@@ -31,7 +31,7 @@ HEADER = """\
 Written by `python tools/parity.py`. Do not edit.
 
 Each row is a small random model of a family (3 or 4 layers, 61 tokens, every weight, gain and bias away from its
-neutral value) or of a family with what its config can change; `tests/hf_models.py` has the configs by the names in the
+neutral value) or of a family with what its config can change; `tests/hf_configs.py` has the configs by the names in the
 first column. The reference is transformers' own code run in float64 throughout, except that
 rotary angles keep their rounding to float32, which is part of what a checkpoint means. The errors are the worst over
 four prompts of 13, 1, 64 and 3 tokens, relative to the largest value:

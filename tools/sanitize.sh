@@ -26,7 +26,7 @@ runtime() { for name in "$@"; do gcc -print-file-name="lib$name.so"; done | tr '
 memory() {
     build address,undefined
     LD_PRELOAD="$(runtime asan ubsan)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
-        PYTHONPATH="$PWD" "$python" -m pytest -q -p no:cacheprovider \
+        PYTHONPATH="$PWD" "$python" -m pytest -q -m "not slow" -p no:cacheprovider \
         --ignore tests/test_leaks.py --ignore tests/test_browser.py --ignore tests/test_notebooks.py
 }
 
@@ -37,7 +37,7 @@ threads() {
     local ok=0
     LD_PRELOAD="$(runtime tsan)" PYTHONPATH="$PWD" OPENBLAS_NUM_THREADS=1 \
         TSAN_OPTIONS="die_after_fork=0:log_path=$PWD/found" \
-        "$python" -m pytest -q -p no:cacheprovider tests/test_threads.py tests/test_core.py -k "not ctrl_c" || ok=1
+        "$python" -m pytest -q -m "not slow" -p no:cacheprovider tests/test_threads.py tests/test_core.py -k "not ctrl_c" || ok=1
     cat found.* 2> /dev/null && ok=1
     return "$ok"
 }
