@@ -8,9 +8,10 @@ _Static_assert(GEMM_COLUMNS % OF(NR) == 0, "whole panels");
 _Static_assert(PANEL_REALS >= GEMM_KC * OF(NR), "the panels hold at least one");
 
 /*  Y (r, NR) = [Y +] X (r, K) P (K, NR) + bias,  r <= MR
- * X has row stride LDX. r is a constant after inlining, so that the sums stay in registers. */
+ * X has row stride LDX. r is a constant after inlining, so that the sums stay in registers. Asks memory for the rows of next
+ * between the products, a line at a time: asked for all at once they would hold the products up. */
 TARGET static ALWAYS void OF(microkernel)(const size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y,
-                                      size_t ldy) {
+                                      size_t ldy, rows_ahead next) {
     OF(simd) sum[MR][NV];
     for (size_t i = 0; i < r; i++)
         for (size_t v = 0; v < NV; v++) sum[i][v] = (OF(simd)){0};
@@ -19,6 +20,8 @@ TARGET static ALWAYS void OF(microkernel)(const size_t r, size_t K, const real *
         __builtin_prefetch(Y + i * ldy + OF(NR) - 1, 1);
     }
     for (size_t k = 0; k < K; k++) {
+        if (k % (8 / sizeof(real)) == 0)
+            __builtin_prefetch((const void *)(next.at + k / K_A_ROW * next.stride + k % K_A_ROW * next.step), 0, 2);
         OF(simd) w[NV];
         for (size_t v = 0; v < NV; v++) memcpy(&w[v], P + k * OF(NR) + v * OF(WIDTH), VECTOR);
         for (size_t i = 0; i < r; i++) {
@@ -40,9 +43,9 @@ TARGET static ALWAYS void OF(microkernel)(const size_t r, size_t K, const real *
 
 /* The microkernel for r rows */
 TARGET static void OF(microkernel_rows)(size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y,
-                                    size_t ldy) {
+                                    size_t ldy, rows_ahead next) {
 #define CASE(n) \
-    case n: OF(microkernel)(n, K, X, P, bias, add, Y, ldy); return;
+    case n: OF(microkernel)(n, K, X, P, bias, add, Y, ldy, next); return;
     switch (r) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if MR > 6
@@ -149,9 +152,9 @@ TARGET static void OF(pack)(const gemm_call *c, size_t k0, size_t K, size_t n0, 
 
 /* The product with the last panel, of which only n < NR columns exist, by way of a buffer. */
 TARGET static void OF(edge)(size_t r, size_t K, const real *X, const real *P, const real *bias, int add, real *Y, size_t ldy,
-                            size_t n) {
+                            size_t n, rows_ahead next) {
     real part[MR * OF(NR)];
-    OF(microkernel_rows)(r, K, X, P, NULL, 0, part, OF(NR));
+    OF(microkernel_rows)(r, K, X, P, NULL, 0, part, OF(NR), next);
     for (size_t i = 0; i < r; i++)
         for (size_t j = 0; j < n; j++)
             Y[i * ldy + j] = part[i * OF(NR) + j] + (add ? Y[i * ldy + j] : bias ? bias[j] : 0);
@@ -166,6 +169,7 @@ TARGET static void OF(product)(const gemm_call *c, real *P) {
         for (size_t k0 = 0; k0 < c->K; k0 += depth) {
             size_t n1 = c->N - n0 < width ? c->N : n0 + width, K = c->K - k0 < depth ? c->K - k0 : depth;
             size_t panels = (n1 - n0 + OF(NR) - 1) / OF(NR);
+            rows_ahead coming = c->K - k0 > depth ? block_ahead(c, k0 + depth, n0, width) : block_ahead(c, 0, n1, width);
             OF(pack)(c, k0, K, n0, n1, P);
             for (size_t t = 0; t < tiles; t++) {
                 size_t m0 = c->M * t / tiles, m1 = c->M * (t + 1) / tiles;
@@ -177,8 +181,9 @@ TARGET static void OF(product)(const gemm_call *c, real *P) {
                     const real *panel = P + p * K * OF(NR), *bias = c->bias ? c->bias + n : NULL;
                     real *Y = c->Y + m0 * c->ldy + n;
                     int add = c->add || k0;
-                    if (c->N - n < OF(NR)) OF(edge)(m1 - m0, K, X, panel, bias, add, Y, c->ldy, c->N - n);
-                    else OF(microkernel_rows)(m1 - m0, K, X, panel, bias, add, Y, c->ldy);
+                    rows_ahead next = some_ahead(&coming);
+                    if (c->N - n < OF(NR)) OF(edge)(m1 - m0, K, X, panel, bias, add, Y, c->ldy, c->N - n, next);
+                    else OF(microkernel_rows)(m1 - m0, K, X, panel, bias, add, Y, c->ldy, next);
                 }
             }
         }

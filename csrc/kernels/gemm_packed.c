@@ -9,6 +9,33 @@ enum { PANEL_REALS = 64 * 1024, LDX = GEMM_KC + 16, MAX_MR = 14 };
 enum { CACHE_LINE = 64 };
 _Static_assert(GEMM_SCRATCH >= PANEL_REALS + MAX_MR * LDX + CACHE_LINE / REAL_SIZE, "the panels, the rows of X, the alignment");
 
+/* Rows of B as it is stored, of the block that is packed next: while a block is multiplied memory is asked for them. */
+typedef struct {
+    uintptr_t at;
+    size_t stride, step, left; /* bytes from row to row, modulo 2^64, bytes for a k of the microkernel, rows that are left */
+} rows_ahead;
+
+/* A microkernel asks for ROWS_AHEAD rows, of GEMM_KC elements each. */
+enum { ROWS_AHEAD = 8, K_A_ROW = GEMM_KC / ROWS_AHEAD };
+
+/* The block of width columns that begins at (k0, n0) */
+static rows_ahead block_ahead(const gemm_call *c, size_t k0, size_t n0, size_t width) {
+    if (n0 >= c->N || c->blocks || (c->k_stride != 1 && c->n_stride != 1)) return (rows_ahead){0};
+    size_t item = c->type == W_F32 ? 4 : c->type == W_F64 ? 8 : 2, K = c->K - k0, N = c->N - n0;
+    return (rows_ahead){.at = (uintptr_t)c->data + (k0 * (size_t)c->k_stride + n0 * (size_t)c->n_stride) * item,
+                        .stride = (size_t)(c->k_stride == 1 ? c->n_stride : c->k_stride) * item, .step = ROWS_AHEAD * item,
+                        .left = c->k_stride == 1 ? N < width ? N : width : K < GEMM_KC ? K : GEMM_KC};
+}
+
+/* Takes the next ROWS_AHEAD rows; where there are none left, an address that is read anyway. */
+static rows_ahead some_ahead(rows_ahead *block) {
+    rows_ahead some = *block;
+    if (some.left < ROWS_AHEAD) return (rows_ahead){.at = (uintptr_t)block};
+    block->at += ROWS_AHEAD * block->stride;
+    block->left -= ROWS_AHEAD;
+    return some;
+}
+
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
 #define OF(name) PASTE(name, ISA)
