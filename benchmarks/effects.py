@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         return ps.effects(model, prompt, vectors, scales=SCALES, max_new_tokens=new, n_random=options.random, stop=[])
 
     table = ours()
-    random = [ps.evaluate.effects.random_vector(model, v, 0, draw) for v in vectors for draw in range(options.random)]
+    random = [ps.evaluate.effects.random_vector(v, 0, draw) for v in vectors for draw in range(options.random)]
     pushed = [v.relative(sign * scale) for v in (*vectors, *random) for sign in (1, -1) for scale in SCALES]
     best = {"powersteer": np.inf, "transformers": np.inf}
     theirs = None
