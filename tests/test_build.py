@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -46,3 +47,18 @@ def test_other_machines_are_refused_before_anything_is_compiled(machine):
     assert done.returncode == 1 and done.stderr == (
         "powersteer needs a 64-bit, little-endian machine and Python: weights are used as files hold them\n"
     )
+
+
+def test_a_python_without_its_lock_is_refused():
+    """As a free-threaded one under PYTHON_GIL=0: there alone the lock stays off when the core is imported."""
+    script = "import sys; sys._is_gil_enabled = lambda: {}; import powersteer"
+    done = [subprocess.run([sys.executable, "-c", script.format(on)], capture_output=True, text=True) for on in (True, False)]
+    assert [d.returncode for d in done] == [0, 1] and "needs Python's global interpreter lock" in done[1].stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is not in the library")
+def test_debug_information_names_no_folder_of_this_machine():
+    """So two builds give the same bytes wherever they are made."""
+    spec = importlib.util.find_spec("powersteer._core._core32")
+    code = Path(spec.origin).read_bytes()
+    assert str(ROOT).encode() not in code and b"csrc/base/arena.c" in code

@@ -352,6 +352,8 @@ MUTATIONS = [
         ("exponential-cut-early", "x > 89.0f ? 89.0f : x", "x > 85.0f ? 85.0f : x")),
     *_c("kernels/gemm_microkernel.h", "batch_invariance",
         ("gemm-depth-follows-the-rows", "depth = GEMM_KC,", "depth = c->M > 48 ? GEMM_KC : 32,")),
+    *_py("_core/blas.py", "build",
+        ("computes-without-the-lock", "lambda: True)():", "lambda: True)() and False:")),
     *_py("_core/blas.py", "blas",
         ("forced-instructions-ignored", "core.use_instructions(kind)", "core.use_instructions(core.instruction_sets()[-1])"),
         ("forced-instructions-keep-openblas", "    if forced:\n", "    if forced and vendor == forced:\n")),

@@ -41,6 +41,12 @@ for _name in ("_core32", "_core64"):
 
 from . import _core32, _core64  # noqa: E402
 
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise MissingDependency(
+        "powersteer's C core needs Python's global interpreter lock, which PYTHON_GIL=0 or -X gil=0 keeps off: without these, "
+        "a free-threaded Python turns it on when powersteer is imported"
+    )
+
 __all__ = ["default_threads", "open_library", "show_config"]
 
 _CORES = (_core32, _core64)
