@@ -105,6 +105,7 @@ def test_gguf_keeps_a_vector_a_block(tmp_path):
     (some(1, site="attn_out"), "not the same"),
     (some(1, site="down_proj"), "not the same"),
     (some(1, site="resid_pre"), "block 0"),
+    (some(2, site="mlp_out", model_type="gemma4_text")[1:], "in gemma4_text adding at .* is not the same"),
 ])  # fmt: skip
 def test_what_a_gguf_file_cannot_say(vectors, message, tmp_path):
     with pytest.raises(ps.InvalidInput, match=message):

@@ -1,4 +1,4 @@
-"""The synthetic corpus of the built-in model: documents of one to three questions of powersteer.forks.
+"""The synthetic corpus of the built-in model: documents of one to three questions of powersteer.demo.forks.
 
 How a document's questions are answered is correlated by its mood, drawn once a document and the same for all families
 of questions: in the thorough mood answers are usually the alternative ones, in the curt mood the default ones. The mood

@@ -283,7 +283,7 @@ def wholes(text: str) -> list[int]:
 
 _AS_JSON = Argument("--json", action="store_true", help="one JSON object on standard output")
 _MODEL = (
-    Argument("model", type=nonempty, help="checkpoint folder, hub id in the Hugging Face cache, or .gguf file"),
+    Argument("model", type=nonempty, help="checkpoint folder, hub id (cached or downloaded), or .gguf file"),
     Argument("--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"),
     Argument("--threads", type=int, help="default: the physical cores"),
     Argument("--check", action="store_true", help="search all weights for NaN, also of more than 2 GiB"),

@@ -378,7 +378,7 @@ def presence_ratio(
 
     References
     ----------
-    "Power Steering", 2026.
+    O. Ayyub, "Power Steering", https://omar.bet/2026/02/17/Power-Steering, 2026.
 
     Examples
     --------

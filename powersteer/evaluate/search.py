@@ -197,8 +197,8 @@ class SearchResult:
             ("random", f"test {self.random_best}: the best of {len(self.random)} draws ({low:.4g} to {high:.4g}), each the "
              "validation choice among as many random vectors" if self.random
              else "none were drawn: the score of a selected random vector is not known"),
-            ("share", f"{self.share.value:.3g} of {self.share.n} vectors reach {self.passing:g} on validation"
-             + ("" if of_random is None else f", {of_random.value:.3g} of {of_random.n} random ones")),
+            ("share", f"{round(self.share.value * self.share.n)} of {self.share.n} vectors reach {self.passing:g} on validation"
+             + ("" if of_random is None else f", {round(of_random.value * of_random.n)} of {of_random.n} random ones")),
         ]  # fmt: skip
         if (raw := self.chosen[0].raw) is not None:
             best = max((found.raw for found in self.random if found.raw is not None), default=None)

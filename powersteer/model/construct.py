@@ -34,7 +34,7 @@ def load(
     check: bool | None = None,
     mmap: bool = True,
 ) -> Model:
-    """Load a model from a folder, a .gguf file, or the Hugging Face cache.
+    """Load a model from a folder, a .gguf file, or a hub id: from the Hugging Face cache, or downloaded.
 
     Parameters
     ----------

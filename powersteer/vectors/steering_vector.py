@@ -413,7 +413,7 @@ class SteeringVector(Arithmetic, WithModel):
         ------
         InvalidInput
             Unless adding the vector equals adding it to the output of a block N >= 1: this is so at resid_post and
-            mlp_out of layer N, and at resid_pre of layer N + 1.
+            mlp_out of layer N, and at resid_pre of layer N + 1. In Gemma 4 it is not so at mlp_out.
 
         Examples
         --------

@@ -17,6 +17,7 @@ from .._util.warn import warn_user
 from ..errors import InvalidInput, NotFound
 from ..inputs.sites import Site
 from ..loading.architectures import ARCHITECTURE_OF
+from ..loading.families import FAMILIES
 from .codec import ProvenanceWarning, from_json, json_fields, normalised, to_json
 from .control_vector import ControlVector, read_control_vector, write_control_vector
 
@@ -85,6 +86,12 @@ def write_gguf(path: str | os.PathLike[str], records: Sequence[Record], model_hi
         if fields["operation"] != "add":
             raise InvalidInput(f"a control vector can only be added, and the vector at {site} clamps; save it as .safetensors")
         block = _gguf_block(site)
+        family = FAMILIES.get(fields["model_type"] or "")
+        if site.name == "mlp_out" and family and (family.inputs or family.out_scale):
+            raise InvalidInput(
+                f"a control vector is added to a block's output, and in {fields['model_type']} adding at {site} is not the same: the "
+                "block's input and scale come after it; export resid_post"
+            )
         if block in sites:
             raise InvalidInput(
                 f"{sites[block]} and {site} are both added to the output of block {block}, and a "
