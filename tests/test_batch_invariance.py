@@ -87,6 +87,7 @@ def test_few_rows_and_many(kernels, data):
             assert same(gemv(kind, part, o, N - o), dots[first : first + n, o:])
 
 
+@pytest.mark.long  # it compiles C
 @given(K=st.integers(0, 90), n=st.integers(1, 200), beyond=st.integers(0, 9), seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_a_row_times_the_rows_of_a_matrix(kernels, K, n, beyond, seed):

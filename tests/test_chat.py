@@ -218,6 +218,7 @@ def test_one_object_for_the_conversation(folder):
     assert sorted(keys) == sorted(COMMANDS["chat"].json) and "not steered" in err and data["answers"][0]["text"] in err
 
 
+@pytest.mark.long
 def test_an_error_ends_it_at_its_line(folder, tmp_path):
     out, err = texts(folder, ["/reset", "/sav x", "A dog"], code=2)
     assert out == "" and err == "powersteer: there is no /sav: did you mean /save?\n"

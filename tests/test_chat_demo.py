@@ -94,6 +94,7 @@ def test_texts_are_of_questions_that_are_answered_the_other_way(model):
             assert chat_story._usual(model, order, side, 1, 24) == [first]
 
 
+@pytest.mark.long
 def test_the_same_bits_again(model, found):
     again = measure_chat(model, [SUMS, RECIPES], SMALL).result
     assert again == found.result

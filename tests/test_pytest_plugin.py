@@ -178,6 +178,7 @@ def test_where_results_are_kept(run, pytester):
     assert len(list(pytester.path.glob("a/b/compute-*.array.npy"))) == 1
 
 
+@pytest.mark.long
 def test_an_interrupted_fixture_leaves_nothing(run, pytester):
     text = """
         import numpy as np, os, pytest, signal

@@ -178,6 +178,7 @@ def test_each_step_draws_anew(rng):
     assert all(len(set(row)) > 3 for row in steps.tolist()) and steps[0].tolist() != steps[1].tolist()
 
 
+@pytest.mark.slow
 def test_a_draw_costs_little_beside_a_step(rng):
     """150,000 tokens, width 128: a sort of the vocabulary takes several times as long as the rest of the step. Processor
     time of one thread, steps by turns, the fastest of each, printed."""

@@ -183,6 +183,7 @@ def test_nothing_is_lost_of_rectangles(shape):
         assert not lost(sigma, k, solve(planted(*shape, sigma, seed), k, seed=seed))
 
 
+@pytest.mark.long
 def test_seeds_that_once_lost_a_vector():
     sigma, k = LOSABLE["repeated top"]
     for seed in (20, *range(60)):
