@@ -77,19 +77,7 @@ typedef struct {
     }                                                                                                   \
     static const kernels NAME = {NAME##_extremes, NAME##_weigh, NAME##_contains};
 
-KERNELS(plain, )
-#if HAS_TARGETS
-KERNELS(avx2, TARGET_AVX2)
-KERNELS(avx512, TARGET_AVX512)
-#else
-#define avx2 plain
-#define avx512 plain
-#endif
-
-static const kernels *kernels_of(cpu_isa isa) {
-    static const kernels *const all[] = {&plain, &avx2, &avx512};
-    return all[isa];
-}
+KERNELS_BY_ISA
 
 /* out (BINS) = the weights of n tokens by bin. There are four copies of the sums, so that neighbouring tokens of one bin do not
  * wait for each other's addition. Writes the bins to bins (n) unless that is NULL. */

@@ -28,19 +28,7 @@ typedef struct {
     }                                                                                                              \
     static const kernels NAME = {NAME##_outer, NAME##_blend, NAME##_along};
 
-KERNELS(plain, )
-#if HAS_TARGETS
-KERNELS(avx2, TARGET_AVX2)
-KERNELS(avx512, TARGET_AVX512)
-#else
-#define avx2 plain
-#define avx512 plain
-#endif
-
-static const kernels *kernels_of(cpu_isa isa) {
-    static const kernels *const all[] = {[PLAIN] = &plain, [AVX2] = &avx2, [AVX512] = &avx512};
-    return all[isa];
-}
+KERNELS_BY_ISA
 
 /* ---- one row of one head ---- */
 
