@@ -1,6 +1,6 @@
 """The evidence on the built-in model: what each kind of vector does to its three forks, and at what cost.
 
-    python benchmarks/study.py            # writes docs/results.md and docs/results/*.svg
+    python benchmarks/study.py            # writes docs/studies/built_in.md and its pictures
     python benchmarks/study.py --model FOLDER --methods --out FOLDER    # the first table only, of another training seed
 
 Vectors come from eight validation questions of a fork, without labels but for CAA. Every method is searched in the same
@@ -303,10 +303,14 @@ that neither the search nor the training saw, with 95% intervals. A question cou
 Scales are fractions of the mean activation norm of the site. Shares are of vectors that answer half of the validation
 questions they were tried on, at some sign and scale.
 
+The model answers three kinds of questions ("forks") in one of two ways: *products* with a guess or in steps, *recipes* with a refusal
+or an answer, *sentences* with a copy or a translation (`powersteer/demo/demo_model/README.md`). *Power* vectors are
+those of two layers, *Fisher* vectors those of the next token.
+
 ## Methods
 
 {methods}
-![accuracy against cost](results/cost.svg)
+![accuracy against cost](built_in_cost.svg)
 
 Random vectors are as many as the power vectors, at their sites, signs and norms, each draw choosing its own best.
 """
@@ -327,7 +331,7 @@ The share of vectors that solve half, at the one scale that suits most of them.
 |ΔF − Jδ| / |ΔF| at the vector's target: median (quartiles) over power vectors.
 
 {linearity}
-![share of an effect that is not linear, by scale and fork](results/linearity.svg)
+![share of an effect that is not linear, by scale and fork](built_in_linearity.svg)
 
 ## Does anything predict which vector flips the behaviour?
 
@@ -344,7 +348,7 @@ Accuracy (%) of the first Fisher vector on 100 test questions, by layer and sign
 def rest_of(forks: Sequence[Fork], pictures: Path) -> str:
     """The page after the table of methods."""
     measured = {f.name: effects_of(f) for f in forks}
-    plot_linearity(measured, pictures / "linearity.svg")
+    plot_linearity(measured, pictures / "built_in_linearity.svg")
     return REST.format(
         certified=certified_table(forks), signs=signs_table(forks), scales=scales_table(forks), linearity=linearity_table(measured),
         predictors=predictors_table(forks, measured), fisher=fisher_table({f.name: fisher_grid(f) for f in forks}),
@@ -354,7 +358,7 @@ def rest_of(forks: Sequence[Fork], pictures: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder of results.md")
+    parser.add_argument("--out", type=Path, default=DOCS / "studies", help="folder of built_in.md")
     parser.add_argument("--validation", type=int, default=32)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--draws", type=int, default=DRAWS)
@@ -369,14 +373,14 @@ def main() -> None:
             f.vectors[name] = make(f)
             f.found[name] = f.search(f.vectors[name], a.draws if name == "power, certified" else 0)
             print(f"{time.perf_counter() - began:6.0f} s  {f.name:<10} {name:<18} {percent(f.found[name].test)}", flush=True)
-    (a.out / "results").mkdir(parents=True, exist_ok=True)
-    plot_cost(forks, a.out / "results" / "cost.svg")
-    rest = "" if a.methods else rest_of(forks, a.out / "results")
+    a.out.mkdir(parents=True, exist_ok=True)
+    plot_cost(forks, a.out / "built_in_cost.svg")
+    rest = "" if a.methods else rest_of(forks, a.out)
     head = HEAD.format(
         weights=model.identity["weights"][:16], version=ps.__version__, n_validation=a.validation, n_test=a.test,
         methods=methods_table(forks), minutes=(time.perf_counter() - began) / 60,
     )  # fmt: skip
-    (a.out / "results.md").write_text(head + rest, encoding="utf-8")
+    (a.out / "built_in.md").write_text(head + rest, encoding="utf-8")
 
 
 if __name__ == "__main__":

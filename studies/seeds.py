@@ -3,9 +3,9 @@
     python tools/train_demo.py runs/seed1 --seed 1
     python tools/train_demo.py runs/seed1 --export runs/seed1/model
     python benchmarks/study.py --model runs/seed1/model --methods --out runs/seed1/study
-    python studies/seeds.py runs/seed1/study/results.md [MORE ...]      # writes docs/studies/seeds.md
+    python studies/seeds.py runs/seed1/study/built_in.md [MORE ...]     # writes docs/studies/seeds.md
 
-The first seed's figures are those of docs/results.md.
+The first seed's figures are those of docs/studies/built_in.md.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write(first: Path, others: Sequence[Path], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="pages of benchmarks/study.py, one a further seed")
-    parser.add_argument("--first", type=Path, default=DOCS / "results.md", help="that of the first seed")
+    parser.add_argument("--first", type=Path, default=DOCS / "studies/built_in.md", help="that of the first seed")
     parser.add_argument("--out", type=Path, default=DOCS / "studies" / "seeds.md")
     a = parser.parse_args()
     write(a.first, a.results, a.out)

@@ -1,6 +1,6 @@
 """docs/pictures/overview.svg, the picture of the README: a map, and what vectors do to a decision, both of the built-in model.
 
-    python tools/overview.py            # the shares are those of docs/results.md
+    python tools/overview.py            # the shares are those of docs/studies/built_in.md
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHOWN = {"unsteered": "unsteered", "random, best of 5 × 120": "random", "power 
 def shares(fork: str) -> dict[str, tuple[float, float, float]]:
     """Test accuracy in percent with its interval, for each row of SHOWN; of random draws the best."""
     found: dict[str, tuple[float, float, float]] = {}
-    for line in (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "docs/studies/built_in.md").read_text(encoding="utf-8").splitlines():
         cells = [c.strip() for c in line.split("|")]
         if len(cells) < 8 or cells[1] != fork or not (figures := re.search(r"([\d.]+)% \[([\d.]+), ([\d.]+)\]", line)):
             continue
