@@ -318,6 +318,8 @@ def test_a_share_of_none_is_shown(model, vectors):
     """A result is a number, and 0 is false."""
     found = ps.search(model, vectors, lambda p, t: 0.0, **SPLIT, n_random=1, max_new_tokens=1)
     assert found.random_share == 0 and "0 of 4 random ones" in str(found)
+    all_pass = ps.search(model, vectors, lambda p, t: 1.0, **SPLIT, n_random=1, max_new_tokens=1)
+    assert "4 of 4 vectors reach 0.5 on validation, 4 of 4 random ones" in str(all_pass)
 
 
 def test_the_vectors_and_all_draws_share_their_batches(model, vectors, score, monkeypatch):
