@@ -360,6 +360,19 @@ def test_a_download_that_fails_is_one_clear_error(cache, monkeypatch):
         hub.resolve("org/new")
 
 
+@pytest.mark.parametrize("files", [[], ["config.json"], ["model.safetensors"]], ids=str)
+def test_a_repository_of_other_files_is_refused_by_its_id(files, cache, tmp_path, monkeypatch):
+    def download(name, **kwargs):
+        for file in files:
+            (tmp_path / file).touch()
+        return str(tmp_path)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(NotFound, match=r"'org/gguf' on the hub .* lacks config.json or safetensors.*download a .gguf file"):
+        hub.resolve("org/gguf")
+
+
 # ---- hostile files ---------------------------------------------------------------------------------------------------
 
 

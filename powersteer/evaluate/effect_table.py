@@ -220,7 +220,7 @@ class Effects:
         try:
             import pandas
         except ImportError:
-            raise MissingDependency("to_pandas needs pandas: pip install powersteer[tables]") from None
+            raise MissingDependency("to_pandas needs pandas: pip install 'powersteer[tables]'") from None
         rows = [asdict(effect) for effect in self.base + self.effects + self.random]
         for row in rows:
             row.update({f"logit_change[{t}]": x for t, x in row.pop("logit_change").items()})

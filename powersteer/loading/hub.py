@@ -94,7 +94,13 @@ def _download(name: str, revision: str) -> Path:
     if os.environ.get(switch, "").upper() in ("1", "TRUE", "YES", "ON"):
         raise NotFound(f"{where}; {switch} forbids downloading it, so download it first or unset that")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, cache_dir=cache_folder()))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, cache_dir=cache_folder()))
     except Exception as error:  # of the network, the server or the disk
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise NotFound(f"{where}, and downloading it failed: {reason}") from error
+    if not (folder / "config.json").is_file() or _lacks_weights(folder):
+        raise NotFound(
+            f"{name!r} on the hub (revision {revision!r}) lacks config.json or safetensors, which are what is read of a hub id; "
+            "download a .gguf file of it by itself, and give its path"
+        )
+    return folder

@@ -301,7 +301,7 @@ class Atlas(Results):
         try:
             import pandas
         except ImportError:
-            raise MissingDependency("to_pandas needs pandas: pip install powersteer[tables]") from None
+            raise MissingDependency("to_pandas needs pandas: pip install 'powersteer[tables]'") from None
         rows = [
             {
                 "source": p.source, "target": p.target, "rank": i, "sigma": x, "residual": r, "gain": gain[i],
@@ -326,7 +326,7 @@ class Atlas(Results):
         try:
             import xarray
         except ImportError:
-            raise MissingDependency("to_xarray needs xarray: pip install powersteer[tables]") from None
+            raise MissingDependency("to_xarray needs xarray: pip install 'powersteer[tables]'") from None
         layers, column = range(self.n_layers), self.next_token
         return xarray.Dataset(
             {
@@ -392,7 +392,7 @@ class Atlas(Results):
         Raises
         ------
         MissingDependency
-            Without plotly (`pip install powersteer[report]`).
+            Without plotly (`pip install 'powersteer[report]'`).
 
         Examples
         --------

@@ -267,7 +267,7 @@ class Model(ForwardModel):
         Raises
         ------
         MissingDependency
-            Without anywidget: pip install powersteer[notebook].
+            Without anywidget: pip install 'powersteer[notebook]'.
         InvalidInput
             As `steered` and `generate`, and for a list of prompts.
 

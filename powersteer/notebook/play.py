@@ -37,7 +37,7 @@ class Play:
         try:
             from .widget import View
         except ImportError:
-            raise MissingDependency("play needs anywidget: pip install powersteer[notebook]") from None
+            raise MissingDependency("play needs anywidget: pip install 'powersteer[notebook]'") from None
         self._session, self._strengths = session, session.strengths
         self._seen = Comparison(session.prompt, session.strengths)
         self._error: Exception | None = None

@@ -1,4 +1,4 @@
-"""Figures with matplotlib (`pip install powersteer[plots]`), which is imported when the first one is drawn.
+"""Figures with matplotlib (`pip install 'powersteer[plots]'`), which is imported when the first one is drawn.
 
 Every function draws into `ax`, or into the axes of a new figure, and returns the axes; none of them shows or saves the
 figure. A line of small print under the title names the model, the sites and the prompts. Colours are cividis, or purple to

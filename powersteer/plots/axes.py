@@ -42,7 +42,7 @@ def axes_for(ax: Axes | None) -> Axes:
     try:
         from matplotlib import pyplot
     except ImportError:
-        raise MissingDependency("plots need matplotlib: pip install powersteer[plots]") from None
+        raise MissingDependency("plots need matplotlib: pip install 'powersteer[plots]'") from None
     return pyplot.subplots(layout="constrained")[1] if ax is None else ax
 
 

@@ -83,5 +83,5 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise MissingDependency("a report needs plotly: pip install powersteer[report]") from None
+        raise MissingDependency("a report needs plotly: pip install 'powersteer[report]'") from None
     return str(get_plotlyjs())
