@@ -246,11 +246,13 @@ def attention(m, layer, x):
     seen = (j <= i) & ((layer["window"] == 0) | (j > i - layer["window"]))
     if chunk := layer.get("chunk"):
         seen &= i // chunk == j // chunk
+    sinks = None if layer.get("sinks") is None else np.asarray(layer["sinks"], float)[:, None, None]
     top = np.where(seen, scores.real, -np.inf).max(-1, keepdims=True)  # a constant: it cancels
+    top = top if sinks is None else np.maximum(top, sinks)
     weights = np.where(seen, np.exp(np.where(seen, scores - top, 0)), 0)
     total = weights.sum(-1, keepdims=True)
-    if layer.get("sinks") is not None:
-        total = total + np.exp(np.asarray(layer["sinks"], float)[:, None, None] - top)
+    if sinks is not None:
+        total = total + np.exp(sinks - top)
     out = (weights / total) @ v  # (..., NH, T, HS)
     out = np.swapaxes(out, -2, -3)
     out = out.reshape(*out.shape[:-2], -1)

@@ -162,8 +162,10 @@ def check(work: Path, target: Target, sdist: Path, pip_folder: Path, tools: Path
     target.run(work, *pip, "install", "--no-compile", wheel, *PINNED, cwd=folder)
     info = "import platform, sys; print(platform.python_version() + getattr(sys, 'abiflags', ''), platform.machine())"
     target.results["Python"], target.results["processor"] = target.run(work, python, "-c", info, cwd=folder).split()
-    target.run(work, folder / "user/bin/powersteer", "demo", "--json", cwd=folder)
-    target.results["demo"] = "runs"
+    # emulated, the demo takes hours
+    demo = ["demo", "--json"] if target.processor == "amd64" else ["generate", "demo", "--prompt", "Q: 12*3\nA:", "--max-new-tokens", 4]
+    target.run(work, folder / "user/bin/powersteer", *demo, cwd=folder)
+    target.results["demo"] = "runs" if target.processor == "amd64" else "generates"
     for name in ("tests", "pyproject.toml", "conftest.py"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
