@@ -16,6 +16,8 @@ class Arena(ctypes.Structure):
 
 class Slice(ctypes.Structure):
     _fields_ = (("slot", ctypes.c_void_p), ("name", ctypes.c_char_p), ("item", ctypes.c_size_t), ("dims", ctypes.c_size_t * 3))
+
+
 pytestmark = pytest.mark.long  # it compiles C
 
 

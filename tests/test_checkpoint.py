@@ -369,7 +369,7 @@ def test_a_repository_of_other_files_is_refused_by_its_id(files, cache, tmp_path
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(NotFound, match=r"'org/gguf' on the hub .* lacks config.json or safetensors.*download a .gguf file"):
+    with pytest.raises(NotFound, match=r"'org/gguf' on the hub .* lacks config.json or safetensors.*of a repository with GGUF files"):
         hub.resolve("org/gguf")
 
 

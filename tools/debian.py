@@ -1,10 +1,10 @@
 """Another Debian in a folder, of another release or another processor, and a command run in it.
 
     python tools/debian.py RELEASE[/PROCESSOR] [--packages "a b ..."] [--bind FOLDER ...] -- COMMAND ...
-    python tools/debian.py sid -- python3.14 --version
-    python tools/debian.py bookworm/arm64 -- python3.11 -c 'import platform; print(platform.machine())'
+    python tools/debian.py sid --packages python3.14 -- python3.14 --version
+    python tools/debian.py bookworm/arm64 --packages python3.11:arm64 -- python3.11 -c 'import platform; print(platform.machine())'
 
-Needs Linux on x86-64 with apt (Debian, or its keyring) and user namespaces (Linux 6.7 for another processor), and writes to
+Needs Debian on x86-64 and user namespaces (Linux 6.7 for another processor), and writes to
 one folder, `$POWERSTEER_DEBIAN` or ~/.cache/powersteer-debian. Nothing is installed, root is not needed, and a second call
 uses what the first has fetched: apt resolves and downloads into the folder, packages are unpacked without their scripts,
 and the command runs under chroot in namespaces of its own, with the folders of --bind at the same paths.

@@ -3,7 +3,7 @@
     python tools/pythons.py [PYTHON ...] [--wheels FOLDER] [--tests FILE ...]
 
 PYTHON is one of
-    3.12                    of this machine: python3.12 on the PATH, or one of pyenv's
+    3.12                    of this machine: pyenv's, or python3.12 on the PATH
     oldest, newest          of those of this machine
     PATH                    of a Python, such as one built without the GIL
     3.14@sid                of another Debian, which tools/debian.py fetches (with a compiler of its own)
@@ -76,7 +76,8 @@ def local() -> dict[str, str]:
     found = {}
     for minor in range(int(lowest[1]) if lowest else 10, 30):
         name = f"python3.{minor}"
-        of_pyenv = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}"))
+        of_pyenv = [p for p in Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}") if re.fullmatch(r"[\d.]+", p.parts[-3])]
+        of_pyenv.sort(key=lambda path: [int(n) for n in path.parts[-3].split(".")])
         # pyenv's shims are there for versions that are not chosen, too
         on_path = shutil.which(name, path=os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if "shims" not in p))
         if of_pyenv or on_path:
@@ -86,12 +87,12 @@ def local() -> dict[str, str]:
 
 def target(name: str) -> Target:
     there = local()
-    name = {"oldest": min(there, key=list(there).index), "newest": list(there)[-1]}.get(name, name)
+    name = {"oldest": [*there, name][0], "newest": [name, *there][-1]}.get(name, name)
     version, _, elsewhere = name.partition("@")
     if not elsewhere:
         if name not in there and not shutil.which(name):
             raise SystemExit(f"no Python {name}; this machine has {', '.join(there)}")
-        return Target(name, there.get(name) or str(shutil.which(name)))
+        return Target(name, there.get(name) or os.path.abspath(str(shutil.which(name))))
     release, _, processor = elsewhere.partition("/")
     processor = processor or "amd64"
     python = f"python{version}"
@@ -199,16 +200,17 @@ def main() -> int:
             started = time.time()
             try:
                 check(work, one, sdist, work / "pip", tools if args.wheels else None, args.tests, args.wheels)
-            except Failed as error:
+            except (Failed, SystemExit, OSError, ValueError) as error:
                 one.results["failed"] = str(error).partition("\n")[0]
                 print(f"{one.name}: {error}", file=sys.stderr)
             one.results["seconds"] = f"{time.time() - started:.0f}"
             print(one.name, one.results, file=sys.stderr, flush=True)
-    columns = ["Python", "processor", "wheel", "same bytes", "demo", "tests", "seconds"]
+    failed = ["failed"] if any("failed" in one.results for one in targets) else []
+    columns = ["Python", "processor", "wheel", "same bytes", "demo", "tests", "seconds", *failed]
     print(f"| {' | '.join(['asked', *columns])} |\n|{'---|' * (len(columns) + 1)}")
     for one in targets:
         print(f"| {' | '.join([one.name, *(one.results.get(c, '') for c in columns)])} |")
-    return any("failed" in one.results for one in targets)
+    return bool(failed)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
  * of type kernels: it makes the tables of all sets, and kernels_of, which finds one. */
 #ifndef PS_CPU_H
 #define PS_CPU_H
+#include <stddef.h>
 
 typedef enum { PLAIN, AVX2, AVX512 } cpu_isa;
 

@@ -101,6 +101,6 @@ def _download(name: str, revision: str) -> Path:
     if not (folder / "config.json").is_file() or _lacks_weights(folder):
         raise NotFound(
             f"{name!r} on the hub (revision {revision!r}) lacks config.json or safetensors, which are what is read of a hub id; "
-            "download a .gguf file of it by itself, and give its path"
+            "of a repository with GGUF files download one, and give its path"
         )
     return folder

@@ -86,10 +86,10 @@ def write_gguf(path: str | os.PathLike[str], records: Sequence[Record], model_hi
         if fields["operation"] != "add":
             raise InvalidInput(f"a control vector can only be added, and the vector at {site} clamps; save it as .safetensors")
         block = _gguf_block(site)
-        family = FAMILIES.get(fields["model_type"] or "")
+        family = FAMILIES.get(fields["model_type"] or model_hint or "")
         if site.name == "mlp_out" and family and (family.inputs or family.out_scale):
             raise InvalidInput(
-                f"a control vector is added to a block's output, and in {fields['model_type']} adding at {site} is not the same: the "
+                f"a control vector is added to a block's output, and in {family.model_type} adding at {site} is not the same: the "
                 "block's input and scale come after it; export resid_post"
             )
         if block in sites:
