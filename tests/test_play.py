@@ -243,7 +243,7 @@ def test_the_picture_escapes_and_marks():
 def test_without_anywidget_one_error_names_the_extra(demo, vectors, monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "powersteer.notebook.widget", raising=False)
-    with pytest.raises(ps.MissingDependency, match=r"pip install powersteer\[notebook\]"):
+    with pytest.raises(ps.MissingDependency, match=r"pip install 'powersteer\[notebook\]'"):
         demo.play(PROMPT, vectors)
 
 

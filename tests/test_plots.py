@@ -258,7 +258,7 @@ def test_refusals(atlas, call, says):
 
 def test_without_matplotlib(atlas, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ps.MissingDependency, match=r"pip install powersteer\[plots\]"):
+    with pytest.raises(ps.MissingDependency, match=r"pip install 'powersteer\[plots\]'"):
         plots.sensitivity_map(atlas)
 
 
