@@ -45,6 +45,12 @@ def test_a_step_is_limited_and_has_no_slope_beyond(loaded, rng):
         prompt = rng.integers(0, 61, 20).astype(np.int32)
         limited = loaded(name)._loaded.core.forward([prompt], [], [], "all")[0][0]
         assert np.abs(free.forward([prompt], [], [], "all")[0][0] - limited).max() > 1e-3
+        model, start, end, h = loaded(name), ps.Site(0, "resid_pre"), ps.Site(len(layers) - 1, "resid_post"), 1e-5
+        v = rng.normal(size=model.d_model)
+        ends = [model.steered(ps.SteeringVector.from_array(sign * h * v, *start)).activations(prompt, end) for sign in (1, -1)]
+        want = (ends[0] - ends[1]).ravel() / (2 * h)
+        got = model.jacobian(prompt, start, end, target_positions=None) @ v
+        np.testing.assert_allclose(got, want, atol=1e-6 * np.abs(want).max())
 
 
 # ---- layers that lack a part -----------------------------------------------------------------------------------------
