@@ -21,7 +21,7 @@ enum { ROWS_AHEAD = 8, K_A_ROW = GEMM_KC / ROWS_AHEAD };
 /* The block of width columns that begins at (k0, n0) */
 static rows_ahead block_ahead(const gemm_call *c, size_t k0, size_t n0, size_t width) {
     if (n0 >= c->N || c->blocks || (c->k_stride != 1 && c->n_stride != 1)) return (rows_ahead){0};
-    size_t item = c->type == W_F32 ? 4 : c->type == W_F64 ? 8 : 2, K = c->K - k0, N = c->N - n0;
+    size_t item = (size_t)wtype_layouts[c->type].bytes, K = c->K - k0, N = c->N - n0;
     return (rows_ahead){.at = (uintptr_t)c->data + (k0 * (size_t)c->k_stride + n0 * (size_t)c->n_stride) * item,
                         .stride = (size_t)(c->k_stride == 1 ? c->n_stride : c->k_stride) * item, .step = ROWS_AHEAD * item,
                         .left = c->k_stride == 1 ? N < width ? N : width : K < GEMM_KC ? K : GEMM_KC};
