@@ -151,7 +151,7 @@ def check(work: Path, target: Target, sdist: Path, pip_folder: Path, tools: Path
     wheel = build(work, target, pip, sdist, folder / "first", tools)
     megabytes = wheel.stat().st_size / 1e6
     target.results["wheel"] = f"{megabytes:.1f} MB"
-    if tools and keep:
+    if keep:
         if megabytes > MAX_MB:
             raise Failed(f"{wheel.name} has more than {MAX_MB} MB")
         again = build(work, target, pip, sdist, folder / "a longer name, as paths get into binaries", tools, cached=False)
@@ -163,7 +163,7 @@ def check(work: Path, target: Target, sdist: Path, pip_folder: Path, tools: Path
     target.run(work, *pip, "install", "--no-compile", wheel, *PINNED, cwd=folder)
     info = "import platform, sys; print(platform.python_version() + getattr(sys, 'abiflags', ''), platform.machine())"
     target.results["Python"], target.results["processor"] = target.run(work, python, "-c", info, cwd=folder).split()
-    # emulated, the demo takes hours
+    # emulated, the demo had not ended after six minutes
     demo = ["demo", "--json"] if target.processor == "amd64" else ["generate", "demo", "--prompt", "Q: 12*3\nA:", "--max-new-tokens", 4]
     target.run(work, folder / "user/bin/powersteer", *demo, cwd=folder)
     target.results["demo"] = "runs" if target.processor == "amd64" else "generates"
