@@ -41,6 +41,16 @@ class Results:
             differ = sorted(k for k in {*settings, *self.settings} if settings.get(k) != self.settings.get(k))
             raise SystemExit(f"{self.folder} holds results of other settings ({', '.join(differ)}); give another --out")
 
+    @classmethod
+    def of(cls, folder: str | Path) -> Results:
+        """The results that a study has kept in a folder, to be read only."""
+        path = Path(folder) / "settings.json"
+        if not path.exists():
+            raise SystemExit(f"{folder} holds no results of a study")
+        results = cls(folder, json.loads(path.read_text(encoding="utf-8")))
+        results.reads_only = True
+        return results
+
     def has(self, key: str) -> bool:
         """Whether a value is kept under the key."""
         return self._path(key, ".json").exists()

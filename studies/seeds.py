@@ -2,70 +2,84 @@
 
     python tools/train_demo.py runs/seed1 --seed 1
     python tools/train_demo.py runs/seed1 --export runs/seed1/model
-    python benchmarks/study.py --model runs/seed1/model --methods --out runs/seed1/study
-    python studies/seeds.py runs/seed1/study/built_in.md [MORE ...]     # writes docs/studies/seeds.md
+    python studies/built_in.py --out runs/built_in_1 --model runs/seed1/model --methods
+    python studies/seeds.py runs/built_in_0 runs/built_in_1 [MORE ...]     # writes docs/studies/seeds.md
 
-The first seed's figures are those of docs/studies/built_in.md.
+The first folder is that of the shipped model, of `python studies/built_in.py --out runs/built_in_0`.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from built_in import METHODS, POWER, Found, search_key
 from page import Page
+from results import Missing, Results
 
-__all__ = ["accuracies", "rows", "write"]
+__all__ = ["write"]
 
-DOCS = Path(__file__).parent.parent / "docs"
-Table = dict[tuple[str, str], float]  # (fork, vectors) -> test accuracy, in percent
-
-
-def accuracies(path: Path) -> Table:
-    """The table of methods of a page of benchmarks/study.py, with the best random draw in place of the draws."""
-    found: Table = {}
-    section = path.read_text("utf-8").partition("## Methods")[2].partition("\n## ")[0]
-    for fork, vectors, accuracy in re.findall(r"^\| (\w+) \| ([^|]+?) \|(?:[^|]*\|){3} ([\d.]+)% \[", section, re.M):
-        key = fork, re.sub(r", draw \d+", ", best draw", vectors)
-        found[key] = max(float(accuracy), found.get(key, 0.0))
-    if not found:
-        raise SystemExit(f"{path} has no table of methods; benchmarks/study.py writes one")
-    return found
+DOCS = Path(__file__).parents[1] / "docs"
+BEST, PLAIN = "random, best draw", "unsteered"
+Accuracies = dict[str, float]  # test accuracy by kind of vectors, in percent
 
 
-def rows(tables: Sequence[Table]) -> list[list[str]]:
-    """Fork, vectors, the accuracy of every seed, and the smallest and largest."""
-    found = []
-    for key in tables[0]:
-        values = [table[key] for table in tables if key in table]
-        each = [f"{table[key]:.1f}" if key in table else "" for table in tables]
-        found.append([*key, *each, f"{min(values):.1f} to {max(values):.1f}"])
-    return found
+def _searches(results: Results, fork: str) -> dict[str, Found]:
+    try:
+        return {method: Found(results.once(search_key(fork, method), dict)) for method in METHODS}
+    except Missing as key:
+        raise SystemExit(f"{results.folder} lacks {key}: studies/built_in.py has not run to its end") from None
 
 
-def write(first: Path, others: Sequence[Path], out: Path) -> None:
-    """Write the page."""
-    tables = [accuracies(path) for path in (first, *others)]
-    pages = [re.search(r"model `(\w+)`", path.read_text("utf-8")) for path in (first, *others)]
-    models = {f"seed {n}": page.group(1) if page else "" for n, page in enumerate(pages)}
-    page = Page("The built-in model's table at other training seeds", "python studies/seeds.py RESULTS.md ...", models)
+def _accuracies(found: dict[str, Found]) -> Accuracies:
+    power = found[POWER]
+    values = {**{method: f.test for method, f in found.items()}, BEST: max(power.draws), PLAIN: power.unsteered}
+    return {name: 100 * float(value) for name, value in values.items()}
+
+
+def _answer(searches: Sequence[dict[str, dict[str, Found]]]) -> str:
+    """How often each kind of vectors beats the draws of random ones, and the least that it reaches."""
+    every = [found for seed in searches for found in seed.values()]
+    parts = []
+    for method in METHODS:
+        beats = sum(f[method].test.low > max(f[POWER].draws) for f in every)
+        low, high = (100 * float(of(f[method].test for f in every)) for of in (min, max))
+        parts.append(f"{method}: {beats} of {len(every)} ({low:.1f} to {high:.1f}%)")
+    return "Forks, over all seeds, where the test interval lies above every random draw (range of accuracy): " + "; ".join(parts) + "."
+
+
+def write(folders: Sequence[Path], out: Path) -> None:
+    """Write the page from folders of studies/built_in.py, the shipped model's first."""
+    results = [Results.of(folder) for folder in folders]
+    sizes = [r.settings["sizes"] for r in results]
+    if differ := [str(f) for f, size in zip(folders, sizes, strict=True) if size != sizes[0]]:
+        raise SystemExit(f"{', '.join(differ)}: of other sizes than {folders[0]}")
+    searches = [{fork: _searches(r, fork) for fork in sizes[0]["forks"]} for r in results]
+    models = {f"seed {n}": r.settings["weights"][:16] for n, r in enumerate(results)}
+    page = Page("The built-in model's table at other training seeds", "python studies/seeds.py FOLDER ...", models)
     page.text(
-        "Test accuracy in percent: each model is trained by `tools/train_demo.py` from another seed (initialisation, batches, "
-        "dropout), and `benchmarks/study.py` chooses and tests every kind of vector on it as on the first. Seed 0 is the shipped model."
+        f"Test accuracy in percent, of {sizes[0]['test']} questions: each model is trained by `tools/train_demo.py` from another "
+        "seed (initialisation, batches, dropout), and `studies/built_in.py` chooses and tests every kind of vector on it as on the "
+        "first. Seed 0 is the shipped model.",
+        _answer(searches),
     )
-    page.table(["fork", "vectors", *models, "range"], rows(tables))
+    rows = []
+    for fork in sizes[0]["forks"]:
+        seeds = [_accuracies(seed[fork]) for seed in searches]
+        for name in seeds[0]:
+            values = [seed[name] for seed in seeds]
+            rows.append([fork, name, *(f"{v:.1f}" for v in values), f"{min(values):.1f} to {max(values):.1f}"])
+    page.table(["fork", "vectors", *models, "range"], rows)
     page.write(out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", help="pages of benchmarks/study.py, one a further seed")
-    parser.add_argument("--first", type=Path, default=DOCS / "studies/built_in.md", help="that of the first seed")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of studies/built_in.py, that of the shipped model first")
     parser.add_argument("--out", type=Path, default=DOCS / "studies" / "seeds.md")
     a = parser.parse_args()
-    write(a.first, a.results, a.out)
+    write(a.folders, a.out)
 
 
 if __name__ == "__main__":
