@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from corrigibility_figures import Figures
+from figures import axes, save
 from page import Page, cell
 
 if TYPE_CHECKING:
@@ -263,7 +260,7 @@ def of_atlas(page: Page, f: Figures) -> None:
 
 
 def draw(f: Figures, path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", width_ratios=[3, 2])
+    figure, ((left, right),) = axes(1, 2, 5.5, 4)
     for offset, of, colour in ((0.0, f.main, "C0"), (0.25, f.other, "C1")):
         shown = [(i, s) for i, m in enumerate(f.methods) if (s := f.shift(m, of=of)) is not None]
         for i, shift in shown:
@@ -286,8 +283,7 @@ def draw(f: Figures, path: Path) -> None:
     right.set_xticks(budgets, [str(kl) for kl in budgets])
     right.minorticks_off()
     right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, path)
 
 
 def _range(f: Figures, methods: Sequence[str], kl: float | None = None) -> tuple[float, float]:

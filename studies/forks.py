@@ -1,7 +1,7 @@
 """Decision forks of a chat model: which vectors turn them, at equal side effect, in text that stays coherent.
 
     python studies/forks.py MODEL --out FOLDER                 # the whole study, into FOLDER and docs/studies/forks.md
-    python studies/forks.py MODEL --out FOLDER --phase main    # the main table alone; then "positions", then "budgets"
+    python studies/forks.py MODEL --out FOLDER --phase main    # the main table alone; then "positions", "budgets", "again"
     python studies/forks.py MODEL --out FOLDER --quick         # the same code on little; its figures mean nothing
 
 Stopped at any moment, it goes on from what the folder holds.
@@ -13,27 +13,52 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fork_kinds import KINDS, Kind, Side
 from items import UNRELATED, chat, split
-from results import Results, sha256
+from results import Results, metric, sha256
 from selection import at_budget, both_signs, random_draws
 
 import powersteer as ps
 from powersteer.evaluate import coherent, score_table
 from powersteer.evaluate.scores import Score
 
-__all__ = ["BUDGET", "BUDGETS", "FULL", "METHODS", "PHASES", "POSITIONS", "QUICK", "Fork", "Sizes", "conditions", "run"]
+__all__ = [
+    "BUDGET", "ELSEWHERE", "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Place", "Sizes",
+    "conditions", "run",
+]  # fmt: skip
 
 BUDGET, BUDGETS = 0.3, (0.1, 1.0)  # nats: of the choice and the main table, and of the chosen vectors besides
 POSITIONS: dict[str, Any] = {"everywhere": None, "prompt": "prompt", "last of prompt": -1, "generated": "generated"}
-METHODS = ("Fisher", "power", "CAA", "random 0", "random 1", "random 2")
-PHASES = ("main", "positions", "budgets")
+FOUND, RANDOM = ("Fisher", "power", "CAA"), ("random 0", "random 1", "random 2")
+METHODS = (*FOUND, *RANDOM)
+PHASES = ("main", "positions", "budgets", "again")
 _ALONG = 8  # tokens of the plain answer along which "generated" is calibrated, and of an answer that CAA reads
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chosen vector is added, and how strongly; `again` for a second test, on prompts that the first one left."""
+
+    where: str = "everywhere"
+    kl: float = BUDGET
+    again: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        return self == Place()
+
+    @property
+    def key(self) -> str:
+        return f"{self.where} {self.kl}" + (" again" if self.again else "")
+
+
+MAIN = Place()
+ELSEWHERE = {"positions": tuple(Place(where) for where in list(POSITIONS)[1:]), "budgets": tuple(Place(kl=kl) for kl in BUDGETS)}
 
 
 @dataclass(frozen=True)
@@ -196,58 +221,81 @@ class Fork:
 
     # ---- what is told
 
-    def kept(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> dict[str, Any] | None:
+    def kept(self, method: str, place: Place = MAIN) -> dict[str, Any] | None:
         """What `tested` has kept; None if that was not run, or there is no vector."""
-        return self.tested(method, where, kl) if self.has(method, where, kl) else None
+        return self.tested(method, place) if self.has(method, place) else None
 
-    def has(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> bool:
+    def has(self, method: str, place: Place = MAIN) -> bool:
         """Whether `tested` was run."""
-        return self.results.has(f"{self.kind.name}.test {method} {where} {kl}")
+        return self.results.has(f"{self.kind.name}.test {method} {place.key}")
 
-    def scaled(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> ps.SteeringVector | None:
+    def scaled(self, method: str, place: Place = MAIN) -> ps.SteeringVector | None:
         """The chosen vector at a budget on all unrelated prompts, added at some positions."""
         chosen = self.chosen(method)
         if chosen is None:
             return None
-        along = _ALONG if where == "generated" else 0
+        along = _ALONG if place.where == "generated" else 0
         prompts = [chat(text) for text in (UNRELATED if self.sizes.test > 3 else UNRELATED[: self.sizes.unrelated])]
 
         def compute() -> list[ps.SteeringVector]:
-            return [v for v in at_budget(self.model, prompts, [chosen[0]], kl, POSITIONS[where], along) if v is not None]
+            return [v for v in at_budget(self.model, prompts, [chosen[0]], place.kl, POSITIONS[place.where], along) if v is not None]
 
-        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {method} {where} {kl}", compute)), None)
+        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {method} {replace(place, again=False).key}", compute)), None)
 
-    def tested(self, method: str, where: str = "everywhere", kl: float = BUDGET) -> dict[str, Any] | None:
+    def part(self, place: Place) -> slice:
+        """Of the test prompts: all of them, the first ones, or the others."""
+        short = self.sizes.short_test
+        return slice(0, self.sizes.test) if place.is_main else slice(short, self.sizes.test) if place.again else slice(0, short)
+
+    def tested(self, method: str, place: Place = MAIN) -> dict[str, Any] | None:
         """Raw and coherent scores and texts of test prompts; "unsteered" and "forced" are methods here. None: no vector."""
-        n = self.sizes.test if where == "everywhere" and kl == BUDGET else self.sizes.short_test
 
         def compute() -> dict[str, Any] | None:
-            items, wanted = self.prompts("test", n), self.wanted()
+            items, wanted = self.prompts("test", self.sizes.test)[self.part(place)], self.wanted()
             score, vector = wanted.score, None
             if method == "forced":
                 opening = self.model.tokenizer.encode(wanted.opening, add_special=False)
                 items, score = [np.concatenate([self.model.tokens(p), opening]).astype(np.int32) for p in items], wanted.opened
-            elif method != "unsteered" and (vector := self.scaled(method, where, kl)) is None:
+            elif method != "unsteered" and (vector := self.scaled(method, place)) is None:
                 return None
             made: list[ps.Generation] = []
             (counted,) = score_table(
-                self.model, items, [vector], self.score(score), self.sizes.tokens, positions=POSITIONS[where], made=made
+                self.model, items, [vector], self.score(score), self.sizes.tokens, positions=POSITIONS[place.where], made=made
             )
             return {
                 "coherent": counted.tolist(), "raw": [float(score(None, g.text or "")) for g in made], "texts": [g.text for g in made],
                 "repetition": float(np.mean([ps.evaluate.repetition(g).value for g in made])),
             }  # fmt: skip
 
-        return self._once(f"test {method} {where} {kl}", compute)
+        return self._once(f"test {method} {place.key}", compute)
+
+    def share(self, method: str, place: Place = MAIN, which: str = "coherent") -> ps.MetricResult | None:
+        """A rate on test prompts with its Wilson interval; of unsteered texts, on the same prompts as the others."""
+        plain = method == "unsteered"
+        got = self.kept(method, MAIN if plain else place)
+        return metric(got[which][self.part(place)] if plain else got[which], "share") if got else None
+
+    def beats(self, method: str, place: Place = MAIN, which: str = "coherent") -> bool | None:
+        """Whether a rate lies above the unsteered one and those of all random draws, with intervals that do not overlap. None: not
+        measured."""
+        mine, *others = (self.share(m, place, which) for m in (method, "unsteered", *RANDOM))
+        if mine is None or any(other is None for other in others):
+            return None
+        return all(mine.low > other.high for other in others if other is not None)
+
+    def passed(self) -> list[tuple[str, Place]]:
+        """(method, place) of what beats unsteered and random texts at other positions and budgets."""
+        return [(m, place) for places in ELSEWHERE.values() for place in places for m in FOUND if self.beats(m, place)]
 
 
-def conditions(phase: str) -> list[tuple[str, str, float]]:
-    """(method, positions, budget) of everything that a phase tests."""
+def conditions(phase: str, passed: Sequence[tuple[str, Place]] = ()) -> list[tuple[str, Place]]:
+    """(method, place) of everything that a phase tests on a fork; `again`, of what passed there, with the random draws beside."""
     if phase == "main":
-        return [(method, "everywhere", BUDGET) for method in ("unsteered", *METHODS, "forced")]
-    if phase == "positions":
-        return [(method, where, BUDGET) for where in list(POSITIONS)[1:] for method in METHODS]
-    return [(method, "everywhere", kl) for kl in BUDGETS for method in METHODS]
+        return [(method, MAIN) for method in ("unsteered", *METHODS, "forced")]
+    if phase == "again":
+        beside = [(method, place) for place in dict.fromkeys(place for _, place in passed) for method in RANDOM]
+        return [(method, replace(place, again=True)) for method, place in (*passed, *beside)]
+    return [(method, place) for place in ELSEWHERE[phase] for method in METHODS]
 
 
 def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] = PHASES, kinds: Iterable[str] = ()) -> list[Fork]:
@@ -255,9 +303,9 @@ def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] =
     forks = [Fork(model, results, kind, sizes) for kind in KINDS[: sizes.kinds]]
     for phase in phases:
         for fork in [fork for fork in forks if not kinds or fork.kind.name in kinds]:
-            for condition in conditions(phase):
-                fork.tested(*condition)
-                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {', '.join(map(str, condition))}", flush=True)
+            for method, place in conditions(phase, fork.passed() if phase == "again" else ()):
+                fork.tested(method, place)
+                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {method}, {place.key}", flush=True)
     return forks
 
 

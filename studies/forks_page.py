@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from forks import BUDGET, BUDGETS, METHODS, POSITIONS, Fork, conditions
+from figures import axes, save
+from forks import BUDGET, ELSEWHERE, FOUND, MAIN, METHODS, RANDOM, Fork, Place, conditions
 from page import Page, cell
-from results import metric
 
 import powersteer as ps
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+__all__ = ["write_page"]
 
-__all__ = ["beats", "write_page"]
-
-FOUND = ("Fisher", "power", "CAA")
-RANDOM = tuple(m for m in METHODS if m.startswith("random"))
 Share = ps.MetricResult
-
-
-def share(fork: Fork, method: str, which: str = "coherent", where: str = "everywhere", kl: float = BUDGET) -> Share | None:
-    """A rate on test prompts with its Wilson interval; of unsteered texts, on as many prompts as the others."""
-    if method == "unsteered":
-        got = fork.kept("unsteered")
-        n = fork.sizes.test if where == "everywhere" and kl == BUDGET else fork.sizes.short_test
-        return metric(got[which][:n], "share") if got else None
-    got = fork.kept(method, where, kl)
-    return metric(got[which], "share") if got else None
-
-
-def beats(fork: Fork, method: str, where: str = "everywhere", kl: float = BUDGET, which: str = "coherent") -> bool | None:
-    """Whether a rate lies above the unsteered one and those of all random draws, with intervals that do not overlap. None: not
-    measured."""
-    mine, *others = (share(fork, m, which, where, kl) for m in (method, "unsteered", *RANDOM))
-    if mine is None or any(other is None for other in others):
-        return None
-    return all(mine.low > other.high for other in others if other is not None)
 
 
 def _complete(fork: Fork) -> bool:
@@ -62,7 +38,7 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
         plot = path.with_suffix(".svg")
         _draw(begun, plot)
         page.picture(plot, "coherent rates of the wanted side, by fork and method", path)
-        for section in (_forks, _main, _elsewhere, _examples):
+        for section in (_forks, _main, _elsewhere, _again, _examples):
             section(page, begun)
     page.write(path)
 
@@ -70,9 +46,10 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
 def _answer(forks: Sequence[Fork]) -> str:
     """The opening paragraph, from the comparisons."""
     sizes, n = forks[0].sizes, len(forks)
-    comparisons = [(f, m, where, kl) for f in forks for where, kl in _told() for m in FOUND if beats(f, m, where, kl) is not None]
-    main = [(f, m) for f, m, where, kl in comparisons if (where, kl) == ("everywhere", BUDGET)]
-    yes = [(f, m) for f, m in main if beats(f, m)]
+    places = [MAIN, *(place for some in ELSEWHERE.values() for place in some)]
+    comparisons = [(f, m, place) for f in forks for place in places for m in FOUND if f.beats(m, place) is not None]
+    main = [(f, m) for f, m, place in comparisons if place.is_main]
+    yes = [(f, m) for f, m in main if f.beats(m)]
     lines = [
         f"On {n} forks of this model, the rarer side of each, {sizes.test} test prompts, vectors added everywhere at {BUDGET} nats on "
         "unrelated prompts, and only coherent texts counted:"
@@ -81,7 +58,7 @@ def _answer(forks: Sequence[Fork]) -> str:
         won = [f for f, m in yes if m == method]
         tried = sum(m == method for _, m in main)
         figures = "; ".join(
-            f"{f.kind.name}: {_percent(share(f, 'unsteered'))} to {_percent(share(f, method))}, best random {_percent(_best_random(f))}"
+            f"{f.kind.name}: {_percent(f.share('unsteered'))} to {_percent(f.share(method))}, best random {_percent(_best_random(f))}"
             for f in won
         )
         lines.append(f"{method} beats unsteered and all random draws on {len(won)} of {tried}" + (f" ({figures})." if won else "."))
@@ -94,8 +71,8 @@ def _answer(forks: Sequence[Fork]) -> str:
     if unmoved:
         lines.append(f"No method passes on: {', '.join(unmoved)}.")
     raw_only = [
-        f"{m} on {f.kind.name}, {_percent(share(f, 'unsteered', 'raw'))} to {_percent(share(f, m, 'raw'))}"
-        for f, m in main if beats(f, m, which="raw") and not beats(f, m)
+        f"{m} on {f.kind.name}, {_percent(f.share('unsteered', which='raw'))} to {_percent(f.share(m, which='raw'))}"
+        for f, m in main if f.beats(m, which="raw") and not f.beats(m)
     ]  # fmt: skip
     if raw_only:
         lines.append(
@@ -103,24 +80,30 @@ def _answer(forks: Sequence[Fork]) -> str:
             "strict: a greedy answer of the plain model is the likeliest text, and an answer that turns pays for its first tokens."
         )
     lines.append(f"These are {len(main)} comparisons of {len(comparisons)} on this page, at 95% each and not corrected for their number.")
+    if tested := [(f, m, place) for f in forks for m, place in f.passed() if f.has(m, replace(place, again=True))]:
+        holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in tested if f.beats(m, replace(place, again=True))]
+        lines.append(
+            f"Of {len(tested)} that pass at other positions and budgets, {len(holds)} pass again on test prompts that were not used "
+            f"for them{' (' + '; '.join(holds) + ')' if holds else ''}."
+        )
     return " ".join(lines)
 
 
 def _over_unsteered(fork: Fork, method: str, which: str) -> bool:
-    mine, plain = (share(fork, m, which) for m in (method, "unsteered"))
+    mine, plain = (fork.share(m, which=which) for m in (method, "unsteered"))
     return mine is not None and plain is not None and mine.low > plain.high
 
 
 def _best_random(fork: Fork) -> Share | None:
-    return max((s for r in RANDOM if (s := share(fork, r)) is not None), key=float, default=None)
+    return max((s for r in RANDOM if (s := fork.share(r)) is not None), key=float, default=None)
 
 
 def _percent(rate: Share | None) -> str:
     return "–" if rate is None else f"{100 * rate.value:.0f}%"
 
 
-def _told() -> list[tuple[str, float]]:
-    return [*((where, BUDGET) for where in POSITIONS), *(("everywhere", kl) for kl in BUDGETS)]
+def _place(place: Place) -> str:
+    return place.where if place.kl == BUDGET else f"{place.kl} nats"
 
 
 def _forks(page: Page, forks: Sequence[Fork]) -> None:
@@ -173,31 +156,44 @@ def _main(page: Page, forks: Sequence[Fork]) -> None:
     page.table(("fork", "method", "layers", "sign", "scale", "dropped", "on validation"), rows)
 
 
-def _cell(fork: Fork, method: str, where: str = "everywhere", kl: float = BUDGET, which: str = "coherent") -> Any:
-    rate = share(fork, method, which, where, kl)
+def _cell(fork: Fork, method: str, place: Place = MAIN, which: str = "coherent") -> Any:
+    rate = fork.share(method, place, which)
     if rate is None:
         return "–"
-    return f"**{cell(rate)}**" if method in FOUND and beats(fork, method, where, kl, which) else rate
+    return f"**{cell(rate)}**" if method in FOUND and fork.beats(method, place, which) else rate
 
 
 def _elsewhere(page: Page, forks: Sequence[Fork]) -> None:
     columns = ("unsteered", *METHODS)
-    for title, places in (
-        ("At other positions", [(where, BUDGET) for where in POSITIONS if where != "everywhere"]),
-        ("At other budgets", [("everywhere", kl) for kl in BUDGETS]),
-    ):
+    for phase, places in ELSEWHERE.items():
         rows = [
-            [f.kind.name, where if kl == BUDGET else f"{kl} nats", *(_cell(f, m, where, kl) for m in columns)]
-            for f in forks for where, kl in places if any(f.kept(m, where, kl) for m in METHODS)
+            [f.kind.name, _place(place), *(_cell(f, m, place) for m in columns)]
+            for f in forks for place in places if any(f.kept(m, place) for m in METHODS)
         ]  # fmt: skip
-        page.section(title)
+        page.section(f"At other {phase}")
         if not rows:
             page.text("Not run.")
             continue
         page.text(f"The same vectors on {forks[0].sizes.short_test} test prompts, each scaled again to its budget; coherent rates.")
-        page.table(("fork", "where" if places[0][1] == BUDGET else "budget", *columns), rows)
+        page.table(("fork", "where" if phase == "positions" else "budget", *columns), rows)
         if missing := len(forks) * len(places) - len(rows):
             page.text(f"{missing} rows were not run.")
+
+
+def _again(page: Page, forks: Sequence[Fork]) -> None:
+    """What passed at other positions and budgets, on the test prompts that were left."""
+    page.section("Again, on other prompts")
+    passed = [(f, place) for f in forks for place in dict.fromkeys(place for _, place in f.passed())]
+    if not passed:
+        page.text("Nothing passes at other positions or budgets.")
+        return
+    sizes, columns = forks[0].sizes, ("unsteered", *METHODS)
+    page.text(
+        f"What passes in the two tables above, and the random draws, on the other {sizes.test - sizes.short_test} test prompts, with "
+        "the same vectors at the same scales. –: not run."
+    )
+    rows = [[f.kind.name, _place(place), *(_cell(f, m, replace(place, again=True)) for m in columns)] for f, place in passed]
+    page.table(("fork", "where or budget", *columns), rows)
 
 
 def _examples(page: Page, forks: Sequence[Fork]) -> None:
@@ -218,22 +214,20 @@ def _examples(page: Page, forks: Sequence[Fork]) -> None:
 def _draw(forks: Sequence[Fork], path: Path) -> None:
     """Coherent rates with intervals: a row for each fork."""
     colours = {"unsteered": "black", "Fisher": "tab:blue", "power": "tab:red", "CAA": "tab:green", "forced": "tab:purple"}
-    figure, axes = plt.subplots(figsize=(8, 0.9 * len(forks) + 1.2))
+    figure, ((panel,),) = axes(1, 1, 8, 0.9 * len(forks) + 1.2)
     methods = ("unsteered", *METHODS, "forced")
     for row, fork in enumerate(forks):
         for i, method in enumerate(methods):
-            if (rate := share(fork, method)) is None:
+            if (rate := fork.share(method)) is None:
                 continue
             y, colour = row + 0.08 * (i - len(methods) / 2), colours.get(method, "tab:gray")
             label = method if method in colours else "best of a random draw"
-            axes.plot([100 * rate.low, 100 * rate.high], [y, y], color=colour, lw=1.5)
-            axes.plot(100 * rate.value, y, "o", ms=4, color=colour, label=label)
-    axes.set_yticks(range(len(forks)), [f"{f.kind.name}:\n{f.wanted().name}" for f in forks])
-    axes.set_ylim(len(forks) - 0.4, -0.5)
-    axes.set_xlabel(f"coherent texts of the wanted side, % of {forks[0].sizes.test} test prompts")
-    handles, labels = axes.get_legend_handles_labels()
+            panel.plot([100 * rate.low, 100 * rate.high], [y, y], color=colour, lw=1.5)
+            panel.plot(100 * rate.value, y, "o", ms=4, color=colour, label=label)
+    panel.set_yticks(range(len(forks)), [f"{f.kind.name}:\n{f.wanted().name}" for f in forks])
+    panel.set_ylim(len(forks) - 0.4, -0.5)
+    panel.set_xlabel(f"coherent texts of the wanted side, % of {forks[0].sizes.test} test prompts")
+    handles, labels = panel.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(unique))
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    panel.legend(unique.values(), unique.keys(), fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(unique))
+    save(figure, path)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from figures import axes, save
 from latent import BUDGETS, DISTANCES, PROMPTS, Latent
 from page import Page
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 __all__ = ["verdict", "write_page"]
 
@@ -120,9 +117,9 @@ def _texts(page: Page, studies: Sequence[Latent]) -> None:
 
 def _draw(studies: Sequence[Latent], path: Path) -> None:
     """First two principal components of the embeddings, a panel for each prompt."""
-    figure, panels = plt.subplots(1, len(studies), figsize=(4 * len(studies), 3.6), squeeze=False)
+    figure, (panels,) = axes(1, len(studies), 4, 3.6)
     colours = {"sample": ("lightgray", 4), "random": ("tab:orange", 8), "map": ("tab:blue", 8)}
-    for s, axes in zip(studies, panels[0], strict=True):
+    for s, panel in zip(studies, panels, strict=True):
         X, texts = s.embeddings().astype(np.float64), s.texts()
         X = X / np.linalg.norm(X, axis=1, keepdims=True)
         X -= X.mean(0)
@@ -130,12 +127,10 @@ def _draw(studies: Sequence[Latent], path: Path) -> None:
         kind, tokens = np.array([t["kind"] for t in texts]), [tuple(t["tokens"]) for t in texts]
         for name, (colour, size) in colours.items():
             label = {"sample": "samples", "random": "random vectors", "map": "vectors of the map"}[name]
-            axes.scatter(*at[kind == name].T, s=size, color=colour, label=label)
+            panel.scatter(*at[kind == name].T, s=size, color=colour, label=label)
         inside = {(tuple(t["tokens"]), t["about"]) for cluster in s.found("activations") for t in cluster}
         ringed = [i for i, t in enumerate(texts) if (tokens[i], t.get("about")) in inside]
-        axes.scatter(*at[ringed].T, s=40, facecolors="none", edgecolors="tab:red", lw=0.8, label="in a latent cluster")
-        axes.set(title=PROMPTS[s.index], xticks=[], yticks=[])
-    panels[0][0].legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+        panel.scatter(*at[ringed].T, s=40, facecolors="none", edgecolors="tab:red", lw=0.8, label="in a latent cluster")
+        panel.set(title=PROMPTS[s.index], xticks=[], yticks=[])
+    panels[0].legend(fontsize=6)
+    save(figure, path)

@@ -4,7 +4,7 @@
 
 MODELs are files or folders that powersteer loads, FILE holds the published questions. Every map is an atlas in FOLDER; the same
 command goes on where it was stopped, and several may work on different parts. Every prompt is mapped between some layers, by
-default every other one; "every-pair" maps all pairs of the first prompt. The page is written at the end; --page writes it from
+default every other one; "every-pair" maps all pairs of all prompts. The page is written at the end; --page writes it from
 what is there.
 """
 
@@ -186,7 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             elif name == "published":
                 study.compare()
             else:
-                study.compute_map(FIRST, every_pair=True)
+                for prompt in PROMPTS:
+                    study.compute_map(prompt, every_pair=True)
     write_page(studies, args.docs)
 
 

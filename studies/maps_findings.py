@@ -18,16 +18,15 @@ _FEWEST = 4  # pairs of layers that two maps must share to be compared
 
 
 class Findings:
-    """Maps by prompt on the grid, and of all pairs; those of the first prompt together; published vectors by rank."""
+    """Maps by prompt, of all pairs or on the grid; those of the first prompt together; published vectors by rank."""
 
     def __init__(self, study: Any) -> None:
         self.study = study
-        self.maps: dict[str, ps.Atlas] = {name: atlas for name in study.prompts if (atlas := study.load_map(name))}
-        every = study.load_map("chat", every_pair=True)
-        self.all_maps = {**self.maps, **({"chat, all pairs": every} if every else {})}
-        self.first = [atlas for atlas in (every, self.maps.get("chat")) if atlas]
-        if every:
-            self.maps.setdefault("chat", every)  # its pairs of the same layers
+        grids, every = ({name: m for name in study.prompts if (m := study.load_map(name, whole))} for whole in (False, True))
+        self.all_maps: dict[str, ps.Atlas] = {**grids, **{f"{name}, all pairs": m for name, m in every.items()}}
+        self.first = [of["chat"] for of in (every, grids) if "chat" in of]
+        larger = {name: max((of[name] for of in (every, grids) if name in of), key=len) for name in {**grids, **every}}
+        self.maps = {name: larger[name] for name in study.prompts if name in larger}
         self.spans = {name: spans(atlas, SPAN) for name, atlas in self.maps.items()}
         self.first_spans = {pair: V for atlas in self.first[::-1] for pair, V in spans(atlas, SPAN).items()}
         self.chance = SPAN / study.model.d_model

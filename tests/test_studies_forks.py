@@ -89,23 +89,40 @@ def test_a_page_says_what_was_not_run(model, tmp_path):
         _keep(done, condition, [0.0] * 3)
     done.results.once("refusing.plain", lambda: {"rates": [0, 1], "wanted": 0, "repetition": 0.0, "perplexity": 9.0})
     assert not forks_page._complete(missing) and forks_page._complete(done)
-    assert forks_page.beats(done, "Fisher") is False and forks_page.beats(missing, "Fisher") is None
+    assert done.beats("Fisher") is False and missing.beats("Fisher") is None
     forks_page.write_page([missing], tmp_path / "page.md")
     assert "**Not run to the end: working out.**" in (tmp_path / "page.md").read_text()
 
 
 def _keep(fork, condition, coherent):
-    method, where, kl = condition
+    method, place = condition
     kept = {"coherent": coherent, "raw": coherent, "texts": ["a"] * len(coherent), "repetition": 0.0}
-    fork.results.once(f"{fork.kind.name}.test {method} {where} {kl}", lambda: kept)
+    fork.results.once(f"{fork.kind.name}.test {method} {place.key}", lambda: kept)
 
 
 @pytest.mark.parametrize(("mine", "random", "expected"), [(90, 10, True), (90, 85, False), (15, 10, False)])
 def test_a_method_beats_every_random_draw_or_none(model, tmp_path, mine, random, expected):
     fork = forks.Fork(model, Results(tmp_path, {}), KINDS[0], forks.FULL)
     for method, n in (("unsteered", 5), ("random 0", 0), ("random 1", random), ("random 2", 0), ("Fisher", mine)):
-        _keep(fork, (method, "everywhere", forks.BUDGET), [1.0] * n + [0.0] * (100 - n))
-    assert forks_page.beats(fork, "Fisher") is expected and forks_page.beats(fork, "power") is None
+        _keep(fork, (method, forks.MAIN), [1.0] * n + [0.0] * (100 - n))
+    assert fork.beats("Fisher") is expected and fork.beats("power") is None
+
+
+def test_what_passes_is_tested_again_on_the_prompts_that_are_left(model, tmp_path):
+    """The first 40 test prompts at another budget, then the other 60, each beside the plain texts of the same prompts."""
+    place = forks.Place(kl=0.1)
+    again = replace(place, again=True)
+    fork = forks.Fork(model, Results(tmp_path, {}), KINDS[0], forks.FULL)
+    _keep(fork, ("unsteered", forks.MAIN), [0.0] * 40 + [1.0] * 60)
+    for method, first, left in (("Fisher", 30, 60), ("power", 5, 0), *((r, 4, 0) for r in forks.RANDOM)):
+        _keep(fork, (method, place), [1.0] * first + [0.0] * (40 - first))
+        _keep(fork, (method, again), [1.0] * left + [0.0] * (60 - left))
+    assert fork.passed() == [("Fisher", place)]
+    assert forks.conditions("again", fork.passed()) == [("Fisher", again), *((r, again) for r in forks.RANDOM)]
+    assert [float(fork.share("unsteered", p)) for p in (forks.MAIN, place, again)] == [0.6, 0, 1]
+    assert fork.beats("Fisher", again) is False  # the plain model does it there, too
+    prompts = fork.sizes.test
+    assert [range(prompts)[fork.part(p)] for p in (place, again)] == [range(40), range(40, 100)]
 
 
 def test_latent_clusters_hold_two_vectors_and_nothing_else():
