@@ -112,7 +112,7 @@ def test_maps_of_the_built_in_model(asked, tmp_path):
     given = ["demo", "--questions", str(asked), "--out", str(tmp_path / "out"), "--docs", str(tmp_path / "docs"), "--quick"]
     maps.main([*given, "--do", *maps.DOES])
     page = (tmp_path / "docs/maps.md").read_text()
-    assert "10 of 10 pairs of the first prompt; all 33 results certified" in page
+    assert "10 of 10 pairs of the first prompt; all 63 results certified" in page
     pictures = {file.name: file.read_bytes() for file in (tmp_path / "docs").glob("*.svg")}
     assert {f"({name})" for name in pictures} == {part for part in page.replace("]", " ").split() if part.endswith(".svg)")}
     maps.main([*given, "--page"])
