@@ -12,6 +12,7 @@ import hf_models
 import huggingface_hub
 import numpy as np
 import pytest
+import safetensors.numpy
 from checkpoints import change_config, change_tensors, copy, equal_specs, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -311,6 +312,33 @@ def test_a_snapshot_is_found_where_huggingface_hub_finds_it(revision, snapshot, 
     assert hub.resolve("org/name", revision) == Path(theirs).parent == new
     with pytest.raises(NotFound, match="'elsewhere'"):
         hub.resolve("org/name", "elsewhere")
+
+
+def test_the_revision_of_a_hub_id(cache, tmp_path, monkeypatch, capsys):
+    """Two commits of a repository in the cache, with other weights; nothing else has revisions."""
+    from powersteer.cli import main
+
+    monkeypatch.setenv("HF_HOME", str(cache))
+    (first,) = cache.glob("hub/models--org--name/snapshots/*")
+    other = shutil.copytree(first, first.parent / ("e" * 40))
+    tensors = safetensors.numpy.load_file(first / "model.safetensors")
+    (other / "model.safetensors").unlink()
+    safetensors.numpy.save_file({name: 2 * w for name, w in tensors.items()}, other / "model.safetensors")
+    (first.parents[1] / "refs" / "v2").write_text("e" * 40)
+    weights = {revision: ps.load("org/name", revision=revision).identity["weights"] for revision in (None, "main", "v2", "e" * 40)}
+    assert weights[None] == weights["main"] != weights["v2"] == weights["e" * 40]
+    model = ps.load("org/name", revision="v2")
+    assert model.name == "org/name" and model.path == str(other)
+    assert main(["info", "org/name", "--revision", "v2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == weights["v2"]
+    with pytest.raises(NotFound, match="revision 'v3'"):
+        ps.load("org/name", revision="v3")
+    for path in ("demo", first, first / "model.gguf"):
+        with pytest.raises(InvalidInput, match="is no hub id"):
+            ps.load(path, revision="main")
+    for wrong in ("", 2):
+        with pytest.raises(InvalidInput, match="revision is"):
+            ps.load("org/name", revision=wrong)
 
 
 @pytest.mark.parametrize("broken", ["model.safetensors", "config.json"])

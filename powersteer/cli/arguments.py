@@ -105,7 +105,7 @@ def given(args: Namespace, *names: str) -> dict[str, Any]:
 
 
 def load_model(args: Namespace) -> Model:
-    return load(args.model, dtype=args.dtype, threads=args.threads, check=args.check or None)
+    return load(args.model, dtype=args.dtype, threads=args.threads, check=args.check or None, revision=args.revision)
 
 
 @contextmanager
@@ -286,5 +286,6 @@ _MODEL = (
     Argument("model", type=nonempty, help="checkpoint folder, hub id (cached or downloaded), or .gguf file"),
     Argument("--dtype", choices=("float32", "float64"), default="float32", help="of the arithmetic (default float32)"),
     Argument("--threads", type=int, help="default: the physical cores"),
+    Argument("--revision", type=nonempty, metavar="NAME", help="branch, tag or commit of a hub id (default main)"),
     Argument("--check", action="store_true", help="search all weights for NaN, also of more than 2 GiB"),
 )

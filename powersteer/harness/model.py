@@ -47,7 +47,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         Strength of every vector, absolute, or as a multiple of its site's activation norm; by default as saved.
     positions : str, optional
         Where the vectors act: "all" (default), "prompt" or "generated", the text that is scored being the latter.
-    dtype, threads : str and int, optional
+    dtype, threads, revision : str, int and str, optional
         As for `ps.load`.
     max_length : int, optional
         Longest sequence in tokens; by default the model's context.
@@ -76,6 +76,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         positions: str | None = None,
         dtype: str | None = None,
         threads: int | None = None,
+        revision: str | None = None,
         max_length: int | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
@@ -83,9 +84,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         if not isinstance(pretrained, Model):
-            pretrained = load(pretrained, dtype=dtype, threads=threads)
-        elif dtype is not None or threads is not None:
-            raise InvalidInput("dtype and threads belong to a path; this model has been loaded already")
+            pretrained = load(pretrained, dtype=dtype, threads=threads, revision=revision)
+        elif (dtype, threads, revision) != (None, None, None):
+            raise InvalidInput("dtype, threads and revision belong to a path; this model has been loaded already")
         for name, value in (("scale", scale), ("relative", relative), ("positions", positions)):
             if steer is None and value is not None:
                 raise InvalidInput(f"{name} needs a vector: steer=FILE")

@@ -22,7 +22,7 @@ from .finite import FiniteWeights, search_when_used
 from .gguf import GGUF, open_gguf
 from .gguf_model import gguf_spec
 from .gguf_tokenizer import end_ids, gguf_tokenizer, names_tokenizer, uncertain_cut
-from .hub import known_name, resolve
+from .hub import check_no_revision, known_name, resolve
 from .multimodal import text_part
 from .safetensors import no_weights, open_weights
 from .scaled import QUANTIZATION, join_scales, read_quantization
@@ -77,7 +77,9 @@ class Checkpoint:
         return self.read_end_ids() or (self.tokenizer.eos_ids if self.tokenizer else ())
 
 
-def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mmap: bool = True) -> Checkpoint:
+def load_checkpoint(
+    path: str | os.PathLike[str], check: bool | None = None, mmap: bool = True, revision: str | None = None
+) -> Checkpoint:
     """Load a checkpoint.
 
     Parameters
@@ -89,6 +91,8 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
         the model is first computed with (see FiniteWeights). Norms and biases are always searched.
     mmap
         Whether weights are memory-mapped; False: read.
+    revision
+        Branch, tag or commit of a hub id; None: "main".
 
     Returns
     -------
@@ -102,12 +106,13 @@ def load_checkpoint(path: str | os.PathLike[str], check: bool | None = None, mma
     """
     with nullcontext() if check else sparse_reads():
         if os.fspath(path).lower().endswith(".gguf"):
+            check_no_revision(path, revision)
             return _load_gguf(Path(path).expanduser(), check, mmap)
-        return _load_folder(path, check, mmap)
+        return _load_folder(path, check, mmap, revision)
 
 
-def _load_folder(path: str | os.PathLike[str], check: bool | None, mmap: bool) -> Checkpoint:
-    folder = resolve(path)
+def _load_folder(path: str | os.PathLike[str], check: bool | None, mmap: bool, revision: str | None) -> Checkpoint:
+    folder = resolve(path, revision)
     if not (folder / "config.json").exists() and any(folder.glob("*.gguf")):
         raise no_weights(folder)
     where = str(folder / "config.json")

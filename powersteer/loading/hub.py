@@ -13,20 +13,23 @@ from .._util.json_files import read_json
 from ..errors import BadCheckpoint, InvalidInput, NotFound
 from .safetensors import INDEX, SINGLE
 
-__all__ = ["BUILT_IN", "cache_folder", "known_name", "resolve"]
+__all__ = ["BUILT_IN", "cache_folder", "check_no_revision", "known_name", "resolve"]
 
 BUILT_IN = {"demo": Path(__file__).parent.parent / "demo/demo_model"}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
-def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
-    """The folder of a checkpoint. revision: branch, tag or commit of a hub id.
+def resolve(path_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder of a checkpoint. revision: branch, tag or commit of a hub id; None: "main".
 
     A checkpoint's folder wins over the built-in model's name, "demo", and any path over a hub id. Raises NotFound; the
-    message says which places were searched and how to get the model.
+    message says which places were searched and how to get the model. Raises InvalidInput for a revision of anything else.
     """
     path = Path(path_or_id).expanduser()
-    if path_or_id in BUILT_IN and not (path / "config.json").exists():
+    built_in = path_or_id in BUILT_IN and not (path / "config.json").exists()
+    if built_in or path.exists():
+        check_no_revision(path_or_id, revision)
+    if built_in:
         return BUILT_IN[str(path_or_id)]
     if path.is_dir():
         return path
@@ -36,11 +39,21 @@ def resolve(path_or_id: str | os.PathLike[str], revision: str = "main") -> Path:
     nothing = NotFound(f"there is no folder {name!r}; give the folder of a checkpoint or a hub id such as 'org/name'")
     if not isinstance(path_or_id, str):
         raise nothing
+    if revision is None:
+        revision = "main"
+    elif not isinstance(revision, str) or not revision:
+        raise InvalidInput(f"revision is {revision!r}; it must be a branch, a tag or a commit")
     try:
         found = _cached(name, revision)
     except ValueError:  # not a valid id for huggingface_hub
         raise nothing from None
     return found or _download(name, revision)
+
+
+def check_no_revision(path: str | os.PathLike[str], revision: str | None) -> None:
+    """Raise InvalidInput for a revision of what is no hub id."""
+    if revision is not None:
+        raise InvalidInput(f"revision is {revision!r}, and {os.fspath(path)!r} is no hub id; only a hub's models have revisions")
 
 
 def cache_folder() -> Path:

@@ -33,6 +33,7 @@ def load(
     threads: int | None = None,
     check: bool | None = None,
     mmap: bool = True,
+    revision: str | None = None,
 ) -> Model:
     """Load a model from a folder, a .gguf file, or a hub id: from the Hugging Face cache, or downloaded.
 
@@ -51,6 +52,8 @@ def load(
     mmap
         True: map the weights instead of reading them. If another process truncates the file, this process dies with
         SIGBUS. False: read them into memory.
+    revision
+        Branch, tag or commit of a hub id; None: "main". Which commit it was is in `Model.path`, the cache's folder.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def load(
     from ..loading import load_checkpoint
 
     _real_dtype(dtype)  # before any work
-    return model_from_checkpoint(load_checkpoint(path_or_hub_id, check, mmap), dtype, threads)
+    return model_from_checkpoint(load_checkpoint(path_or_hub_id, check, mmap, revision), dtype, threads)
 
 
 @deprecated_arguments(2)
