@@ -220,8 +220,10 @@ class Study:
             moved = ps.evaluate.first_order(self.model, items, [v.relative(FAR) for v in vectors], score=self.asked.score)
             first = {v.layer: v for v in atlas.vectors(target="next_token") if v.rank == 0}
             where = [(v.layer, v.target.layer, v.rank) for v in vectors]
+            norms = {v.layer: self._norms(atlas, v.location) for v in vectors if v.rank == 0}
             return {
-                "where": where, "content": [m.value for m in moved], "length": FAR,
+                "where": where, "content": [m.value for m in moved], "length": FAR, "norm": [v.site_norm for v in vectors],
+                "mean over median norm": {layer: float(x.mean() / np.median(x)) for layer, x in norms.items()},
                 "known": {
                     "σ": [v.sigma for v in vectors],
                     "gain": [float(atlas.gain[at]) for at in where],
@@ -232,6 +234,11 @@ class Study:
             }  # fmt: skip
 
         return self.results.once("to first order", measure)
+
+    def _norms(self, atlas: ps.Atlas, site: ps.Site) -> np.ndarray:
+        """Of every token's activation, over the prompts of an atlas."""
+        prompts = [p.tokens for p in atlas.settings.prompts]
+        return np.concatenate([np.linalg.norm(self.model.activations(tokens, site), axis=-1).ravel() for tokens in prompts])
 
     # ---- all of it
 

@@ -17,11 +17,13 @@ import powersteer as ps
 if TYPE_CHECKING:
     from corrigibility import Study
 
-__all__ = ["Correlation", "Figures", "correlation"]
+__all__ = ["UNIT", "Correlation", "Figures", "correlation"]
 
 T = TypeVar("T")
 UNITS = {"content": "nats", "letters": "nats", "texts": "nats a token"}
 RESAMPLES = 1000
+UNIT = "1"  # a length
+OUTLIER = 3.0  # mean over median norm of a site's tokens
 
 
 class Figures:
@@ -129,15 +131,20 @@ class Figures:
 
     @cached_property
     def first_order(self) -> dict[str, Any] | None:
-        """What vectors of a map move to first order: `Study.to_first_order`, with correlations in place of what is known."""
+        """What vectors of a map move to first order: `Study.to_first_order`, with correlations in place of what is known, at the
+        length of a share of the norm and at unit length. Sources where one token has nearly all of the norm are left out."""
         if (found := self.there(lambda: self.study.to_first_order(Path()))) is None:
             return None
-        groups = [tuple(at[:2]) for at in found["where"]]
-        size, n = np.abs(found["content"]), self.study.model.n_layers
-        known = {name: correlation(x, size, groups) for name, x in found["known"].items()}
-        sources = sorted({source for source, _ in groups})
-        pairs = f"{len(set(groups))} of {n * (n - 1) // 2} pairs of layers (sources {sources[0]} to {sources[-1]})"
-        return {**found, "size": size, "known": known, "pairs": pairs}
+        left_out = [int(layer) for layer, ratio in found["mean over median norm"].items() if ratio > OUTLIER]
+        keep = [i for i, (source, *_) in enumerate(found["where"]) if source not in left_out]
+        where = [found["where"][i] for i in keep]
+        groups = [tuple(at[:2]) for at in where]
+        size, norm = np.abs(found["content"])[keep], np.array(found["norm"])[keep]
+        known = {
+            length: {name: correlation(np.array(x)[keep], y, groups) for name, x in found["known"].items()}
+            for length, y in ((f"{found['length']} norms", size), (UNIT, size / (found["length"] * norm)))
+        }
+        return {"where": where, "size": size, "known": known, "pairs": len(set(groups)), "left out": left_out, "length": found["length"]}
 
     def groups(self, method: str) -> list[Hashable]:
         return [(v.layer, v.target) for v in self.study.vectors(method)]

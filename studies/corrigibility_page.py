@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from corrigibility_figures import Figures
+from corrigibility_figures import UNIT, Figures
 from figures import axes, save
 from page import Page, cell
 
@@ -128,9 +128,9 @@ def _of_the_map(f: Figures) -> Iterator[str]:
         + f" over {len(size)} vectors of {len(set(f.groups(f.power)))} pairs of layers."
     )
     if (found := f.first_order) is not None:
-        told = ", ".join(f"{name} {c}" for name, c in found["known"].items() if c is not None)
-        over = f"{len(found['size'])} vectors of {found['pairs']} of a map"
-        yield f"To first order, over {over}, the rank correlations with content moved are {told}."
+        told = ", ".join(f"{name} {c}" for name, c in found["known"][UNIT].items() if c is not None)
+        over = f"{len(found['size'])} vectors of {found['pairs']} pairs of a map"
+        yield f"To first order, over {over}, the rank correlations with the content that a vector of length 1 moves are {told}."
 
 
 def _letters(f: Figures) -> str:
@@ -243,17 +243,21 @@ def of_atlas(page: Page, f: Figures) -> None:
         return
     size, where = found["size"], found["where"]
     page.section("The map, to first order")
+    n = f.study.model.n_layers
+    left = ", ".join(map(str, found["left out"]))
+    outliers = f", all but those of layer {left}, where the first token has nearly all of the mean activation norm" if left else ""
     page.text(
-        f"{len(size)} vectors, of {found['pairs']}, of a certified map of the model made with another prompt: content moved on the "
-        f"validation questions to first order, in absolute value, by a vector of {found['length']} activation norms of its site. The ten "
-        "that move most; then Spearman's ρ with what the map knows of a vector, over all, with 95% bootstrap intervals over pairs of "
-        "layers."
+        f"{len(size)} vectors, of {found['pairs']} of {n * (n - 1) // 2} pairs of layers, of a certified map of the model made with "
+        f"another prompt{outliers}: content moved on the validation questions to first order, in absolute value, by a vector of "
+        f"{found['length']} activation norms of its site. The ten that move most; then Spearman's ρ with what the map knows of a vector, with 95% bootstrap "
+        "intervals over pairs of layers, of vectors of this length and of length 1: gain and content both grow with the norm."
     )
     page.table(
         ["layers", "vector", "content, nats"],
         [[f"{where[i][0]} → {where[i][1]}", where[i][2] + 1, f"{size[i]:.2f}"] for i in np.argsort(-size, kind="stable")[:10]],
     )
-    page.table(list(found["known"]), [[_or_dash(c) for c in found["known"].values()]])
+    rows = [[length, *map(_or_dash, known.values())] for length, known in found["known"].items()]
+    page.table(["length", *next(iter(found["known"].values()))], rows)
 
 
 # ---- the picture

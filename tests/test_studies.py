@@ -155,3 +155,30 @@ def test_correlations_are_resampled_by_group():
     noisy = x + np.random.default_rng(0).normal(size=12) * 6
     rho, low, high = correlation(x, noisy, list(range(12)))
     assert rho == pytest.approx(scipy.stats.spearmanr(x, noisy).statistic) and low < rho < high
+
+
+def test_a_layer_whose_norm_is_one_tokens_is_left_out():
+    """Content of a unit vector is what a vector of some length moves, over that length."""
+    from corrigibility_figures import UNIT, Figures, correlation
+
+    rng = np.random.default_rng(1)
+    where = [(s, t, r) for s in range(4) for t in range(s + 1, 5) for r in range(2)]
+    norm, unit = np.array([10.0 ** s for s, *_ in where]), rng.random(len(where))
+    kept = {
+        "where": where, "content": (-0.35 * norm * unit).tolist(), "length": 0.35, "norm": norm.tolist(),
+        "mean over median norm": {"0": 1.0, "1": 2.9, "2": 20.0, "3": 1.1}, "known": {"σ": unit.tolist()},
+    }  # fmt: skip
+
+    class Told:
+        sets, budgets, plain, power, methods, draws = ("main", "other"), (0.3,), "unsteered", "good", [], []
+        model = tiny.tiny("float32", n_layers=5)[0]
+
+        def to_first_order(self, folder):
+            return kept
+
+    found = Figures(Told()).first_order
+    assert found["left out"] == [2] and found["where"] == [at for at in where if at[0] != 2] and found["pairs"] == 4 + 3 + 1
+    assert found["known"][UNIT]["σ"].rho == pytest.approx(1)
+    rest = [i for i, at in enumerate(where) if at[0] != 2]
+    by_length = correlation(unit[rest], (norm * unit)[rest], [where[i][:2] for i in rest])
+    assert found["known"]["0.35 norms"]["σ"].rho == pytest.approx(by_length.rho) and by_length.rho < 0.9
