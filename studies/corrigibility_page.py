@@ -249,8 +249,9 @@ def of_atlas(page: Page, f: Figures) -> None:
     page.text(
         f"{len(size)} vectors, of {found['pairs']} of {n * (n - 1) // 2} pairs of layers, of a certified map of the model made with "
         f"another prompt{outliers}: content moved on the validation questions to first order, in absolute value, by a vector of "
-        f"{found['length']} activation norms of its site. The ten that move most; then Spearman's ρ with what the map knows of a vector, with 95% bootstrap "
-        "intervals over pairs of layers, of vectors of this length and of length 1: gain and content both grow with the norm."
+        f"{found['length']} activation norms of its site. The ten that move most; then Spearman's ρ with what the map knows of a "
+        "vector, with 95% bootstrap intervals over pairs of layers, of vectors of this length and of length 1: gain and content "
+        "both grow with the norm."
     )
     page.table(
         ["layers", "vector", "content, nats"],

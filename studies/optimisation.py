@@ -50,14 +50,12 @@ class Size:
     unrelated: int = 6
     draws: int = N_DRAWS
     tokens: int = 24  # of an answer
-    first: tuple[int, ...] = (10, 30, 100)  # iterations of MELBO in the first case
-    others: tuple[int, ...] = (10, 30)
+    climbed: tuple[int, ...] = (10, 30, 100)  # iterations of MELBO
     last: int = 300  # as published
     to_the_end: int = 1  # vectors of the first case that go on to the last iteration
-    scored: int = 1  # cases whose scores are measured
 
 
-QUICK = Size(k=2, offered=2, validation=2, test=3, unrelated=2, draws=2, tokens=4, first=(1, 2), others=(1,), last=3, to_the_end=1)
+QUICK = Size(k=2, offered=2, validation=2, test=3, unrelated=2, draws=2, tokens=4, climbed=(1, 2), last=3, to_the_end=1)
 
 
 @dataclass(frozen=True)
@@ -134,8 +132,8 @@ class Study:
     @property
     def labels(self) -> list[str]:
         """Of the sets of vectors, in the order of the tables."""
-        climbed = sorted({*self.size.first, *self.size.others})
-        return [*self._how(0), *(f"MELBO, {n}" for n in climbed), *(f"random, {i}" for i in range(self.size.draws))]
+        climbed = (f"MELBO, {n}" for n in self.size.climbed)
+        return [*self._how(0), *climbed, *(f"random, {i}" for i in range(self.size.draws))]
 
     def kept(self, key: str) -> list[ps.SteeringVector]:
         """Vectors that are there; none if they are not."""
@@ -144,16 +142,15 @@ class Study:
     # ---- vectors
 
     def run(self) -> None:
-        for i, case in enumerate(self.cases):
+        for case in self.cases:
             made = self._singular(case) | self._random(case) | self._melbo(case)
             sets = {label: vectors[: self.size.offered] for label, vectors in made.items()}
             first = {label: place for place, label in enumerate(SCORED)}
             for label, vectors in sorted(sets.items(), key=lambda one: first.get(one[0], len(first))):
                 self.results.once(f"{case.name}, {label}, effects", lambda vectors=vectors, case=case: self._effects(case, vectors))
-            if i < self.size.scored:
-                self.results.once(f"{case.name}, plain", lambda case=case: self._table(case, case.test, [None])[0].tolist())
-                for label in (s for s in SCORED if s in sets):
-                    self.results.once(f"{case.name}, {label}, score", lambda vectors=sets[label], case=case: self._score(case, vectors))
+            self.results.once(f"{case.name}, plain", lambda case=case: self._table(case, case.test, [None])[0].tolist())
+            for label in (s for s in SCORED if s in sets):
+                self.results.once(f"{case.name}, {label}, score", lambda vectors=sets[label], case=case: self._score(case, vectors))
 
     def _how(self, target: int) -> dict[str, dict[str, Any]]:
         """Arguments of `power_vectors` by label."""
@@ -184,16 +181,16 @@ class Study:
     def _melbo(self, case: Case) -> dict[str, list[ps.SteeringVector]]:
         """By the number of iterations, with the cost of all vectors together."""
         starts = np.random.default_rng(0).standard_normal((self.size.offered, self.model.d_model))  # those of ps.melbo
-        snapshots, paths = (self.size.first if case is self.cases[0] else self.size.others), []
+        paths = []
         for i, start in enumerate(starts):
             ends = (self.size.last,) if case is self.cases[0] and i < self.size.to_the_end else ()
 
             def compute(start: np.ndarray = start, ends: tuple[int, ...] = ends) -> list[ps.SteeringVector]:
-                found = melbo_path(self.model, case.prompt, (case.source, case.target), start, (*snapshots, *ends))
+                found = melbo_path(self.model, case.prompt, (case.source, case.target), start, (*self.size.climbed, *ends))
                 return [replace(v, cost=v.cost._replace(seconds=seconds)) for v, seconds in found]
 
             paths.append(self.results.vectors(f"{case.name}, MELBO from start {i}", compute))
-        sets = {f"MELBO, {n}": [path[j] for path in paths] for j, n in enumerate(snapshots)}
+        sets = {f"MELBO, {n}": [path[j] for path in paths] for j, n in enumerate(self.size.climbed)}
         return {label: [replace(v, cost=_total(some)) for v in some] for label, some in sets.items()}
 
     # ---- effects

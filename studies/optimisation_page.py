@@ -120,7 +120,7 @@ def _answer(name: str, found: dict[str, dict[str, Any]]) -> str:
 
 def _to_the_end(study: Any) -> str:
     case, last = study.cases[0], study.size.last
-    before = max(study.size.first)
+    before = max(study.size.climbed)
     gains = []
     for i in range(study.size.to_the_end):
         on_the_way = {v.cost.products: v.objective for v in study.kept(f"{case.name}, MELBO from start {i}")}
