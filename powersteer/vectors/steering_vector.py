@@ -64,7 +64,7 @@ class SteeringVector(Arithmetic, WithModel):
     operation : "add" or "clamp"
         With x the activation, u the direction: x + scale u, or x + (scale - u.x) u.
     site_norm : float, optional
-        Mean 2-norm of the site's activation over the source positions of the prompts.
+        Mean 2-norm of the site's activation over the source positions of the prompts; one token may have nearly all of it.
     method : str
         The method that found the vector: "krylov", "power", "dense", "caa", "melbo", "random", "sum", ...
     parents : tuple of str
