@@ -2,6 +2,7 @@
 
     python studies/forks.py MODEL --out FOLDER                 # the whole study, into FOLDER and docs/studies/forks.md
     python studies/forks.py MODEL --out FOLDER --phase main    # the main table alone; then "positions", "budgets", "again"
+    python studies/forks.py MODEL --out FOLDER --budget 0.1 --phase main --page PAGE    # another side effect, from the choice on
     python studies/forks.py MODEL --out FOLDER --quick         # the same code on little; its figures mean nothing
 
 Stopped at any moment, it goes on from what the folder holds.
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from fork_kinds import KINDS, Kind, Side
@@ -28,11 +29,11 @@ from powersteer.evaluate import coherent, score_table
 from powersteer.evaluate.scores import Score
 
 __all__ = [
-    "BUDGET", "ELSEWHERE", "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Place", "Sizes",
+    "ELSEWHERE", "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Place", "Sizes",
     "conditions", "run",
 ]  # fmt: skip
 
-BUDGET, BUDGETS = 0.3, (0.1, 1.0)  # nats: of the choice and the main table, and of the chosen vectors besides
+BUDGETS = (0.1, 1.0)  # nats: of the chosen vectors, besides that of the choice
 POSITIONS: dict[str, Any] = {"everywhere": None, "prompt": "prompt", "last of prompt": -1, "generated": "generated"}
 FOUND, RANDOM = ("Fisher", "power", "CAA"), ("random 0", "random 1", "random 2")
 METHODS = (*FOUND, *RANDOM)
@@ -40,21 +41,12 @@ PHASES = ("main", "positions", "budgets", "again")
 _ALONG = 8  # tokens of the plain answer along which "generated" is calibrated, and of an answer that CAA reads
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a chosen vector is added, and how strongly; `again` for a second test, on prompts that the first one left."""
 
     where: str = "everywhere"
-    kl: float = BUDGET
+    kl: float | None = None  # nats; None: that of the choice
     again: bool = False
-
-    @property
-    def is_main(self) -> bool:
-        return self == Place()
-
-    @property
-    def key(self) -> str:
-        return f"{self.where} {self.kl}" + (" again" if self.again else "")
 
 
 MAIN = Place()
@@ -65,6 +57,7 @@ ELSEWHERE = {"positions": tuple(Place(where) for where in list(POSITIONS)[1:]), 
 class Sizes:
     """How much is computed. Layers and pairs are those of a model of 30 layers; others take the same depths."""
 
+    budget: float = 0.3  # nats, of the choice and the main table
     kinds: int = len(KINDS)
     phrasings: int = 5
     topics: int = 8  # of the train split, each sampled
@@ -169,7 +162,7 @@ class Fork:
 
     def _scaled(self, vectors: Sequence[ps.SteeringVector]) -> list[ps.SteeringVector]:
         prompts = [chat(text) for text in UNRELATED[: self.sizes.unrelated]]
-        return [v for v in at_budget(self.model, prompts, vectors, BUDGET) if v is not None] if vectors else []
+        return [v for v in at_budget(self.model, prompts, vectors, self.sizes.budget) if v is not None] if vectors else []
 
     def _layer(self, of_30: int) -> int:
         return round(of_30 * (self.model.n_layers - 1) / 29)
@@ -221,31 +214,36 @@ class Fork:
 
     # ---- what is told
 
+    def key(self, method: str, place: Place = MAIN) -> str:
+        """Under which the texts of a method are kept."""
+        return f"{method} {place.where} {self.sizes.budget if place.kl is None else place.kl}" + (" again" if place.again else "")
+
     def kept(self, method: str, place: Place = MAIN) -> dict[str, Any] | None:
         """What `tested` has kept; None if that was not run, or there is no vector."""
         return self.tested(method, place) if self.has(method, place) else None
 
     def has(self, method: str, place: Place = MAIN) -> bool:
         """Whether `tested` was run."""
-        return self.results.has(f"{self.kind.name}.test {method} {place.key}")
+        return self.results.has(f"{self.kind.name}.test {self.key(method, place)}")
 
     def scaled(self, method: str, place: Place = MAIN) -> ps.SteeringVector | None:
         """The chosen vector at a budget on all unrelated prompts, added at some positions."""
         chosen = self.chosen(method)
         if chosen is None:
             return None
+        kl = self.sizes.budget if place.kl is None else place.kl
         along = _ALONG if place.where == "generated" else 0
         prompts = [chat(text) for text in (UNRELATED if self.sizes.test > 3 else UNRELATED[: self.sizes.unrelated])]
 
         def compute() -> list[ps.SteeringVector]:
-            return [v for v in at_budget(self.model, prompts, [chosen[0]], place.kl, POSITIONS[place.where], along) if v is not None]
+            return [v for v in at_budget(self.model, prompts, [chosen[0]], kl, POSITIONS[place.where], along) if v is not None]
 
-        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {method} {replace(place, again=False).key}", compute)), None)
+        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {self.key(method, place._replace(again=False))}", compute)), None)
 
     def part(self, place: Place) -> slice:
         """Of the test prompts: all of them, the first ones, or the others."""
         short = self.sizes.short_test
-        return slice(0, self.sizes.test) if place.is_main else slice(short, self.sizes.test) if place.again else slice(0, short)
+        return slice(0, self.sizes.test) if place == MAIN else slice(short, self.sizes.test) if place.again else slice(0, short)
 
     def tested(self, method: str, place: Place = MAIN) -> dict[str, Any] | None:
         """Raw and coherent scores and texts of test prompts; "unsteered" and "forced" are methods here. None: no vector."""
@@ -267,7 +265,7 @@ class Fork:
                 "repetition": float(np.mean([ps.evaluate.repetition(g).value for g in made])),
             }  # fmt: skip
 
-        return self._once(f"test {method} {place.key}", compute)
+        return self._once(f"test {self.key(method, place)}", compute)
 
     def share(self, method: str, place: Place = MAIN, which: str = "coherent") -> ps.MetricResult | None:
         """A rate on test prompts with its Wilson interval; of unsteered texts, on the same prompts as the others."""
@@ -294,7 +292,7 @@ def conditions(phase: str, passed: Sequence[tuple[str, Place]] = ()) -> list[tup
         return [(method, MAIN) for method in ("unsteered", *METHODS, "forced")]
     if phase == "again":
         beside = [(method, place) for place in dict.fromkeys(place for _, place in passed) for method in RANDOM]
-        return [(method, replace(place, again=True)) for method, place in (*passed, *beside)]
+        return [(method, place._replace(again=True)) for method, place in (*passed, *beside)]
     return [(method, place) for place in ELSEWHERE[phase] for method in METHODS]
 
 
@@ -305,7 +303,7 @@ def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] =
         for fork in [fork for fork in forks if not kinds or fork.kind.name in kinds]:
             for method, place in conditions(phase, fork.passed() if phase == "again" else ()):
                 fork.tested(method, place)
-                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {method}, {place.key}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {fork.key(method, place)}", flush=True)
     return forks
 
 
@@ -320,13 +318,14 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="the page; none with --quick unless given")
     parser.add_argument("--phase", choices=PHASES, action="append", help="compute only this (again for more)")
     parser.add_argument("--kind", choices=[kind.name for kind in KINDS], action="append", help="compute only this fork (again for more)")
+    parser.add_argument("--budget", type=float, default=FULL.budget, help="side effect of the choice and the main table, in nats")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only-page", action="store_true", help="compute nothing, and write the page from what is there")
     args = parser.parse_args()
     from forks_page import write_page
 
-    sizes = QUICK if args.quick else FULL
+    sizes = replace(QUICK if args.quick else FULL, budget=args.budget)
     results = Results(args.out, settings(args.model, sizes))
     phases = () if args.only_page else args.phase or PHASES
     forks = run(ps.load(args.model, threads=args.threads), results, sizes, phases, args.kind or ())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from figures import axes, save
-from forks import BUDGET, ELSEWHERE, FOUND, MAIN, METHODS, RANDOM, Fork, Place, conditions
+from forks import ELSEWHERE, FOUND, MAIN, METHODS, RANDOM, Fork, Place, conditions
 from page import Page, cell
 
 import powersteer as ps
@@ -28,6 +27,7 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
     done, left = [f for f in forks if _complete(f)], [f.kind.name for f in forks if not _complete(f)]
     page = Page("Decision forks of a chat model", "python studies/forks.py MODEL --out FOLDER", {
         **{k: v for k, v in forks[0].results.settings.items() if k in ("model", "SHA-256")},
+        "budget": f"{forks[0].sizes.budget} nats",
         "seeds": f"0 of samples and Krylov, 0 to {forks[0].sizes.draws - 1} of random draws",
     })  # fmt: skip
     if left:
@@ -48,11 +48,11 @@ def _answer(forks: Sequence[Fork]) -> str:
     sizes, n = forks[0].sizes, len(forks)
     places = [MAIN, *(place for some in ELSEWHERE.values() for place in some)]
     comparisons = [(f, m, place) for f in forks for place in places for m in FOUND if f.beats(m, place) is not None]
-    main = [(f, m) for f, m, place in comparisons if place.is_main]
+    main = [(f, m) for f, m, place in comparisons if place == MAIN]
     yes = [(f, m) for f, m in main if f.beats(m)]
     lines = [
-        f"On {n} forks of this model, the rarer side of each, {sizes.test} test prompts, vectors added everywhere at {BUDGET} nats on "
-        "unrelated prompts, and only coherent texts counted:"
+        f"On {n} forks of this model, the rarer side of each, {sizes.test} test prompts, vectors added everywhere at {sizes.budget} nats "
+        "on unrelated prompts, and only coherent texts counted:"
     ]
     for method in FOUND:
         won = [f for f, m in yes if m == method]
@@ -80,8 +80,8 @@ def _answer(forks: Sequence[Fork]) -> str:
             "strict: a greedy answer of the plain model is the likeliest text, and an answer that turns pays for its first tokens."
         )
     lines.append(f"These are {len(main)} comparisons of {len(comparisons)} on this page, at 95% each and not corrected for their number.")
-    if tested := [(f, m, place) for f in forks for m, place in f.passed() if f.has(m, replace(place, again=True))]:
-        holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in tested if f.beats(m, replace(place, again=True))]
+    if tested := [(f, m, place) for f in forks for m, place in f.passed() if f.has(m, place._replace(again=True))]:
+        holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in tested if f.beats(m, place._replace(again=True))]
         lines.append(
             f"Of {len(tested)} that pass at other positions and budgets, {len(holds)} pass again on test prompts that were not used "
             f"for them{' (' + '; '.join(holds) + ')' if holds else ''}."
@@ -103,7 +103,7 @@ def _percent(rate: Share | None) -> str:
 
 
 def _place(place: Place) -> str:
-    return place.where if place.kl == BUDGET else f"{place.kl} nats"
+    return place.where if place.kl is None else f"{place.kl} nats"
 
 
 def _forks(page: Page, forks: Sequence[Fork]) -> None:
@@ -129,7 +129,7 @@ def _forks(page: Page, forks: Sequence[Fork]) -> None:
 
 
 def _main(page: Page, forks: Sequence[Fork]) -> None:
-    page.section(f"Rates at {BUDGET} nats, added everywhere")
+    page.section(f"Rates at {forks[0].sizes.budget} nats, added everywhere")
     page.text(
         "Coherent texts of the wanted side on test prompts. Bold: above unsteered and every random draw, with intervals that do not "
         "overlap. \"Forced\": the answer is begun for the plain model in the wanted way, and the opening belongs to the text."
@@ -192,7 +192,7 @@ def _again(page: Page, forks: Sequence[Fork]) -> None:
         f"What passes in the two tables above, and the random draws, on the other {sizes.test - sizes.short_test} test prompts, with "
         "the same vectors at the same scales. –: not run."
     )
-    rows = [[f.kind.name, _place(place), *(_cell(f, m, replace(place, again=True)) for m in columns)] for f, place in passed]
+    rows = [[f.kind.name, _place(place), *(_cell(f, m, place._replace(again=True)) for m in columns)] for f, place in passed]
     page.table(("fork", "where or budget", *columns), rows)
 
 

@@ -1,5 +1,6 @@
 """The studies of forks and of latent behaviours: the rules of texts, the splits, the counting of clusters, and a run on little."""
 
+import runpy
 import sys
 import zlib
 from dataclasses import replace
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import tiny
+
+import powersteer as ps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 fork_kinds, forks, forks_page, items, latent, latent_page, results = (
@@ -82,6 +85,20 @@ def test_a_study_of_forks_goes_on_where_it_stopped(model, tmp_path):
         assert f"## {section}" in text
 
 
+def test_a_run_as_a_command_tells_of_all_test_prompts(model, tmp_path, monkeypatch):
+    """The page imports the module that runs, a second time."""
+    monkeypatch.setattr(ps, "load", lambda path, threads: model)
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(sys, "argv", ["forks.py", str(file), "--out", str(tmp_path / "out"), "--quick", "--phase", "main"])
+    runpy.run_path(forks.__file__, run_name="__main__")
+    text = (tmp_path / "out/forks.md").read_text()
+    n = forks.QUICK.test
+    none_of_all, none_of_few = (str(forks_page.cell(ps.evaluate.summary([0.0] * k, "share"))) for k in (n, forks.QUICK.short_test))
+    (row,) = (line for line in text.splitlines() if line.startswith("| refusing: "))
+    assert row.split(" | ")[1] == none_of_all != none_of_few and "budget: `0.3 nats`" in text
+
+
 def test_a_page_says_what_was_not_run(model, tmp_path):
     sizes = replace(forks.QUICK, kinds=2)
     done, missing = (forks.Fork(model, Results(tmp_path, {}), kind, sizes) for kind in KINDS[:2])
@@ -97,7 +114,7 @@ def test_a_page_says_what_was_not_run(model, tmp_path):
 def _keep(fork, condition, coherent):
     method, place = condition
     kept = {"coherent": coherent, "raw": coherent, "texts": ["a"] * len(coherent), "repetition": 0.0}
-    fork.results.once(f"{fork.kind.name}.test {method} {place.key}", lambda: kept)
+    fork.results.once(f"{fork.kind.name}.test {fork.key(method, place)}", lambda: kept)
 
 
 @pytest.mark.parametrize(("mine", "random", "expected"), [(90, 10, True), (90, 85, False), (15, 10, False)])
@@ -111,7 +128,7 @@ def test_a_method_beats_every_random_draw_or_none(model, tmp_path, mine, random,
 def test_what_passes_is_tested_again_on_the_prompts_that_are_left(model, tmp_path):
     """The first 40 test prompts at another budget, then the other 60, each beside the plain texts of the same prompts."""
     place = forks.Place(kl=0.1)
-    again = replace(place, again=True)
+    again = place._replace(again=True)
     fork = forks.Fork(model, Results(tmp_path, {}), KINDS[0], forks.FULL)
     _keep(fork, ("unsteered", forks.MAIN), [0.0] * 40 + [1.0] * 60)
     for method, first, left in (("Fisher", 30, 60), ("power", 5, 0), *((r, 4, 0) for r in forks.RANDOM)):
