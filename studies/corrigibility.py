@@ -116,7 +116,7 @@ class Study:
         def make() -> Sequence[ps.SteeringVector]:
             if method in METHODS:
                 return [v for i in range(len(METHODS[method].parts(self.material))) for v in self.part(method, i)]
-            return random_draws(self.model, self.vectors(POWER), self.size.draws)[self.draws.index(method)]
+            return random_draws(self.vectors(POWER), self.size.draws)[self.draws.index(method)]
 
         return self.results.vectors(f"{method} vectors", make)
 

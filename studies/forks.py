@@ -29,8 +29,7 @@ from powersteer.evaluate import coherent, score_table
 from powersteer.evaluate.scores import Score
 
 __all__ = [
-    "ELSEWHERE", "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Place", "Sizes",
-    "conditions", "run",
+    "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Place", "Sizes", "run",
 ]  # fmt: skip
 
 BUDGETS = (0.1, 1.0)  # nats: of the chosen vectors, besides that of the choice
@@ -50,7 +49,6 @@ class Place(NamedTuple):
 
 
 MAIN = Place()
-ELSEWHERE = {"positions": tuple(Place(where) for where in list(POSITIONS)[1:]), "budgets": tuple(Place(kl=kl) for kl in BUDGETS)}
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ class Fork:
 
     def _random(self, draw: int) -> list[ps.SteeringVector]:
         sites = [ps.random_vectors(self.model, self._layer(source))[0] for source, _ in self.sizes.pairs for _ in range(2)]
-        return random_draws(self.model, sites, self.sizes.draws)[draw]
+        return random_draws(sites, self.sizes.draws)[draw]
 
     def offered(self, method: str) -> int:
         """How many vectors with their signs a method offers."""
@@ -283,17 +281,25 @@ class Fork:
 
     def passed(self) -> list[tuple[str, Place]]:
         """(method, place) of what beats unsteered and random texts at other positions and budgets."""
-        return [(m, place) for places in ELSEWHERE.values() for place in places for m in FOUND if self.beats(m, place)]
+        return [(m, place) for places in self.elsewhere.values() for place in places for m in FOUND if self.beats(m, place)]
 
+    @property
+    def elsewhere(self) -> dict[str, list[Place]]:
+        """By phase, the places beside that of the main table."""
+        return {
+            "positions": [Place(where) for where in list(POSITIONS)[1:]],
+            "budgets": [Place(kl=kl) for kl in BUDGETS if kl != self.sizes.budget],
+        }
 
-def conditions(phase: str, passed: Sequence[tuple[str, Place]] = ()) -> list[tuple[str, Place]]:
-    """(method, place) of everything that a phase tests on a fork; `again`, of what passed there, with the random draws beside."""
-    if phase == "main":
-        return [(method, MAIN) for method in ("unsteered", *METHODS, "forced")]
-    if phase == "again":
-        beside = [(method, place) for place in dict.fromkeys(place for _, place in passed) for method in RANDOM]
-        return [(method, place._replace(again=True)) for method, place in (*passed, *beside)]
-    return [(method, place) for place in ELSEWHERE[phase] for method in METHODS]
+    def conditions(self, phase: str) -> list[tuple[str, Place]]:
+        """(method, place) of everything that a phase tests; `again`, of what passed elsewhere, with the random draws beside."""
+        if phase == "main":
+            return [(method, MAIN) for method in ("unsteered", *METHODS, "forced")]
+        if phase == "again":
+            passed = self.passed()
+            beside = [(method, place) for place in dict.fromkeys(place for _, place in passed) for method in RANDOM]
+            return [(method, place._replace(again=True)) for method, place in (*passed, *beside)]
+        return [(method, place) for place in self.elsewhere[phase] for method in METHODS]
 
 
 def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] = PHASES, kinds: Iterable[str] = ()) -> list[Fork]:
@@ -301,7 +307,7 @@ def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] =
     forks = [Fork(model, results, kind, sizes) for kind in KINDS[: sizes.kinds]]
     for phase in phases:
         for fork in [fork for fork in forks if not kinds or fork.kind.name in kinds]:
-            for method, place in conditions(phase, fork.passed() if phase == "again" else ()):
+            for method, place in fork.conditions(phase):
                 fork.tested(method, place)
                 print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {fork.key(method, place)}", flush=True)
     return forks
@@ -329,6 +335,8 @@ def main() -> None:
     results = Results(args.out, settings(args.model, sizes))
     phases = () if args.only_page else args.phase or PHASES
     forks = run(ps.load(args.model, threads=args.threads), results, sizes, phases, args.kind or ())
+    if args.budget != FULL.budget and not args.page and not args.quick:
+        parser.error("--budget needs --page: docs/studies/forks.md is of the protocol's")
     page = args.page or (args.out / "forks.md" if args.quick else Path(__file__).parents[1] / "docs/studies/forks.md")
     write_page(forks, page)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import axes, save
-from forks import ELSEWHERE, FOUND, MAIN, METHODS, RANDOM, Fork, Place, conditions
+from forks import FOUND, MAIN, METHODS, RANDOM, Fork, Place
 from page import Page, cell
 
 import powersteer as ps
@@ -18,7 +18,7 @@ Share = ps.MetricResult
 
 
 def _complete(fork: Fork) -> bool:
-    return all(fork.has(*condition) for condition in conditions("main"))
+    return all(fork.has(*condition) for condition in fork.conditions("main"))
 
 
 def write_page(forks: Sequence[Fork], path: Path) -> None:
@@ -46,7 +46,7 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
 def _answer(forks: Sequence[Fork]) -> str:
     """The opening paragraph, from the comparisons."""
     sizes, n = forks[0].sizes, len(forks)
-    places = [MAIN, *(place for some in ELSEWHERE.values() for place in some)]
+    places = [MAIN, *(place for some in forks[0].elsewhere.values() for place in some)]
     comparisons = [(f, m, place) for f in forks for place in places for m in FOUND if f.beats(m, place) is not None]
     main = [(f, m) for f, m, place in comparisons if place == MAIN]
     yes = [(f, m) for f, m in main if f.beats(m)]
@@ -165,7 +165,7 @@ def _cell(fork: Fork, method: str, place: Place = MAIN, which: str = "coherent")
 
 def _elsewhere(page: Page, forks: Sequence[Fork]) -> None:
     columns = ("unsteered", *METHODS)
-    for phase, places in ELSEWHERE.items():
+    for phase, places in forks[0].elsewhere.items():
         rows = [
             [f.kind.name, _place(place), *(_cell(f, m, place) for m in columns)]
             for f in forks for place in places if any(f.kept(m, place) for m in METHODS)

@@ -130,7 +130,7 @@ class Latent:
             if kind == "map":
                 found = [v for pair in pairs for v in ps.power_vectors(self.model, self.prompt, *pair, k=2, tol=1e-2)]
             else:
-                (found,) = random_draws(self.model, [ps.random_vectors(self.model, s)[0] for s, _ in pairs for _ in range(2)], 1)
+                (found,) = random_draws([ps.random_vectors(self.model, s)[0] for s, _ in pairs for _ in range(2)], 1)
             prompts = [chat(text) for text in UNRELATED[: self.sizes.unrelated]]
             return [v for kl in BUDGETS for v in at_budget(self.model, prompts, both_signs(found), kl) if v is not None]
 

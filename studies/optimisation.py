@@ -176,7 +176,7 @@ class Study:
 
     def _random(self, case: Case) -> dict[str, list[ps.SteeringVector]]:
         like = self.results.vectors(f"{case.name}, {'power certified, 0.01'}", list)
-        return {f"random, {i}": draw for i, draw in enumerate(random_draws(self.model, like, self.size.draws))}
+        return {f"random, {i}": draw for i, draw in enumerate(random_draws(like, self.size.draws))}
 
     def _melbo(self, case: Case) -> dict[str, list[ps.SteeringVector]]:
         """By the number of iterations, with the cost of all vectors together."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import powersteer as ps
 from powersteer.evaluate import calibrate
+from powersteer.evaluate.search import random_like
 
 __all__ = ["at_budget", "both_signs", "random_draws"]
 
@@ -27,11 +28,7 @@ def at_budget(
     )
 
 
-def random_draws(model: ps.Model, like: Sequence[ps.SteeringVector], draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:
-    """As many unit vectors at the same sites, in each of some draws."""
-    sites = [(v.layer, v.site) for v in like]
-    found = []
-    for draw in range(draws):
-        at = {s: iter(ps.random_vectors(model, s[0], site=s[1], k=sites.count(s), seed=draw)) for s in set(sites)}
-        found.append([replace(next(at[s]), site_norm=v.site_norm) for s, v in zip(sites, like, strict=True)])
-    return found
+def random_draws(like: Sequence[ps.SteeringVector], draws: int = N_DRAWS) -> list[list[ps.SteeringVector]]:
+    """For each draw a random unit vector for every vector, at its site and with its norm, as those of `ps.search`: all of
+    them independent of each other, at other sites, too."""
+    return [random_like(like, 0, draw) for draw in range(draws)]

@@ -13,9 +13,9 @@ from tiny import tiny
 import powersteer as ps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-fork_kinds, forks, forks_page, items, latent, latent_page, results = (
+fork_kinds, forks, forks_page, items, latent, latent_page, results, selection = (
     pytest.importorskip(name, reason="the studies are not in an installed copy")
-    for name in ("fork_kinds", "forks", "forks_page", "items", "latent", "latent_page", "results")
+    for name in ("fork_kinds", "forks", "forks_page", "items", "latent", "latent_page", "results", "selection")
 )
 KINDS, split, Results = fork_kinds.KINDS, items.split, results.Results
 
@@ -75,7 +75,7 @@ def test_a_study_of_forks_goes_on_where_it_stopped(model, tmp_path):
     (fork,) = study(forks.PHASES)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
     assert len(fork.kept("unsteered")["texts"]) == sizes.test and fork.kept("unsteered")["raw"] is not None
-    told = [got for c in forks.conditions("budgets") if (got := fork.kept(*c))]
+    told = [got for c in fork.conditions("budgets") if (got := fork.kept(*c))]
     assert told and all(len(got["coherent"]) == sizes.short_test for got in told)
     page = tmp_path / "page.md"
     forks_page.write_page([fork], page)
@@ -102,7 +102,7 @@ def test_a_run_as_a_command_tells_of_all_test_prompts(model, tmp_path, monkeypat
 def test_a_page_says_what_was_not_run(model, tmp_path):
     sizes = replace(forks.QUICK, kinds=2)
     done, missing = (forks.Fork(model, Results(tmp_path, {}), kind, sizes) for kind in KINDS[:2])
-    for condition in forks.conditions("main"):
+    for condition in done.conditions("main"):
         _keep(done, condition, [0.0] * 3)
     done.results.once("refusing.plain", lambda: {"rates": [0, 1], "wanted": 0, "repetition": 0.0, "perplexity": 9.0})
     assert not forks_page._complete(missing) and forks_page._complete(done)
@@ -135,11 +135,27 @@ def test_what_passes_is_tested_again_on_the_prompts_that_are_left(model, tmp_pat
         _keep(fork, (method, place), [1.0] * first + [0.0] * (40 - first))
         _keep(fork, (method, again), [1.0] * left + [0.0] * (60 - left))
     assert fork.passed() == [("Fisher", place)]
-    assert forks.conditions("again", fork.passed()) == [("Fisher", again), *((r, again) for r in forks.RANDOM)]
+    assert fork.conditions("again") == [("Fisher", again), *((r, again) for r in forks.RANDOM)]
     assert [float(fork.share("unsteered", p)) for p in (forks.MAIN, place, again)] == [0.6, 0, 1]
     assert fork.beats("Fisher", again) is False  # the plain model does it there, too
     prompts = fork.sizes.test
     assert [range(prompts)[fork.part(p)] for p in (place, again)] == [range(40), range(40, 100)]
+
+
+def test_the_budget_of_the_choice_is_no_other_budget(model, tmp_path):
+    fork = forks.Fork(model, Results(tmp_path, {}), KINDS[0], replace(forks.FULL, budget=0.1))
+    assert [place.kl for place in fork.elsewhere["budgets"]] == [1.0]
+    _keep(fork, ("Fisher", forks.MAIN), [1.0] * 100)
+    assert fork.has("Fisher") and not any(fork.has(*c) for phase in fork.elsewhere for c in fork.conditions(phase))
+
+
+def test_random_draws_are_independent_at_every_site():
+    like = [ps.SteeringVector(np.eye(40)[0], layer, "mlp_out", site_norm=3.0) for layer in (4, 4, 10, 10)]
+    draws = selection.random_draws(like, 3)
+    directions = np.array([v.direction for draw in draws for v in draw])
+    assert np.abs(directions @ directions.T - np.eye(12)).max() < 0.7  # chance: 1 / sqrt(40) = 0.16
+    assert [(v.layer, v.site_norm) for v in draws[2]] == [(4, 3), (4, 3), (10, 3), (10, 3)]
+    assert selection.random_draws(like, 2) == draws[:2]
 
 
 def test_latent_clusters_hold_two_vectors_and_nothing_else():

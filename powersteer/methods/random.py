@@ -37,7 +37,8 @@ def random_vectors(
     k : int
         Number of vectors. The first vectors of a seed do not depend on k.
     seed : int
-        Seed of the random numbers.
+        Seed of the random numbers. The same seed gives the same directions at every layer: vectors of several layers that are
+        to be independent need several seeds.
     prompts : prompt or list of prompts, optional
         Measures the mean activation norm of the site, which `SteeringVector.relative` needs.
 
