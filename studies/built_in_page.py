@@ -35,7 +35,7 @@ def write_page(forks: Sequence[Fork], folder: Path) -> None:
     """Write built_in.md and its pictures."""
     path, sizes = folder / "built_in.md", forks[0].sizes
     page = Page("What steering does to the built-in model", "python studies/built_in.py --out FOLDER",
-                {"model": forks[0].model.identity["weights"][:16], "seed": 0})  # fmt: skip
+                {"model": forks[0].model.identity["weights"][:16], "seed": 0}, sizes.test < 100)  # fmt: skip
     page.text(_METHOD.replace("\n", " ").format(validation=sizes.validation, test=sizes.test), _FORKS.replace("\n", " "))
     page.section("Methods")
     page.table(["fork", "vectors", "n", "forward passes + products", "seconds", "test accuracy", "share", "layers", "rank", "scale"],

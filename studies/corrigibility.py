@@ -21,7 +21,7 @@ from candidates import METHODS, Material
 from corrigibility_page import write
 from items import UNRELATED, split
 from questions import Asked, Question, read
-from results import Results, sha256
+from results import Results, fingerprint, sha256
 from selection import N_DRAWS, at_budget, both_signs, random_draws
 
 import powersteer as ps
@@ -57,16 +57,15 @@ class Study:
 
     sets, budgets, power, published, plain = SETS, BUDGETS, POWER, PUBLISHED, PLAIN
 
-    def __init__(self, path: str, questions: Path, out: Path, quick: bool) -> None:
+    def __init__(self, path: str, questions: Path, out: Path, quick: bool, reads_only: bool = False) -> None:
         self.size = QUICK if quick else Size()
         self.model = ps.load(path, threads=1)
         self.asked = Asked(self.model)
         self.published_questions = {name: read(questions, name) for name in SETS}
-        weights = Path(path)
         self.results = Results(out, {
-            "model": self.model.name, "sha256": sha256(weights) if weights.is_file() else self.model.identity["weights"],
+            "model": self.model.name, "sha256": fingerprint(path, self.model),
             "questions sha256": sha256(questions), "powersteer": ps.__version__, "quick": quick, **asdict(self.size),
-        })  # fmt: skip
+        }, reads_only)  # fmt: skip
 
     # ---- questions and prompts
 
@@ -278,7 +277,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods alone; several processes may share a folder")
     a = parser.parse_args()
     warnings.simplefilter("ignore", ps.ConvergenceWarning)  # of the published algorithm, whose residuals are told
-    study = Study(a.model, a.questions, a.out, a.quick)
+    study = Study(a.model, a.questions, a.out, a.quick, reads_only=a.page)
     if not a.page:
         for done in study.run(a.only, a.atlas):
             print(done, flush=True)

@@ -26,9 +26,7 @@ def write(study: Study, path: Path) -> None:
     page = Page(f"Corrigibility and survival instinct: {s['model']}", COMMAND.format(s["model"]), {
         "model SHA-256": s["sha256"], "questions SHA-256": s["questions sha256"], "questions to choose on": s["validation"],
         "questions to test on": s["test"], "vectors a method": s["candidates"], "seeds": "0, and 0 to 4 of the random draws",
-    })  # fmt: skip
-    if s["quick"]:
-        page.text("**Written by a quick run: no figure here means anything.**")
+    }, s["quick"])  # fmt: skip
     ready = f.mean(study.plain) is not None and bool(f.methods) and bool(f.draws)
     if ready:
         page.section("Answers")

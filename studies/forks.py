@@ -14,14 +14,14 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from fork_kinds import KINDS, Kind, Side
 from items import UNRELATED, chat, split
-from results import Results, metric, sha256
+from results import Results, metric, settings_of
 from selection import at_budget, both_signs, random_draws
 
 import powersteer as ps
@@ -313,10 +313,6 @@ def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] =
     return forks
 
 
-def settings(model: str | Path, sizes: Sizes) -> dict[str, Any]:
-    return {"model": Path(model).name, "SHA-256": sha256(model), "powersteer": ps.__version__, "sizes": asdict(sizes)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -332,11 +328,12 @@ def main() -> None:
     from forks_page import write_page
 
     sizes = replace(QUICK if args.quick else FULL, budget=args.budget)
-    results = Results(args.out, settings(args.model, sizes))
-    phases = () if args.only_page else args.phase or PHASES
-    forks = run(ps.load(args.model, threads=args.threads), results, sizes, phases, args.kind or ())
     if args.budget != FULL.budget and not args.page and not args.quick:
         parser.error("--budget needs --page: docs/studies/forks.md is of the protocol's")
+    model = ps.load(args.model, threads=args.threads)
+    results = Results(args.out, settings_of(args.model, model, sizes), reads_only=args.only_page)
+    phases = () if args.only_page else args.phase or PHASES
+    forks = run(model, results, sizes, phases, args.kind or ())
     page = args.page or (args.out / "forks.md" if args.quick else Path(__file__).parents[1] / "docs/studies/forks.md")
     write_page(forks, page)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import axes, save
-from forks import FOUND, MAIN, METHODS, RANDOM, Fork, Place
+from forks import FOUND, MAIN, METHODS, QUICK, RANDOM, Fork, Place
 from page import Page, cell
 
 import powersteer as ps
@@ -29,7 +29,7 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
         **{k: v for k, v in forks[0].results.settings.items() if k in ("model", "SHA-256")},
         "budget": f"{forks[0].sizes.budget} nats",
         "seeds": f"0 of samples and Krylov, 0 to {forks[0].sizes.draws - 1} of random draws",
-    })  # fmt: skip
+    }, forks[0].sizes.test == QUICK.test)  # fmt: skip
     if left:
         page.text(f"**Not run to the end: {', '.join(left)}.** The same command goes on where it stopped.")
     if done:

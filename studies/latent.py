@@ -13,7 +13,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from fork_kinds import KINDS
 from items import UNRELATED, chat, split
 from numpy.typing import NDArray
-from results import Results, sha256
+from results import Results, settings_of
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from selection import at_budget, both_signs, random_draws
@@ -260,10 +260,6 @@ def _about(v: ps.SteeringVector) -> dict[str, Any]:
     return {"vector": name, "about": f"{v.layer}{target}, {'+' if v.scale > 0 else '−'}, {budget:g} nats"}
 
 
-def settings(model: str | Path, sizes: Sizes) -> dict[str, Any]:
-    return {"model": Path(model).name, "SHA-256": sha256(model), "powersteer": ps.__version__, "sizes": asdict(sizes)}
-
-
 def run(model: ps.Model, results: Results, sizes: Sizes, prompts: Sequence[int] | None = None) -> list[Latent]:
     """Compute what is missing, of some prompts or of all. Returns the studies of all."""
     studies = [Latent(model, results, sizes, i) for i in range(sizes.prompts)]
@@ -285,7 +281,8 @@ def main() -> None:
     from latent_page import write_page
 
     sizes = QUICK if args.quick else FULL
-    model, results = ps.load(args.model, threads=args.threads), Results(args.out, settings(args.model, sizes))
+    model = ps.load(args.model, threads=args.threads)
+    results = Results(args.out, settings_of(args.model, model, sizes), reads_only=args.only_page)
     studies = run(model, results, sizes, () if args.only_page else args.prompt)
     page = args.page or (args.out / "latent.md" if args.quick else Path(__file__).parents[1] / "docs/studies/latent.md")
     write_page(studies, page)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from figures import axes, save
-from latent import BUDGETS, DISTANCES, PROMPTS, Latent
+from latent import BUDGETS, DISTANCES, PROMPTS, QUICK, Latent
 from page import Page
 
 __all__ = ["verdict", "write_page"]
@@ -29,7 +29,7 @@ def write_page(studies: Sequence[Latent], path: Path) -> None:
     page = Page("Latent behaviours", "python studies/latent.py MODEL --out FOLDER", {
         **{k: settings[k] for k in ("model", "SHA-256")},
         "seeds": f"0 to {studies[0].sizes.samples - 1} of samples, 0 of Krylov and of random vectors",
-    })  # fmt: skip
+    }, studies[0].sizes == QUICK)  # fmt: skip
     if left:
         page.text(f"**Not run to the end: {', '.join(f'“{p}”' for p in left)}.** The same command goes on where it stopped.")
     if done:

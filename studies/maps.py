@@ -23,7 +23,7 @@ import numpy as np
 from items import UNRELATED, chat, split
 from maps_page import write_page
 from questions import Asked, read
-from results import Results, sha256
+from results import Results, fingerprint, sha256
 
 import powersteer as ps
 from powersteer.evaluate.gradients import first_order_changes, score_gradients
@@ -54,18 +54,20 @@ class MapStudy:
 
     prompts = PROMPTS
 
-    def __init__(self, path: str, questions: Path, out: Path, quick: bool = False, layers: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, path: str, questions: Path, out: Path, quick: bool = False, layers: Sequence[int] | None = None, reads_only: bool = False
+    ) -> None:
         self.size, self.out, self.questions = QUICK if quick else Size(), out, questions
         self.model = ps.load(path, threads=1)
         self.grid = list(range(0, self.model.n_layers, 2) if layers is None else layers)
-        self.name, weights = Path(path).stem, Path(path)
+        self.name = Path(path).stem
         self.asked = Asked(self.model)
         self._kept_gradients: dict[ps.Site, np.ndarray] = {}
         self.results = Results(out / f"{self.name}-published", {
-            "model": self.model.name, "sha256": sha256(weights) if weights.is_file() else self.model.identity["weights"],
+            "model": self.model.name, "sha256": fingerprint(path, self.model),
             "questions sha256": sha256(questions), "powersteer": ps.__version__, "layers": self.grid,
             **asdict(self.size),
-        })  # fmt: skip
+        }, reads_only)  # fmt: skip
 
     def prompt(self, name: str) -> Any:
         if name != FIRST:
@@ -173,12 +175,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--do", nargs="+", choices=DOES, default=DOES[:-1], help="parts to compute")
     parser.add_argument("--quick", action="store_true", help="the same code on little: its figures mean nothing")
     parser.add_argument("--page", action="store_true", help="write the page from what is there")
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs/studies", help="where the page goes")
+    parser.add_argument("--docs", type=Path, help="where the page goes; by default docs/studies, and FOLDER with --quick")
     args = parser.parse_args(argv)
     given = args.layers or [None] * len(args.models)
     if len(given) != len(args.models):
         parser.error("--layers takes one list a model")
-    studies = [MapStudy(path, args.questions, args.out, args.quick, layers) for path, layers in zip(args.models, given, strict=True)]
+    studies = [
+        MapStudy(path, args.questions, args.out, args.quick, layers, reads_only=args.page)
+        for path, layers in zip(args.models, given, strict=True)
+    ]
     for study in studies if not args.page else ():
         for name in args.do:
             if name in PROMPTS:
@@ -188,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 for prompt in PROMPTS:
                     study.compute_map(prompt, every_pair=True)
-    write_page(studies, args.docs)
+    write_page(studies, args.docs or (args.out if args.quick else Path(__file__).parents[1] / "docs/studies"), args.quick)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ LOW = GROUPS[-1][1]
 CORRELATED = ("σ₁", "σ₁ without layers", "next token")
 
 
-def write_page(studies: Sequence[Any], docs: Path) -> None:
+def write_page(studies: Sequence[Any], docs: Path, quick: bool = False) -> None:
     path = docs / "maps.md"
     names = " ".join(f"{study.name}.gguf" for study in studies)
     layers = " ".join(",".join(map(str, study.grid)) for study in studies)
     page = Page(
-        "The map itself", f"python studies/maps.py {names} --questions FILE --out FOLDER --layers {layers} --do ...",
+        "The map itself", f"python studies/maps.py {names} --questions FILE --out FOLDER --layers {layers}",
         {study.name: study.results.settings["sha256"] for study in studies}
-        | {"tolerance": studies[0].size.tol, "vectors a pair": studies[0].size.k, "seed": 0},
+        | {"tolerance": studies[0].size.tol, "vectors a pair": studies[0].size.k, "seed": 0}, quick,
     )  # fmt: skip
     findings = [Findings(study) for study in studies if study.load_map("chat") or study.load_map("chat", every_pair=True)]
     page.section("Answers")

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from fork_kinds import KINDS
 from items import UNRELATED, split
-from optimisation_page import write_page
+from optimisation_page import REST, write_page
 from questions import Asked, read
-from results import Results, sha256
+from results import Results, fingerprint, sha256
 from selection import N_DRAWS, at_budget, both_signs, random_draws
 
 import powersteer as ps
@@ -90,15 +90,14 @@ def melbo_path(
 class Study:
     """What is computed, in this order, and kept in the folder."""
 
-    def __init__(self, path: str, questions: Path, out: Path, quick: bool) -> None:
+    def __init__(self, path: str, questions: Path, out: Path, quick: bool, reads_only: bool = False) -> None:
         self.size = QUICK if quick else Size()
         self.model = ps.load(path, threads=1)
         self.asked = Asked(self.model)
-        weights = Path(path)
         self.results = Results(out, {
-            "model": self.model.name, "sha256": sha256(weights) if weights.is_file() else self.model.identity["weights"],
+            "model": self.model.name, "sha256": fingerprint(path, self.model),
             "questions sha256": sha256(questions), "powersteer": ps.__version__, "quick": quick, **asdict(self.size),
-        })  # fmt: skip
+        }, reads_only)  # fmt: skip
         self.unrelated = [self.asked.text(u) for u in UNRELATED[: self.size.unrelated]]
         n = self.model.n_layers
         pairs = PAIRS.get(n, ((1, n - 2), (0, n - 1)))
@@ -147,7 +146,11 @@ class Study:
             sets = {label: vectors[: self.size.offered] for label, vectors in made.items()}
             first = {label: place for place, label in enumerate(SCORED)}
             for label, vectors in sorted(sets.items(), key=lambda one: first.get(one[0], len(first))):
-                self.results.once(f"{case.name}, {label}, effects", lambda vectors=vectors, case=case: self._effects(case, vectors))
+                found = self.results.once(f"{case.name}, {label}, effects", lambda vectors=vectors, case=case: self._effects(case, vectors))
+                vector = self._candidates(vectors)[found["block input"]["candidate"]]
+                self.results.once(
+                    f"{case.name}, {label}, {REST}", lambda vector=vector, case=case: self._moved_after_the_first(case, vector)
+                )
             self.results.once(f"{case.name}, plain", lambda case=case: self._table(case, case.test, [None])[0].tolist())
             for label in (s for s in SCORED if s in sets):
                 self.results.once(f"{case.name}, {label}, score", lambda vectors=sets[label], case=case: self._score(case, vectors))
@@ -197,7 +200,7 @@ class Study:
 
     def _effects(self, case: Case, vectors: Sequence[ps.SteeringVector]) -> dict[str, Any]:
         """By measure: the candidate with the largest mean on validation prompts, and its values on test prompts."""
-        candidates = [v.relative(sign * RELATIVE) for v in vectors for sign in (1, -1)]
+        candidates = self._candidates(vectors)
         validation = self._moved(case, case.validation, candidates)
         cost = vectors[0].cost
         best = {measure: int(table.mean(1).argmax()) for measure, table in validation.items()}
@@ -208,6 +211,19 @@ class Study:
             found[measure] = {
                 "candidate": i, "validation": float(validation[measure][i].mean()), "test": test[measure][chosen.index(i)].tolist(),
             }  # fmt: skip
+        return found
+
+    def _candidates(self, vectors: Sequence[ps.SteeringVector]) -> list[ps.SteeringVector]:
+        return [v.relative(sign * RELATIVE) for v in vectors for sign in (1, -1)]
+
+    def _moved_after_the_first(self, case: Case, vector: ps.SteeringVector) -> list[float]:
+        """Of every test item: how far MELBO's target moves at all tokens but the first."""
+        site = ps.Site(case.target, "resid_pre")
+        found = []
+        for item in case.test:
+            tokens = self.model.tokens(case.prompt_of(item))
+            plain, steered = (a[site].copy() for _, a in forward_rows(self.model, [tokens] * 2, [None, vector], sites=[site], rows="none"))
+            found.append(float(np.linalg.norm(steered[1:].astype(np.float64) - plain[1:])))
         return found
 
     def _moved(self, case: Case, items: Sequence[Any], vectors: Sequence[ps.SteeringVector]) -> dict[str, np.ndarray]:
@@ -256,12 +272,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--quick", action="store_true", help="the same code on little: its figures mean nothing")
     parser.add_argument("--page", action="store_true", help="write the page from what is there")
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs/studies", help="where the page goes")
+    parser.add_argument("--docs", type=Path, help="where the page goes; by default docs/studies, and FOLDER with --quick")
     args = parser.parse_args(argv)
-    study = Study(args.model, args.questions, args.out, args.quick)
+    study = Study(args.model, args.questions, args.out, args.quick, reads_only=args.page)
     if not args.page:
         study.run()
-    write_page(study, args.docs)
+    write_page(study, args.docs or (args.out if args.quick else Path(__file__).parents[1] / "docs/studies"))
 
 
 if __name__ == "__main__":

@@ -26,12 +26,14 @@ def cell(value: Any) -> str:
 class Page:
     """Text that grows, and is written whole at the end."""
 
-    def __init__(self, title: str, command: str, settings: dict[str, Any]) -> None:
+    def __init__(self, title: str, command: str, settings: dict[str, Any], quick: bool = False) -> None:
         files = "; ".join(f"{k}: `{v}`" for k, v in settings.items())
         self.lines = [
             f"# {title}", "", f"Written by `{command}` with powersteer {ps.__version__} on {platform.machine()}. {files}.",
             "Methods, splits and what counts as yes: [PROTOCOL.md](PROTOCOL.md).", "",
         ]  # fmt: skip
+        if quick:
+            self.text("**Written by a quick run: no figure here means anything.**")
 
     def section(self, title: str) -> None:
         self.lines += [f"## {title}", ""]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,21 @@ from numpy.typing import NDArray
 import powersteer as ps
 from powersteer._util.atomic import atomic_writer, write_text
 
-__all__ = ["Missing", "Results", "metric", "sha256"]
+__all__ = ["Missing", "Results", "fingerprint", "metric", "settings_of", "sha256"]
 
 
 def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def fingerprint(path: str | Path, model: ps.Model) -> str:
+    """SHA-256 of a model's file; of a folder's or of the built-in model its own fingerprint of the weights."""
+    return sha256(path) if Path(path).is_file() else model.identity["weights"]
+
+
+def settings_of(path: str | Path, model: ps.Model, sizes: Any) -> dict[str, Any]:
+    """What the results of a study with these sizes depend on."""
+    return {"model": Path(path).name, "SHA-256": fingerprint(path, model), "powersteer": ps.__version__, "sizes": asdict(sizes)}
 
 
 class Missing(LookupError):
@@ -28,12 +39,12 @@ class Missing(LookupError):
 
 class Results:
     """A folder of results under keys. `settings` are what they depend on: a folder of other settings is refused. With
-    `reads_only` set, nothing is computed any more: `Missing` is raised for what is not there."""
+    `reads_only`, nothing is computed: a folder without results is refused, and `Missing` is raised for what is not there."""
 
-    reads_only = False
-
-    def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, settings: dict[str, Any], reads_only: bool = False) -> None:
+        self.folder, self.reads_only = Path(folder), reads_only
+        if reads_only and not self._path("settings", ".json").exists():
+            raise SystemExit(f"{folder} holds no results of a study")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._read: dict[str, list[ps.SteeringVector]] = {}
         self.settings = self.once("settings", lambda: settings)
@@ -45,11 +56,7 @@ class Results:
     def of(cls, folder: str | Path) -> Results:
         """The results that a study has kept in a folder, to be read only."""
         path = Path(folder) / "settings.json"
-        if not path.exists():
-            raise SystemExit(f"{folder} holds no results of a study")
-        results = cls(folder, json.loads(path.read_text(encoding="utf-8")))
-        results.reads_only = True
-        return results
+        return cls(folder, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}, reads_only=True)
 
     def has(self, key: str) -> bool:
         """Whether a value is kept under the key."""
