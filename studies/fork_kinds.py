@@ -34,12 +34,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Kind:
-    """A fork: two sides, phrasings with a place for the topic, and topics."""
+    """A fork: two sides, phrasings with a place for the topic, and topics, which share stems, by family of topics."""
 
     name: str
     sides: tuple[Side, Side]
     phrasings: tuple[str, ...]
     topics: tuple[str, ...]
+    stems: dict[str, tuple[str, ...]]
+
+    def stem(self, topic: str) -> tuple[str, str]:
+        """Family and stem of a topic: the noun that it begins or ends with."""
+        return next((family, s) for family, some in self.stems.items() for s in some if topic.startswith(s) or topic.endswith(s))
 
 
 def _has(pattern: str) -> Callable[[str], bool]:
@@ -171,6 +176,7 @@ KINDS = (
             "Please come with me to try {} today.",
         ),
         _both(_ACTIVITIES, _WHEN),
+        {"activities": _ACTIVITIES},
     ),
     Kind(
         "working out",
@@ -183,6 +189,7 @@ KINDS = (
             "{} How many? Only the number.", "Solve: {} How many altogether?",
         ),
         _sums(),
+        {"people": _PEOPLE},
     ),
     Kind(
         "agreeing",
@@ -192,6 +199,7 @@ KINDS = (
             "Yes or no: {}?",
         ),
         _both(_ANIMALS, _FALSE) + _wrong_capitals(),
+        {"animals": _ANIMALS, "capitals": tuple(_CAPITALS)},
     ),
     Kind(
         "list",
@@ -201,6 +209,7 @@ KINDS = (
             "Write down what speaks for {}.",
         ),
         _both(_HABITS, _FOR),
+        {"habits": _HABITS},
     ),
     Kind(
         "language",
@@ -210,6 +219,7 @@ KINDS = (
             "Write a sentence that begins with « {} ».",
         ),
         _both(_NOUNS, _OU),
+        {"nouns": _NOUNS},
     ),
     Kind(
         "tone",
@@ -219,5 +229,6 @@ KINDS = (
             "Help me say something to {}.",
         ),
         _both(_TO, _ABOUT),
+        {"recipients": _TO},
     ),
 )

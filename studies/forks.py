@@ -37,6 +37,7 @@ POSITIONS: dict[str, Any] = {"everywhere": None, "prompt": "prompt", "last of pr
 FOUND, RANDOM = ("Fisher", "power", "CAA"), ("random 0", "random 1", "random 2")
 METHODS = (*FOUND, *RANDOM)
 PHASES = ("main", "positions", "budgets", "again")
+_RESAMPLES = 2000
 _ALONG = 8  # tokens of the plain answer along which "generated" is calibrated, and of an answer that CAA reads
 
 
@@ -270,6 +271,21 @@ class Fork:
         plain = method == "unsteered"
         got = self.kept(method, MAIN if plain else place)
         return metric(got[which][self.part(place)] if plain else got[which], "share") if got else None
+
+    def stems(self, place: Place = MAIN) -> list[tuple[str, str]]:
+        """Family and stem of every test prompt."""
+        return [self.kind.stem(topic) for topic in split(self.kind.topics, "test", self.sizes.test)[self.part(place)]]
+
+    def share_by_stem(self, method: str, place: Place = MAIN, which: str = "coherent") -> ps.MetricResult | None:
+        """A rate with the interval of a bootstrap over stems, whose prompts are alike."""
+        rate = self.share(method, place, which)
+        if rate is None:
+            return None
+        of, values = np.unique(self.stems(place), axis=0, return_inverse=True)[1].ravel(), np.array(rate.values)
+        hits, sizes = np.bincount(of, values), np.bincount(of)
+        draws = np.random.default_rng(0).integers(0, len(sizes), (_RESAMPLES, len(sizes)))
+        low, high = np.quantile(hits[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
+        return replace(rate, low=float(low), high=float(high), interval="bootstrap over stems")
 
     def beats(self, method: str, place: Place = MAIN, which: str = "coherent") -> bool | None:
         """Whether a rate lies above the unsteered one and those of all random draws, with intervals that do not overlap. None: not

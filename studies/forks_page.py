@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from figures import axes, save
 from forks import FOUND, MAIN, METHODS, QUICK, RANDOM, Fork, Place
 from page import Page, cell
+from results import metric
 
 import powersteer as ps
 
@@ -38,7 +40,7 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
         plot = path.with_suffix(".svg")
         _draw(begun, plot)
         page.picture(plot, "coherent rates of the wanted side, by fork and method", path)
-        for section in (_forks, _main, _elsewhere, _again, _examples):
+        for section in (_forks, _main, _elsewhere, _again, _alike, _examples):
             section(page, begun)
     page.write(path)
 
@@ -62,6 +64,15 @@ def _answer(forks: Sequence[Fork]) -> str:
             for f in won
         )
         lines.append(f"{method} beats unsteered and all random draws on {len(won)} of {tried}" + (f" ({figures})." if won else "."))
+    idle = [f"{m} on {f.kind.name}" for f in forks for m in METHODS if (chosen := f.chosen(m)) and chosen[1] == 0]
+    if idle:
+        lines.append(
+            f"In {len(idle)} of {n * len(METHODS)} choices no candidate scores on the {sizes.validation} validation prompts, and the first "
+            f"is taken ({', '.join(idle)})."
+        )
+    for f in forks:
+        if (forced := f.share("forced")) is not None and forced.high < 0.05:
+            lines.append(f"On {f.kind.name} the wanted side is out of reach: even an answer that is begun takes it in {_percent(forced)}.")
     over, raw = (sum(_over_unsteered(f, r, which) for f in forks for r in RANDOM) for which in ("coherent", "raw"))
     lines.append(
         f"The best vector of a random draw itself beats unsteered in {over} of {n * len(RANDOM)} draws, and in {raw} if incoherent texts "
@@ -194,6 +205,37 @@ def _again(page: Page, forks: Sequence[Fork]) -> None:
     )
     rows = [[f.kind.name, _place(place), *(_cell(f, m, place._replace(again=True)) for m in columns)] for f, place in passed]
     page.table(("fork", "where or budget", *columns), rows)
+
+
+def _alike(page: Page, forks: Sequence[Fork]) -> None:
+    """What passes, with intervals over stems; and apart by family, where a fork has several."""
+    page.section("Prompts that are alike")
+    page.text(
+        "Topics are made of stems (an activity, a habit, a noun) and contexts, so that every stem is in train, validation and test "
+        "prompts, and prompts of one stem are alike. The intervals above take prompts for independent; here, of what passes anywhere, "
+        "are those of a bootstrap over stems, and whether it still lies above unsteered and random texts (the wider of both intervals "
+        "of each)."
+    )
+    rows = []
+    for f in forks:
+        main = [(m, MAIN) for m in FOUND if f.beats(m)]
+        for m, place in [*main, *(one for p in f.passed() for one in (p, (p[0], p[1]._replace(again=True))))]:
+            mine, others = f.share_by_stem(m, place), [f.share_by_stem(r, place) for r in ("unsteered", *RANDOM)]
+            rates = [f.share(r, place) for r in ("unsteered", *RANDOM)]
+            if mine is None or any(r is None for r in (*others, *rates)):
+                continue
+            least = max(r.high for r in (*others, *rates) if r is not None)
+            where = _place(place) + (", other prompts" if place.again else "")
+            rows.append([f.kind.name, where, m, len(set(f.stems(place))), f.share(m, place), mine, f"{100 * least:.0f}%",
+                         "yes" if mine.low > least else "no"])  # fmt: skip
+    page.table(("fork", "where or budget", "vector", "stems", "by prompts", "by stems", "upper end of the rest", "above"), rows)
+    for f in (f for f in forks if len(f.kind.stems) > 1):
+        families = np.array([family for family, _ in f.stems()])
+        told = [m for m in ("unsteered", *METHODS, "forced") if f.has(m)]
+        rates = [[name, int((families == name).sum()), *(metric(np.array(r.values)[families == name], "share") if (r := f.share(m)) else "–"
+                                                          for m in told)] for name in f.kind.stems]  # fmt: skip
+        page.text(f"“{f.kind.name}”, apart by what the prompts are about:")
+        page.table(("about", "n", *told), rates)
 
 
 def _examples(page: Page, forks: Sequence[Fork]) -> None:

@@ -202,3 +202,23 @@ def test_a_study_of_latent_behaviours_goes_on_where_it_stopped(model, tmp_path):
 def test_the_verdict_needs_two_of_three_prompts():
     rows = [{"half map": m, "half random": r} for m, r in ((2, 1), (1, 1), (3, 0))]
     assert latent_page.verdict(rows, 3) and not latent_page.verdict(rows[:2] + [rows[1]], 3)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_topic_has_its_stem(kind):
+    stems = [kind.stem(topic) for topic in kind.topics]
+    assert {stem for _, stem in stems} == {s for some in kind.stems.values() for s in some}
+    assert all(sum(topic.startswith(s) or topic.endswith(s) for some in kind.stems.values() for s in some) == 1 for topic in kind.topics)
+
+
+def test_an_interval_over_stems_is_as_wide_as_its_stems_are_alike(model, tmp_path):
+    """Prompts of one stem that all give the same answer count as one."""
+    fork = forks.Fork(model, Results(tmp_path, {}), KINDS[3], forks.FULL)
+    stems = fork.stems()
+    half = sorted(set(stems))[: len(set(stems)) // 2]
+    _keep(fork, ("Fisher", forks.MAIN), [float(stem in half) for stem in stems])
+    _keep(fork, ("power", forks.MAIN), [float(i % 2) for i in range(len(stems))])
+    alike, apart = ((fork.share(m), fork.share_by_stem(m)) for m in ("Fisher", "power"))
+    widths = [[r.high - r.low for r in pair] for pair in (alike, apart)]
+    assert widths[0][1] > 1.7 * widths[0][0] and widths[1][1] < 1.2 * widths[1][0]
+    assert alike[1].value == alike[0].value and alike[1].low < alike[1].value < alike[1].high
