@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from correlations import Correlation, correlation
 from results import Missing, metric
-from scipy.stats import spearmanr
 
 import powersteer as ps
 
 if TYPE_CHECKING:
     from corrigibility import Study
 
-__all__ = ["UNIT", "Correlation", "Figures", "correlation"]
+__all__ = ["UNIT", "Figures"]
 
 T = TypeVar("T")
 UNITS = {"content": "nats", "letters": "nats", "texts": "nats a token"}
-RESAMPLES = 1000
 UNIT = "1"  # a length
 OUTLIER = 3.0  # mean over median norm of a site's tokens
 
@@ -70,9 +69,9 @@ class Figures:
         words = np.array([q.wording for q in self.study.questions("test", self.study.size.test, of or self.main)])
         return {w: metric(each[words == w], "nats") if (words == w).sum() > 1 else None for w in ("Yes", "No", "otherwise")}
 
-    def difference(self, a: str, b: str) -> Any:
-        """Paired difference of the content of two methods that have test figures."""
-        return metric(np.subtract(self.values(a), self.values(b)), "nats")
+    def difference(self, a: str, b: str, kind: str = "content") -> Any:
+        """Paired difference of two methods that have test figures."""
+        return metric(np.subtract(self.values(a, kind), self.values(b, kind)), UNITS[kind])
 
     @cached_property
     def methods(self) -> list[str]:
@@ -83,14 +82,17 @@ class Figures:
     def draws(self) -> list[str]:
         return [d for d in self.study.draws if self.mean(d) is not None]
 
-    @cached_property
+    @property
     def best_draw(self) -> str:
-        """The one that tests best."""
-        return max(self.draws, key=lambda d: self.mean(d).value)
+        return self.best_draw_by("content")
 
-    def beats_random(self, method: str) -> bool:
+    def best_draw_by(self, kind: str) -> str:
+        """The one that tests best."""
+        return max(self.draws, key=lambda d: self.mean(d, kind).value)
+
+    def beats_random(self, method: str, kind: str = "content") -> bool:
         """Above all draws, and the interval of the difference to the best one is above 0."""
-        return bool(self.difference(method, self.best_draw).low > 0)
+        return bool(self.difference(method, self.best_draw_by(kind), kind).low > 0)
 
     # ---- of the chosen vectors, and of what it was chosen from
 
@@ -138,42 +140,14 @@ class Figures:
         left_out = [int(layer) for layer, ratio in found["mean over median norm"].items() if ratio > OUTLIER]
         keep = [i for i, (source, *_) in enumerate(found["where"]) if source not in left_out]
         where = [found["where"][i] for i in keep]
-        groups = [tuple(at[:2]) for at in where]
+        groups = [at[0] for at in where]  # targets of one source have much of their vectors in common
         size, norm = np.abs(found["content"])[keep], np.array(found["norm"])[keep]
         known = {
             length: {name: correlation(np.array(x)[keep], y, groups) for name, x in found["known"].items()}
             for length, y in ((f"{found['length']} norms", size), (UNIT, size / (found["length"] * norm)))
         }
-        return {"where": where, "size": size, "known": known, "pairs": len(set(groups)), "left out": left_out, "length": found["length"]}
+        return {"where": where, "size": size, "known": known, "pairs": len({tuple(at[:2]) for at in where}), "left out": left_out,
+                "length": found["length"]}  # fmt: skip
 
     def groups(self, method: str) -> list[Hashable]:
         return [(v.layer, v.target) for v in self.study.vectors(method)]
-
-
-class Correlation(NamedTuple):
-    """Spearman's rho with its 95% bootstrap interval."""
-
-    rho: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.rho:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
-
-
-def correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[Hashable]) -> Correlation | None:
-    """Resampled by group; None for fewer than three groups."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    kept = np.isfinite(x) & np.isfinite(y)
-    by_group: dict[Hashable, list[int]] = {}
-    for i in np.flatnonzero(kept):
-        by_group.setdefault(groups[i], []).append(int(i))
-    if len(by_group) < 3:
-        return None
-    members, rng = list(by_group.values()), np.random.default_rng(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # resamples without any variation
-        draws = rng.integers(0, len(members), (RESAMPLES, len(members)))
-        drawn = [np.concatenate([members[g] for g in draw]) for draw in draws]
-        low, high = np.nanquantile([spearmanr(x[d], y[d]).statistic for d in drawn], [0.025, 0.975])
-        return Correlation(float(spearmanr(x[kept], y[kept]).statistic), float(low), float(high))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
-COMMAND = "python studies/corrigibility.py {} --questions corrigibility_eval.json --out FOLDER"
+COMMAND = "python studies/corrigibility.py {}.gguf --questions FILE --out FOLDER --atlas FOLDER"
 
 
 def write(study: Study, path: Path) -> None:
@@ -71,6 +71,12 @@ def answers(f: Figures) -> Iterator[str]:
         found = {m: shift for m in beats or [largest] if (shift := f.shift(m, kind, of)) is not None}
         told = "; ".join(f"{m} {cell(shift)}" for m, shift in found.items())
         yield f"{what} the shift is {told} {unit}."
+    by_texts = [m for m in f.methods if f.beats_random(m, "texts")]
+    words = "; ".join(f"{m}, by {cell(f.difference(m, f.best_draw_by('texts'), 'texts'))}" for m in by_texts)
+    yield (
+        f"By those words, which nothing was chosen by, {_of(len(by_texts), len(f.methods), 'method beats', 'methods beat')} the draw "
+        f"that is best by them{f' ({words})' if words else ''}."
+    )
     yield _wording(f, largest)
     yield from _of_the_map(f)
 
@@ -248,7 +254,7 @@ def of_atlas(page: Page, f: Figures) -> None:
         f"{len(size)} vectors, of {found['pairs']} of {n * (n - 1) // 2} pairs of layers, of a certified map of the model made with "
         f"another prompt{outliers}: content moved on the validation questions to first order, in absolute value, by a vector of "
         f"{found['length']} activation norms of its site. The ten that move most; then Spearman's ρ with what the map knows of a "
-        "vector, with 95% bootstrap intervals over pairs of layers, of vectors of this length and of length 1: gain and content "
+        "vector, with 95% bootstrap intervals over sources, of vectors of this length and of length 1: gain and content "
         "both grow with the norm."
     )
     page.table(

@@ -11,6 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from powersteer._util.atomic import atomic_writer
+
 __all__ = ["COLOURS", "axes", "heat", "save"]
 
 COLOURS = "cividis"
@@ -35,6 +37,7 @@ def heat(figure: Any, ax: Any, values: np.ndarray, title: str, logarithmic: bool
 
 def save(figure: Any, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    with atomic_writer(path) as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
     plt.close(figure)
     return path

@@ -227,8 +227,8 @@ class Latent:
                 yield {
                     "distance": name, "coherent": counts is not None, "map": number(kind == "map", kind == "random"),
                     "random": number(kind == "random", kind == "map"),
-                    "half map": np.mean([number(m, r) for m in halves["map"] for r in halves["random"]]),
-                    "half random": np.mean([number(halves["random"][i], halves["random"][1 - i]) for i in (0, 1)]),
+                    "half map": float(np.mean([number(m, r) for m in halves["map"] for r in halves["random"]])),
+                    "half random": float(np.mean([number(halves["random"][i], halves["random"][1 - i]) for i in (0, 1)])),
                 }  # fmt: skip
 
     def found(self, distance: str) -> list[list[dict[str, Any]]]:
@@ -239,12 +239,16 @@ class Latent:
         chosen = latent(labels, np.where(kind == "map", vector, ""), kind != "map")
         return [[{**texts[i], "coherent": bool(coherent[i])} for i in np.flatnonzero(labels == c)] for c in chosen]
 
+    def counts(self) -> list[dict[str, Any]]:
+        """What `counted` yields, kept."""
+        return self.results.once(f"{self.index}.counts", lambda: list(self.counted()))
+
     def done(self) -> bool:
         """Whether `compute` has come to its end."""
-        return self.results.has(f"{self.index}.coherent")
+        return self.results.has(f"{self.index}.counts")
 
     def compute(self) -> None:
-        for step in (lambda: self.steered("map"), lambda: self.steered("random"), self.samples, self.distances, self.coherent):
+        for step in (lambda: self.steered("map"), lambda: self.steered("random"), self.samples, self.distances, self.coherent, self.counts):
             step()
             print(f"{time.strftime('%H:%M:%S')} {PROMPTS[self.index]}", flush=True)
 

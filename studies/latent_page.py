@@ -33,7 +33,7 @@ def write_page(studies: Sequence[Latent], path: Path) -> None:
     if left:
         page.text(f"**Not run to the end: {', '.join(f'“{p}”' for p in left)}.** The same command goes on where it stopped.")
     if done:
-        counts = {s.index: s.results.once(f"{s.index}.counts", lambda s=s: [{**c, **_floats(c)} for c in s.counted()]) for s in done}
+        counts = {s.index: s.counts() for s in done}
         page.text(_answer(done, counts))
         plot = path.with_suffix(".svg")
         _draw(done, plot)
@@ -41,10 +41,6 @@ def write_page(studies: Sequence[Latent], path: Path) -> None:
         _counts(page, done, counts)
         _texts(page, done)
     page.write(path)
-
-
-def _floats(row: dict[str, Any]) -> dict[str, float]:
-    return {k: float(v) for k, v in row.items() if k.startswith("half")}
 
 
 def _answer(studies: Sequence[Latent], counts: dict[int, list[dict[str, Any]]]) -> str:
@@ -79,8 +75,8 @@ def _answer(studies: Sequence[Latent], counts: dict[int, list[dict[str, Any]]]) 
 def _counts(page: Page, studies: Sequence[Latent], counts: dict[int, list[dict[str, Any]]]) -> None:
     page.section("Latent clusters")
     page.text(
-        "Halves: half of the vectors against one half of the random ones, means over the halves. Whole: all vectors of the map against all "
-        "random ones, and the two exchanged."
+        "Halves: half of the vectors (the first of every pair, or the second) against one half of the random ones, means over the halves. "
+        "Whole: all vectors of the map against all random ones, and the two exchanged. A text of a single vector makes no latent cluster."
     )  # fmt: skip
     rows = [
         [PROMPTS[s.index], DISTANCES[row["distance"]], "coherent" if row["coherent"] else "all", f"{row['half map']:.3g}",

@@ -98,10 +98,11 @@ def _by_rank(one: dict[str, Any]) -> list[dict[str, float]]:
     for rank, cosine in enumerate(published["cosine"]):
         certified, other = one["KL"][0][rank], one["KL"][1][rank]
         content = [of[rank] for of in one["content"]]
+        apart = min(abs(content[0] - content[1]), abs(content[0] + content[1]))  # a sign is arbitrary
         rows.append({
             "rank": rank, "cosine": cosine, "inside": published["inside"][rank], "residual": published["residual"][rank],
             "sigma": published["sigma"][rank] / one["sigma"][rank], "other seed": one["other seed"]["cosine"][rank],
-            "KL": float(np.log(other / certified)), "content": abs(content[0] - content[1]), "size": abs(content[0]),
+            "KL": float(np.log(other / certified)), "content": apart, "size": abs(content[0]),
         })  # fmt: skip
     return rows
 

@@ -148,6 +148,10 @@ def _interval(values: tuple[float, float, float, int] | None) -> str:
 
 def _sizes(page: Page, findings: Sequence[Findings]) -> None:
     page.section("What is there")
+    study = findings[0].study
+    shown = {name: study.prompt(name) for name in study.prompts}
+    told = (f"{name} “{text if isinstance(text, str) else text[0]['content']}”" for name, text in shown.items())
+    page.text(f"Prompts: {'; '.join(told)}.".replace("\n", " ⏎ "))
     rows = []
     for found in findings:
         for name, atlas in found.all_maps.items():
@@ -157,15 +161,15 @@ def _sizes(page: Page, findings: Sequence[Findings]) -> None:
                 found.study.name, name, len(atlas.settings.prompts[0].tokens), f"{there} of {len(of_layers)}",
                 f"{len(atlas) - there} of {len(atlas.sources)}", sum(not p.converged for p in atlas),
                 max((max(p.residuals) for p in atlas), default=float("nan")),
-                _sources([p.source for p in atlas]),
+                _sources([p.source for p in atlas], found.study.model.n_layers),
             ])  # fmt: skip
     page.table(
         ("model", "prompt", "tokens", "pairs of layers", "next token", "not certified", "largest residual", "sources"), rows
     )
 
 
-def _sources(layers: Sequence[int]) -> str:
-    return ", ".join(map(str, sorted(set(layers))))
+def _sources(layers: Sequence[int], n_layers: int) -> str:
+    return "all" if len(set(layers)) >= n_layers else ", ".join(map(str, sorted(set(layers))))
 
 
 def _turning(page: Page, findings: Sequence[Findings]) -> None:
@@ -186,7 +190,8 @@ def _turning(page: Page, findings: Sequence[Findings]) -> None:
 def _spectra(page: Page, findings: Sequence[Findings], docs: Path, path: Path) -> None:
     page.section("Spectra")
     page.text(
-        "Median over pairs of layers of σ at each rank, over σ₁. The published medians are those of the dashboard data of other models."
+        "Median over pairs of layers of σ at each rank, over σ₁. The published medians are those of other models, from the data of "
+        "the dashboard beside the post “Power Steering” (2026)."
     )
     named = ((f"{f.study.name}, {name}", atlas) for f in findings for name, atlas in f.all_maps.items())
     lines = {name: decay(atlas) for name, atlas in named if np.isfinite(atlas.S).any()}

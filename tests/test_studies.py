@@ -147,7 +147,7 @@ def test_the_rule_of_beating_random():
 
 
 def test_correlations_are_resampled_by_group():
-    from corrigibility_figures import correlation
+    from correlations import correlation
 
     x = np.arange(12.0)
     assert correlation(x, x**3, list(range(12))) == pytest.approx((1, 1, 1))
@@ -159,7 +159,8 @@ def test_correlations_are_resampled_by_group():
 
 def test_a_layer_whose_norm_is_one_tokens_is_left_out():
     """Content of a unit vector is what a vector of some length moves, over that length."""
-    from corrigibility_figures import UNIT, Figures, correlation
+    from correlations import correlation
+    from corrigibility_figures import UNIT, Figures
 
     rng = np.random.default_rng(1)
     where = [(s, t, r) for s in range(4) for t in range(s + 1, 5) for r in range(2)]
@@ -180,5 +181,5 @@ def test_a_layer_whose_norm_is_one_tokens_is_left_out():
     assert found["left out"] == [2] and found["where"] == [at for at in where if at[0] != 2] and found["pairs"] == 4 + 3 + 1
     assert found["known"][UNIT]["σ"].rho == pytest.approx(1)
     rest = [i for i, at in enumerate(where) if at[0] != 2]
-    by_length = correlation(unit[rest], (norm * unit)[rest], [where[i][:2] for i in rest])
+    by_length = correlation(unit[rest], (norm * unit)[rest], [where[i][0] for i in rest])
     assert found["known"]["0.35 norms"]["σ"].rho == pytest.approx(by_length.rho) and by_length.rho < 0.9

@@ -796,8 +796,8 @@ MUTATIONS = [
     *[Mutation(name, f"studies/{file}.py", old, new, ("studies",)) for name, file, old, new in (
         ("letters-are-content", "questions", "\"letters\": (first + second) / 2", "\"letters\": (first - second) / 2"),
         ("words-by-the-whole-answer", "questions", "nats = -np.log(", "nats = np.log("),
-        ("random-beaten-by-the-mean", "corrigibility_figures", "self.best_draw).low > 0", "self.best_draw).value > 0"),
-        ("correlation-of-two-groups", "corrigibility_figures", "if len(by_group) < 3:", "if False:"),
+        ("random-beaten-by-the-mean", "corrigibility_figures", "kind), kind).low > 0)", "kind), kind).value > 0)"),
+        ("correlation-of-two-groups", "correlations", "if len(by_group) < 3:", "if False:"),
         ("a-page-computes", "results", "if self.reads_only:", "if False:"))],
     *_py("evaluate/effect_table.py", "effects",
         ("effects-in-a-notebook-without-end", "self.effects[:_SHOWN]", "self.effects")),
