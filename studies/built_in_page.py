@@ -58,8 +58,8 @@ def write_page(forks: Sequence[Fork], folder: Path) -> None:
     page.section("Does anything predict which vector flips the behaviour?")
     page.text(
         "KL at the end and nonlinearity (|ΔF − Jδ| / |ΔF|): of the next token and of the target, at 0.35 of the site's norm. Presence "
-        "ratio: mean |a·v| over the site's activations a, over that of random unit vectors. Fisher overlap: |cosine| with the layer's first "
-        "Fisher vector."
+        "ratio: mean |a·v| over the site's activations a, over that of random unit vectors. Fisher overlap: |cosine| with the layer's "
+        "first Fisher vector."
     )
     page.text("Spearman's ρ with the best validation score, over power vectors, with 95% bootstrap intervals over pairs of layers.")
     predictors = {f.name: _predictors(f) for f in forks}
