@@ -157,8 +157,9 @@ def _main(page: Page, forks: Sequence[Fork]) -> None:
         f"Offered, each with both signs: *Fisher*, the first singular vector of the Jacobian from a layer to the next token, of "
         f"{len(s.layers)} layers; *power*, the first two of that between two layers, of {len(s.pairs)} pairs; *CAA*, the difference of the "
         f"mean activations of sampled answers of the two sides, of {len(s.layers)} layers; *random*, {2 * len(s.pairs)} unit vectors at "
-        f"power's sources. Scale: the length of what is added, in the units of the residual stream. Dropped: those that reach {s.budget} nats at "
-        f"no scale. On validation: coherent texts of the wanted side on {s.validation} prompts, by which the choice was made."
+        f"power's sources. Scale: the length of what is added, in the units of the residual stream. Dropped: those that reach "
+        f"{s.budget} nats at no scale. On validation: coherent texts of the wanted side on {s.validation} prompts, by which the choice was "
+        "made."
     )
     rows = []
     for fork in forks:
