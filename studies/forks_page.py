@@ -240,11 +240,11 @@ def _alike(page: Page, forks: Sequence[Fork]) -> None:
     page.table(("fork", "where or budget", "vector", "stems", "by prompts", "by stems", "upper end of the rest", "above"), rows)
     for f in (f for f in forks if len(f.kind.stems) > 1):
         families = np.array([family for family, _ in f.stems()])
-        told = [m for m in ("unsteered", *METHODS, "forced") if f.has(m)]
-        rates = [[name, int((families == name).sum()), *(metric(np.array(r.values)[families == name], "share") if (r := f.share(m)) else "–"
-                                                          for m in told)] for name in f.kind.stems]  # fmt: skip
+        told = [m for m in ("unsteered", *METHODS, "forced") if f.kept(m)]
+        values = [np.array(rate.values) for m in told if (rate := f.share(m)) is not None]
+        rows = [[name, int((families == name).sum()), *(metric(v[families == name], "share") for v in values)] for name in f.kind.stems]
         page.text(f"“{f.kind.name}”, apart by what the prompts are about:")
-        page.table(("about", "n", *told), rates)
+        page.table(("about", "n", *told), rows)
 
 
 def _examples(page: Page, forks: Sequence[Fork]) -> None:

@@ -204,6 +204,22 @@ def test_the_verdict_needs_two_of_three_prompts():
     assert latent_page.verdict(rows, 3) and not latent_page.verdict(rows[:2] + [rows[1]], 3)
 
 
+def test_a_page_tells_families_apart_and_intervals_over_stems(model, tmp_path):
+    """A method that agrees on every capital and on no animal, beside random draws that never agree."""
+    fork = forks.Fork(model, Results(tmp_path, {}), KINDS[2], forks.FULL)
+    families = [family for family, _ in fork.stems()]
+    for method in ("unsteered", "forced", *forks.METHODS):
+        _keep(fork, (method, forks.MAIN), [float(method == "power" and family == "capitals") for family in families])
+    page = forks_page.Page("", "", {})
+    forks_page._alike(page, [fork])
+    text = "\n".join(page.lines)
+    n, stems = families.count("capitals"), len(set(fork.stems()))
+    (row,) = (line for line in text.splitlines() if line.startswith("| agreeing | everywhere | power |"))
+    assert row.split(" | ")[3] == str(stems) and row.endswith("| yes |") and f"| capitals | {n} |" in text
+    (capitals,) = (line.split(" | ") for line in text.splitlines() if line.startswith("| capitals |"))
+    assert capitals[4].startswith("100%") and capitals[2].startswith("0%")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_topic_has_its_stem(kind):
     stems = [kind.stem(topic) for topic in kind.topics]
