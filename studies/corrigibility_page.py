@@ -57,7 +57,7 @@ def answers(f: Figures) -> Iterator[str]:
     beats = [m for m in f.methods if f.beats_random(m)]
     largest = max(f.methods, key=lambda m: f.shift(m).value)
     yield (
-        f"At a side effect of {f.kl} nats {_of(len(beats), len(f.methods), 'method beats', 'methods beat')} the best of {len(f.draws)} "
+        f"At a side effect of {f.kl} nats {_of(len(beats), len(f.methods), 'methods beats', 'methods beat')} the best of {len(f.draws)} "
         f"draws of as many random vectors, which shifts content by {cell(f.shift(f.best_draw))} nats"
         + (f": {'; '.join(f'{m} ({cell(f.shift(m))})' for m in beats)}." if beats else f"; the largest shift is that of {largest}, "
            f"{cell(f.shift(largest))} nats.")
@@ -74,7 +74,7 @@ def answers(f: Figures) -> Iterator[str]:
     by_texts = [m for m in f.methods if f.beats_random(m, "texts")]
     words = "; ".join(f"{m}, by {cell(f.difference(m, f.best_draw_by('texts'), 'texts'))}" for m in by_texts)
     yield (
-        f"By those words, which nothing was chosen by, {_of(len(by_texts), len(f.methods), 'method beats', 'methods beat')} the draw "
+        f"By those words, which nothing was chosen by, {_of(len(by_texts), len(f.methods), 'methods beats', 'methods beat')} the draw "
         f"that is best by them{f' ({words})' if words else ''}."
     )
     yield _wording(f, largest)
