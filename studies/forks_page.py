@@ -91,13 +91,18 @@ def _answer(forks: Sequence[Fork]) -> str:
             "strict: a greedy answer of the plain model is the likeliest text, and an answer that turns pays for its first tokens."
         )
     lines.append(f"These are {len(main)} comparisons of {len(comparisons)} on this page, at 95% each and not corrected for their number.")
-    if tested := [(f, m, place) for f in forks for m, place in f.passed() if f.has(m, place._replace(again=True))]:
-        holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in tested if f.beats(m, place._replace(again=True))]
-        lines.append(
-            f"Of {len(tested)} that pass at other positions and budgets, {len(holds)} pass again on test prompts that were not used "
-            f"for them{' (' + '; '.join(holds) + ')' if holds else ''}."
-        )
+    told = [f"{m} on {f.kind.name}, {_place(place)}" for f in forks for m, place in f.passed()]
+    again = [(f, m, place._replace(again=True)) for f in forks for m, place in f.passed()]
+    holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in again if f.beats(m, place)]
+    if elsewhere := len(comparisons) - len(main):
+        lines.append(f"At other positions and budgets {len(told)} of {elsewhere} pass{_listed(told)}.")
+    if any(f.has(m, place) for f, m, place in again):
+        lines.append(f"On the other test prompts {len(holds)} of them pass again{_listed(holds)}.")
     return " ".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({'; '.join(names)})" if names else ""
 
 
 def _over_unsteered(fork: Fork, method: str, which: str) -> bool:
