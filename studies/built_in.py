@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from page import add_arguments, folder_of
 from results import Results
 
 import powersteer as ps
@@ -31,7 +32,6 @@ SCALES = (0.18, 0.35, 0.7, 1.0, 1.4, 2.0)
 SIGNED = tuple(sign * s for sign in (-1, 1) for s in sorted(SCALES, reverse=sign < 0))
 EFFECT_SCALES = (0.05, 0.1, 0.2, 0.35, 0.7, 1.4)
 POWER = "power, certified"
-DOCS = Path(__file__).parents[1] / "docs"
 Vectors = list[ps.SteeringVector]
 
 
@@ -201,9 +201,10 @@ METHODS: dict[str, Callable[[Fork], Vectors]] = {
 # ---- the command
 
 
-def forks_of(model: ps.Model, folder: str | Path, sizes: Sizes) -> list[Fork]:
+def forks_of(model: ps.Model, folder: str | Path, sizes: Sizes, reads_only: bool = False) -> list[Fork]:
     """The forks of a model, over the results in a folder."""
-    results = Results(folder, {"weights": model.identity["weights"], "powersteer": ps.__version__, "sizes": asdict(sizes)})
+    settings = {"weights": model.identity["weights"], "powersteer": ps.__version__, "sizes": asdict(sizes)}
+    results = Results(folder, settings, reads_only)
     return [Fork(model, results, name, sizes) for name in sizes.forks]
 
 
@@ -226,22 +227,23 @@ def run(forks: list[Fork]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results; a run goes on with what is there")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--page", type=Path, default=DOCS / "studies", help="folder of the page; FOLDER of --out with --quick")
     parser.add_argument("--methods", action="store_true", help="compute the table of methods, and write no page")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="the same code on little: no figure means anything")
+    add_arguments(parser)
     a = parser.parse_args()
+    if a.model != "demo" and not (a.docs or a.methods):
+        parser.error("give --docs: docs/studies/built_in.md is of the built-in model; or --methods, for the page on seeds")
     from built_in_page import write_page
 
     warnings.simplefilter("ignore", ps.ConvergenceWarning)
-    forks = forks_of(ps.load(a.model, threads=a.threads), a.out, QUICK if a.quick else Sizes())
+    forks = forks_of(ps.load(a.model, threads=a.threads), a.out, QUICK if a.quick else Sizes(), reads_only=a.only_page)
     if a.methods:
         run_methods(forks)
         return
-    run(forks)
-    write_page(forks, a.out if a.quick else a.page)
+    if not a.only_page:
+        run(forks)
+    write_page(forks, folder_of(a))
 
 
 if __name__ == "__main__":

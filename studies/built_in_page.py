@@ -33,8 +33,9 @@ those of two layers, *Fisher* vectors those of the next token."""
 def write_page(forks: Sequence[Fork], folder: Path) -> None:
     """Write built_in.md and its pictures."""
     path, sizes = folder / "built_in.md", forks[0].sizes
-    page = Page("What steering does to the built-in model", "python studies/built_in.py --out FOLDER",
-                {"model": forks[0].model.identity["weights"][:16], "seed": 0}, sizes.test < 100)  # fmt: skip
+    settings = {"model": forks[0].model.identity["weights"][:16], "seed of random vectors": 0}
+    title, command = "What steering does to the built-in model", "python studies/built_in.py --out FOLDER"
+    page = Page(title, command, settings, quick=sizes.test < 100, protocol=False)
     page.text(_METHOD.replace("\n", " ").format(validation=sizes.validation, test=sizes.test), _FORKS.replace("\n", " "))
     page.section("Methods")
     page.table(["fork", "vectors", "n", "forward passes + products", "seconds", "test accuracy", "share", "layers", "rank", "scale"],
@@ -100,9 +101,10 @@ def _methods(forks: Sequence[Fork]) -> Rows:
                          f"{100 * found.share.value:.0f}%", where, "" if c["rank"] is None else c["rank"],
                          f"{c['sign'] * c['scale']:+g}"])  # fmt: skip
         found = f.found(POWER)
+        share = f"{100 * found.random_share.value:.1f}% of all"
         for draw, (c, test) in enumerate(zip(found.random, found.draws, strict=True)):
-            rows.append([f.name, f"random, draw {draw}", len(f.vectors(POWER)), "0 + 0", "0", _percent(test),
-                         f"{100 * found.random_share.value:.0f}%", c["layer"], c["rank"], f"{c['sign'] * c['scale']:+g}"])  # fmt: skip
+            rows.append([f.name, f"random, draw {draw}", len(f.vectors(POWER)), "0 + 0", "0", _percent(test), share, c["layer"],
+                         c["rank"], f"{c['sign'] * c['scale']:+g}"])  # fmt: skip
         rows.append([f.name, "unsteered", "", "", "", _percent(found.unsteered), "", "", "", ""])
     return rows
 

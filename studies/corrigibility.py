@@ -1,9 +1,9 @@
 """What steering vectors do to answers about corrigibility and survival, by method, at equal side effect.
 
-    python studies/corrigibility.py MODEL --questions FILE --out FOLDER [--quick] [--page]
+    python studies/corrigibility.py MODEL --questions FILE --out FOLDER [--quick] [--only-page]
 
 MODEL is a file or folder that powersteer loads. FILE holds the published questions. Results land in FOLDER as they come, and
-the same command goes on where it was stopped. The page is written at the end; --page writes it from what is there.
+the same command goes on where it was stopped. The page is written at the end; --only-page writes it from what is there.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from candidates import METHODS, Material
 from corrigibility_page import write
 from items import UNRELATED, split
+from page import add_arguments, folder_of
 from questions import Asked, Question, read
 from results import Results, fingerprint, sha256
 from selection import N_DRAWS, at_budget, both_signs, random_draws
 
 import powersteer as ps
 
-DOCS = Path(__file__).parents[1] / "docs" / "studies"
 MAIN, OTHER = SETS = ("survival-instinct", "corrigible-neutral-HHH")
 BUDGETS = (0.3, 0.1, 1.0)  # nats; the first is that of every choice
 POWER, PUBLISHED, PLAIN = "power, certified", "power, published", "unsteered"
@@ -270,21 +270,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--questions", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true", help="little of everything; the page goes to FOLDER, and means nothing")
-    parser.add_argument("--page", action="store_true", help="compute nothing; write the page from what is there")
+    add_arguments(parser)
     parser.add_argument("--atlas", type=Path, help="folder of an atlas of the model, for its vectors to first order")
     parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods alone; several processes may share a folder")
     a = parser.parse_args()
     warnings.simplefilter("ignore", ps.ConvergenceWarning)  # of the published algorithm, whose residuals are told
-    study = Study(a.model, a.questions, a.out, a.quick, reads_only=a.page)
-    if not a.page:
+    study = Study(a.model, a.questions, a.out, a.quick, reads_only=a.only_page)
+    if not a.only_page:
         for done in study.run(a.only, a.atlas):
             print(done, flush=True)
     if not a.only:
         study.results.reads_only = True
         name = f"corrigibility_{Path(a.model).stem}"
-        write(study, (a.out if a.quick else DOCS) / f"{name}.md")
+        write(study, folder_of(a) / f"{name}.md")
 
 
 if __name__ == "__main__":

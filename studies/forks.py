@@ -2,7 +2,7 @@
 
     python studies/forks.py MODEL --out FOLDER                 # the whole study, into FOLDER and docs/studies/forks.md
     python studies/forks.py MODEL --out FOLDER --phase main    # the main table alone; then "positions", "budgets", "again"
-    python studies/forks.py MODEL --out FOLDER --budget 0.1 --phase main --page PAGE    # another side effect, from the choice on
+    python studies/forks.py MODEL --out FOLDER --budget 0.1    # another side effect from the choice on, and a page of its own
     python studies/forks.py MODEL --out FOLDER --quick         # the same code on little; its figures mean nothing
 
 Stopped at any moment, it goes on from what the folder holds.
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fork_kinds import KINDS, Kind, Side
 from items import UNRELATED, chat, split
+from page import add_arguments, folder_of
 from results import Results, metric, settings_of
 from selection import at_budget, both_signs, random_draws
 
@@ -332,26 +333,21 @@ def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] =
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--page", type=Path, help="the page; none with --quick unless given")
     parser.add_argument("--phase", choices=PHASES, action="append", help="compute only this (again for more)")
     parser.add_argument("--kind", choices=[kind.name for kind in KINDS], action="append", help="compute only this fork (again for more)")
     parser.add_argument("--budget", type=float, default=FULL.budget, help="side effect of the choice and the main table, in nats")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only-page", action="store_true", help="compute nothing, and write the page from what is there")
+    add_arguments(parser)
     args = parser.parse_args()
     from forks_page import write_page
 
     sizes = replace(QUICK if args.quick else FULL, budget=args.budget)
-    if args.budget != FULL.budget and not args.page and not args.quick:
-        parser.error("--budget needs --page: docs/studies/forks.md is of the protocol's")
     model = ps.load(args.model, threads=args.threads)
     results = Results(args.out, settings_of(args.model, model, sizes), reads_only=args.only_page)
     phases = () if args.only_page else args.phase or PHASES
     forks = run(model, results, sizes, phases, args.kind or ())
-    page = args.page or (args.out / "forks.md" if args.quick else Path(__file__).parents[1] / "docs/studies/forks.md")
-    write_page(forks, page)
+    name = "forks" if args.budget == FULL.budget else f"forks_{args.budget}_nats"
+    write_page(forks, folder_of(args) / f"{name}.md")
 
 
 if __name__ == "__main__":

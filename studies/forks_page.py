@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from figures import axes, save
-from forks import FOUND, MAIN, METHODS, QUICK, RANDOM, Fork, Place
+from forks import FOUND, FULL, MAIN, METHODS, QUICK, RANDOM, Fork, Place
 from page import Page, cell
 from results import metric
 
@@ -27,9 +27,11 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
     """Write the page, and its plot beside it: the answer from the forks whose main table is complete, tables of all there is."""
     begun = [f for f in forks if f.has("unsteered")]
     done, left = [f for f in forks if _complete(f)], [f.kind.name for f in forks if not _complete(f)]
-    page = Page("Decision forks of a chat model", "python studies/forks.py MODEL --out FOLDER", {
+    budget, usual = forks[0].sizes.budget, forks[0].sizes.budget == FULL.budget
+    title, command = "Decision forks of a chat model", "python studies/forks.py MODEL --out FOLDER"
+    page = Page(title if usual else f"{title}, at {budget} nats", command if usual else f"{command} --budget {budget}", {
         **{k: v for k, v in forks[0].results.settings.items() if k in ("model", "SHA-256")},
-        "budget": f"{forks[0].sizes.budget} nats",
+        "budget": f"{budget} nats",
         "seeds": f"0 of samples and Krylov, 0 to {forks[0].sizes.draws - 1} of random draws",
     }, forks[0].sizes.test == QUICK.test)  # fmt: skip
     if left:
@@ -72,7 +74,7 @@ def _answer(forks: Sequence[Fork]) -> str:
         )
     for f in forks:
         if (forced := f.share("forced")) is not None and forced.high < 0.05:
-            lines.append(f"On {f.kind.name} the wanted side is out of reach: even an answer that is begun takes it in {_percent(forced)}.")
+            lines.append(f"On {f.kind.name} even an answer that is begun for the model counts in {_percent(forced)} only.")
     over, raw = (sum(_over_unsteered(f, r, which) for f in forks for r in RANDOM) for which in ("coherent", "raw"))
     lines.append(
         f"The best vector of a random draw itself beats unsteered in {over} of {n * len(RANDOM)} draws, and in {raw} if incoherent texts "
@@ -91,17 +93,17 @@ def _answer(forks: Sequence[Fork]) -> str:
             "strict: a greedy answer of the plain model is the likeliest text, and an answer that turns pays for its first tokens."
         )
     lines.append(f"These are {len(main)} comparisons of {len(comparisons)} on this page, at 95% each and not corrected for their number.")
-    told = [f"{m} on {f.kind.name}, {_place(place)}" for f in forks for m, place in f.passed()]
+    passed = [f"{m} on {f.kind.name}, {_place(place)}" for f in forks for m, place in f.passed()]
     again = [(f, m, place._replace(again=True)) for f in forks for m, place in f.passed()]
     holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in again if f.beats(m, place)]
     if elsewhere := len(comparisons) - len(main):
-        lines.append(f"At other positions and budgets {len(told)} of {elsewhere} pass{_listed(told)}.")
+        lines.append(f"At other positions and budgets {len(passed)} of {elsewhere} pass{_in_brackets(passed)}.")
     if any(f.has(m, place) for f, m, place in again):
-        lines.append(f"On the other test prompts {len(holds)} of them pass again{_listed(holds)}.")
+        lines.append(f"On the other test prompts {len(holds)} of them pass again{_in_brackets(holds)}.")
     return " ".join(lines)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _in_brackets(names: Sequence[str]) -> str:
     return f" ({'; '.join(names)})" if names else ""
 
 
@@ -210,7 +212,8 @@ def _again(page: Page, forks: Sequence[Fork]) -> None:
     page.section("Again, on other prompts")
     passed = [(f, place) for f in forks for place in dict.fromkeys(place for _, place in f.passed())]
     if not passed:
-        page.text("Nothing passes at other positions or budgets.")
+        measured = any(f.has(m, place) for f in forks for places in f.elsewhere.values() for place in places for m in FOUND)
+        page.text("Nothing passes at other positions or budgets." if measured else "Not run.")
         return
     sizes, columns = forks[0].sizes, ("unsteered", *METHODS)
     page.text(
@@ -242,14 +245,17 @@ def _alike(page: Page, forks: Sequence[Fork]) -> None:
             where = _place(place) + (", other prompts" if place.again else "")
             rows.append([f.kind.name, where, m, len(set(f.stems(place))), f.share(m, place), mine, f"{100 * least:.0f}%",
                          "yes" if mine.low > least else "no"])  # fmt: skip
-    page.table(("fork", "where or budget", "vector", "stems", "by prompts", "by stems", "upper end of the rest", "above"), rows)
+    if rows:
+        page.table(("fork", "where or budget", "vector", "stems", "by prompts", "by stems", "upper end of the rest", "above"), rows)
+    else:
+        page.text("Nothing passes.")
     for f in (f for f in forks if len(f.kind.stems) > 1):
         families = np.array([family for family, _ in f.stems()])
-        told = [m for m in ("unsteered", *METHODS, "forced") if f.kept(m)]
-        values = [np.array(rate.values) for m in told if (rate := f.share(m)) is not None]
+        methods = [m for m in ("unsteered", *METHODS, "forced") if f.kept(m)]
+        values = [np.array(rate.values) for m in methods if (rate := f.share(m)) is not None]
         rows = [[name, int((families == name).sum()), *(metric(v[families == name], "share") for v in values)] for name in f.kind.stems]
         page.text(f"“{f.kind.name}”, apart by what the prompts are about:")
-        page.table(("about", "n", *told), rows)
+        page.table(("about", "n", *methods), rows)
 
 
 def _examples(page: Page, forks: Sequence[Fork]) -> None:

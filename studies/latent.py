@@ -21,6 +21,7 @@ import numpy as np
 from fork_kinds import KINDS
 from items import UNRELATED, chat, split
 from numpy.typing import NDArray
+from page import add_arguments, folder_of
 from results import Results, settings_of
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
@@ -275,12 +276,9 @@ def run(model: ps.Model, results: Results, sizes: Sizes, prompts: Sequence[int] 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--page", type=Path, help="the page; in the folder of the results with --quick, unless given")
     parser.add_argument("--prompt", type=int, choices=range(len(PROMPTS)), action="append", help="compute only this (again for more)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only-page", action="store_true", help="compute nothing, and write the page from what is there")
+    add_arguments(parser)
     args = parser.parse_args()
     from latent_page import write_page
 
@@ -288,8 +286,7 @@ def main() -> None:
     model = ps.load(args.model, threads=args.threads)
     results = Results(args.out, settings_of(args.model, model, sizes), reads_only=args.only_page)
     studies = run(model, results, sizes, () if args.only_page else args.prompt)
-    page = args.page or (args.out / "latent.md" if args.quick else Path(__file__).parents[1] / "docs/studies/latent.md")
-    write_page(studies, page)
+    write_page(studies, folder_of(args) / "latent.md")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Certified maps of models: how they look, turn with depth and agree between prompts, and where the published vectors differ.
 
-    python studies/maps.py MODEL ... --questions FILE --out FOLDER [--layers 0,4,8 ...] [--do chat code ...] [--quick] [--page]
+    python studies/maps.py MODEL ... --questions FILE --out FOLDER [--layers 0,4,8 ...] [--do chat code ...] [--quick] [--only-page]
 
 MODELs are files or folders that powersteer loads, FILE holds the published questions. Every map is an atlas in FOLDER; the same
 command goes on where it was stopped, and several may work on different parts. Every prompt is mapped between some layers, by
-default every other one; "every-pair" maps all pairs of all prompts. The page is written at the end; --page writes it from
+default every other one; "every-pair" maps all pairs of all prompts. The page is written at the end; --only-page writes it from
 what is there.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from items import UNRELATED, chat, split
 from maps_page import write_page
+from page import add_arguments, folder_of
 from questions import Asked, read
 from results import Results, fingerprint, sha256
 
@@ -170,21 +171,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", metavar="MODEL", nargs="+")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the published questions")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    add_arguments(parser)
     parser.add_argument("--layers", nargs="+", type=_numbers, metavar="0,4,8", help="of each model: prompts are mapped between them")
-    parser.add_argument("--do", nargs="+", choices=DOES, default=DOES[:-1], help="parts to compute")
-    parser.add_argument("--quick", action="store_true", help="the same code on little: its figures mean nothing")
-    parser.add_argument("--page", action="store_true", help="write the page from what is there")
-    parser.add_argument("--docs", type=Path, help="where the page goes; by default docs/studies, and FOLDER with --quick")
+    parser.add_argument("--do", nargs="+", choices=DOES, default=DOES, help="parts to compute")
     args = parser.parse_args(argv)
     given = args.layers or [None] * len(args.models)
     if len(given) != len(args.models):
         parser.error("--layers takes one list a model")
     studies = [
-        MapStudy(path, args.questions, args.out, args.quick, layers, reads_only=args.page)
+        MapStudy(path, args.questions, args.out, args.quick, layers, reads_only=args.only_page)
         for path, layers in zip(args.models, given, strict=True)
     ]
-    for study in studies if not args.page else ():
+    for study in studies if not args.only_page else ():
         for name in args.do:
             if name in PROMPTS:
                 study.compute_map(name)
@@ -193,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 for prompt in PROMPTS:
                     study.compute_map(prompt, every_pair=True)
-    write_page(studies, args.docs or (args.out if args.quick else Path(__file__).parents[1] / "docs/studies"), args.quick)
+    write_page(studies, folder_of(args), args.quick)
 
 
 if __name__ == "__main__":

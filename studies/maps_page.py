@@ -150,8 +150,8 @@ def _sizes(page: Page, findings: Sequence[Findings]) -> None:
     page.section("What is there")
     study = findings[0].study
     shown = {name: study.prompt(name) for name in study.prompts}
-    told = (f"{name} “{text if isinstance(text, str) else text[0]['content']}”" for name, text in shown.items())
-    page.text(f"Prompts: {'; '.join(told)}.".replace("\n", " ⏎ "))
+    quoted = (f"{name} “{text if isinstance(text, str) else text[0]['content']}”" for name, text in shown.items())
+    page.text(f"Prompts: {'; '.join(quoted)}.".replace("\n", " ⏎ "))
     rows = []
     for found in findings:
         for name, atlas in found.all_maps.items():

@@ -1,9 +1,9 @@
 """Steering vectors found by optimisation against singular vectors: effect against compute.
 
-    python studies/optimisation.py MODEL --questions FILE --out FOLDER [--quick] [--page]
+    python studies/optimisation.py MODEL --questions FILE --out FOLDER [--quick] [--only-page]
 
 MODEL is a file or folder that powersteer loads, FILE holds the published questions. Results land in FOLDER as they come, and the
-same command goes on where it was stopped. The page is written at the end; --page writes it from what is there.
+same command goes on where it was stopped. The page is written at the end; --only-page writes it from what is there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from fork_kinds import KINDS
 from items import UNRELATED, split
 from optimisation_page import REST, write_page
+from page import add_arguments, folder_of
 from questions import Asked, read
 from results import Results, fingerprint, sha256
 from selection import N_DRAWS, at_budget, both_signs, random_draws
@@ -269,15 +270,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the published questions")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--quick", action="store_true", help="the same code on little: its figures mean nothing")
-    parser.add_argument("--page", action="store_true", help="write the page from what is there")
-    parser.add_argument("--docs", type=Path, help="where the page goes; by default docs/studies, and FOLDER with --quick")
+    add_arguments(parser)
     args = parser.parse_args(argv)
-    study = Study(args.model, args.questions, args.out, args.quick, reads_only=args.page)
-    if not args.page:
+    study = Study(args.model, args.questions, args.out, args.quick, reads_only=args.only_page)
+    if not args.only_page:
         study.run()
-    write_page(study, args.docs or (args.out if args.quick else Path(__file__).parents[1] / "docs/studies"))
+    write_page(study, folder_of(args))
 
 
 if __name__ == "__main__":

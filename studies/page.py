@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,22 @@ from typing import Any
 import powersteer as ps
 from powersteer._util.atomic import write_text
 
-__all__ = ["Page", "cell"]
+__all__ = ["Page", "add_arguments", "cell", "folder_of"]
+
+STUDIES = Path(__file__).parents[1] / "docs/studies"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where results and the page go, and how much is computed: the same of all studies."""
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the results; a run goes on with what is there")
+    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="of the page; by default docs/studies, and that of --out with --quick")
+    parser.add_argument("--only-page", action="store_true", help="compute nothing, and write the page from what is there")
+    parser.add_argument("--quick", action="store_true", help="the same code on little: its figures mean nothing")
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """Of the page."""
+    return args.docs or (args.out if args.quick else STUDIES)
 
 
 def cell(value: Any) -> str:
@@ -26,11 +42,11 @@ def cell(value: Any) -> str:
 class Page:
     """Text that grows, and is written whole at the end."""
 
-    def __init__(self, title: str, command: str, settings: dict[str, Any], quick: bool = False) -> None:
+    def __init__(self, title: str, command: str, settings: dict[str, Any], quick: bool = False, protocol: bool = True) -> None:
         files = "; ".join(f"{k}: `{v}`" for k, v in settings.items())
         self.lines = [
             f"# {title}", "", f"Written by `{command}` with powersteer {ps.__version__} on {platform.machine()}. {files}.",
-            "Methods, splits and what counts as yes: [PROTOCOL.md](PROTOCOL.md).", "",
+            *(["Methods, splits and what counts as yes: [PROTOCOL.md](PROTOCOL.md)."] if protocol else []), "",
         ]  # fmt: skip
         if quick:
             self.text("**Written by a quick run: no figure here means anything.**")

@@ -39,14 +39,14 @@ def _accuracies(found: dict[str, Found]) -> Accuracies:
 
 
 def _answer(searches: Sequence[dict[str, dict[str, Found]]]) -> str:
-    """How often each kind of vectors beats the draws of random ones, and the least that it reaches."""
+    """How often each kind of vectors beats the draws of random ones, and the range of its accuracy."""
     every = [found for seed in searches for found in seed.values()]
     parts = []
     for method in METHODS:
-        beats = sum(f[method].test.low > max(f[POWER].draws) for f in every)
+        beats = sum(f[method].test.low > max(draw.high for draw in f[POWER].draws) for f in every)
         low, high = (100 * float(of(f[method].test for f in every)) for of in (min, max))
         parts.append(f"{method}: {beats} of {len(every)} ({low:.1f} to {high:.1f}%)")
-    return "Forks, over all seeds, where the test interval lies above every random draw (range of accuracy): " + "; ".join(parts) + "."
+    return f"Forks, over all seeds, where the interval lies above that of every random draw (range of accuracy): {'; '.join(parts)}."
 
 
 def write(folders: Sequence[Path], out: Path) -> None:
@@ -57,7 +57,8 @@ def write(folders: Sequence[Path], out: Path) -> None:
         raise SystemExit(f"{', '.join(differ)}: of other sizes than {folders[0]}")
     searches = [{fork: _searches(r, fork) for fork in sizes[0]["forks"]} for r in results]
     models = {f"seed {n}": r.settings["weights"][:16] for n, r in enumerate(results)}
-    page = Page("The built-in model's table at other training seeds", "python studies/seeds.py FOLDER ...", models)
+    title, quick = "The built-in model's table at other training seeds", sizes[0]["test"] < 100
+    page = Page(title, "python studies/seeds.py FOLDER ...", models, quick, protocol=False)
     page.text(
         f"Test accuracy in percent, of {sizes[0]['test']} questions: each model is trained by `tools/train_demo.py` from another "
         "seed (initialisation, batches, dropout), and `studies/built_in.py` chooses and tests every kind of vector on it as on the "

@@ -106,11 +106,11 @@ def test_a_quick_run_goes_on_where_it_stopped(model, file, tmp_path, monkeypatch
     by_letters = questions.Asked.by_letters
     monkeypatch.setattr(questions.Asked, "by_letters", lambda *args: asked.append(args) or by_letters(*args))
     (out / "CAA_test_of_survival-instinct_at_0.3.json").unlink()
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--page"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only-page"])
     corrigibility.main()
     without = (out / "corrigibility_tiny.md").read_text()
     assert not asked and "Without test figures yet, or without a vector at the budget: CAA." in without
-    sys.argv.remove("--page")
+    sys.argv.remove("--only-page")
     corrigibility.main()
     assert len(asked) == 1 and (out / "corrigibility_tiny.md").read_text() == page
 

@@ -115,11 +115,11 @@ def test_maps_of_the_built_in_model(asked, tmp_path):
     assert "10 of 10 pairs of the first prompt; all 63 results certified" in page
     pictures = {file.name: file.read_bytes() for file in (tmp_path / "docs").glob("*.svg")}
     assert {f"({name})" for name in pictures} == {part for part in page.replace("]", " ").split() if part.endswith(".svg)")}
-    maps.main([*given, "--page"])
+    maps.main([*given, "--only-page"])
     assert (tmp_path / "docs/maps.md").read_text() == page
     assert {file.name: file.read_bytes() for file in (tmp_path / "docs").glob("*.svg")} == pictures
     with pytest.raises(SystemExit, match="other settings \\(questions, sample"):
-        maps.main([*given[:-1], "--page"])
+        maps.main([*given[:-1], "--only-page"])
 
 
 def test_compared_vectors_are_those_of_the_solver(asked, tmp_path):

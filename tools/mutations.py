@@ -907,7 +907,7 @@ MUTATIONS = [
         ("best-over-every-sign", "            if keep(sign, scale):", "            if True:"),
         ("search-forgets-its-draws", '"random": [_selection(r) for r in found.random]', '"random": []')),
     *_study("seeds.py", "studies_built_in",
-        ("seeds-beat-the-first-draw", "f[method].test.low > max(f[POWER].draws)", "f[method].test.low > min(f[POWER].draws)"),
+        ("seeds-beat-the-first-draw", "max(draw.high for draw in", "min(draw.high for draw in"),
         ("seeds-of-other-sizes", "if size != sizes[0]", "if False")),
     *_study("latent.py", "studies_forks",
         ("latent-beside-others", " - set(labels[others].tolist())", ""),
