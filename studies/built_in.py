@@ -26,7 +26,7 @@ import powersteer as ps
 from powersteer.demo import story as demo
 from powersteer.demo.forks import FORKS, questions
 
-__all__ = ["EFFECT_SCALES", "METHODS", "POWER", "SIGNED", "Fork", "Found", "Sizes", "forks_of", "main", "run", "run_methods", "search_key"]
+__all__ = ["EFFECT_SCALES", "METHODS", "POWER", "SIGNED", "Fork", "KeptSearch", "Sizes", "forks_of", "run", "run_methods", "search_key"]
 
 SCALES = (0.18, 0.35, 0.7, 1.0, 1.4, 2.0)
 SIGNED = tuple(sign * s for sign in (-1, 1) for s in sorted(SCALES, reverse=sign < 0))
@@ -51,7 +51,7 @@ class Sizes:
 QUICK = Sizes(forks=("products",), validation=9, test=3, grid=2, draws=2, k=6, iterations=2)
 
 
-class Found:
+class KeptSearch:
     """What is kept of a search."""
 
     def __init__(self, kept: dict[str, Any]) -> None:
@@ -102,17 +102,17 @@ class Fork:
     def has(self, method: str) -> bool:
         return self.results.has(search_key(self.name, method))
 
-    def found(self, method: str) -> Found:
+    def found(self, method: str) -> KeptSearch:
         """The search among a method's vectors; among the certified power vectors, that among random ones beside it."""
         draws = self.sizes.draws if method == POWER else 0
-        return Found(self.results.once(search_key(self.name, method), lambda: self._search(self.vectors(method), draws)))
+        return KeptSearch(self.results.once(search_key(self.name, method), lambda: self._search(self.vectors(method), draws)))
 
-    def at_one_length(self) -> Found:
+    def at_one_length(self) -> KeptSearch:
         """The search among power vectors whose scales are of one length, the geometric mean of the sites' norms."""
         vectors = self.vectors(POWER)
         common = math.exp(np.mean([math.log(v.site_norm) for v in vectors]))
         made = [replace(v, site_norm=common) for v in vectors]
-        return Found(self.results.once(search_key(self.name, "one length"), lambda: self._search(made)))
+        return KeptSearch(self.results.once(search_key(self.name, "one length"), lambda: self._search(made)))
 
     def _search(self, vectors: Vectors, draws: int = 0) -> dict[str, Any]:
         """Every candidate on eight validation questions, the best quarter on all."""

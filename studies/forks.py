@@ -30,7 +30,7 @@ from powersteer.evaluate import coherent, score_table
 from powersteer.evaluate.scores import Score
 
 __all__ = [
-    "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Place", "Sizes", "run",
+    "FOUND", "FULL", "MAIN", "METHODS", "PHASES", "POSITIONS", "QUICK", "RANDOM", "Fork", "Setup", "Sizes", "run",
 ]  # fmt: skip
 
 BUDGETS = (0.1, 1.0)  # nats: of the chosen vectors, besides that of the choice
@@ -42,7 +42,7 @@ _RESAMPLES = 2000
 _ALONG = 8  # tokens of the plain answer along which "generated" is calibrated, and of an answer that CAA reads
 
 
-class Place(NamedTuple):
+class Setup(NamedTuple):
     """Where a chosen vector is added, and how strongly; `again` for a second test, on prompts that the first one left."""
 
     where: str = "everywhere"
@@ -50,7 +50,7 @@ class Place(NamedTuple):
     again: bool = False
 
 
-MAIN = Place()
+MAIN = Setup()
 
 
 @dataclass(frozen=True)
@@ -214,109 +214,109 @@ class Fork:
 
     # ---- what is told
 
-    def key(self, method: str, place: Place = MAIN) -> str:
+    def key(self, method: str, setup: Setup = MAIN) -> str:
         """Under which the texts of a method are kept."""
-        return f"{method} {place.where} {self.sizes.budget if place.kl is None else place.kl}" + (" again" if place.again else "")
+        return f"{method} {setup.where} {self.sizes.budget if setup.kl is None else setup.kl}" + (" again" if setup.again else "")
 
-    def kept(self, method: str, place: Place = MAIN) -> dict[str, Any] | None:
+    def kept(self, method: str, setup: Setup = MAIN) -> dict[str, Any] | None:
         """What `tested` has kept; None if that was not run, or there is no vector."""
-        return self.tested(method, place) if self.has(method, place) else None
+        return self.tested(method, setup) if self.has(method, setup) else None
 
-    def has(self, method: str, place: Place = MAIN) -> bool:
+    def has(self, method: str, setup: Setup = MAIN) -> bool:
         """Whether `tested` was run."""
-        return self.results.has(f"{self.kind.name}.test {self.key(method, place)}")
+        return self.results.has(f"{self.kind.name}.test {self.key(method, setup)}")
 
-    def scaled(self, method: str, place: Place = MAIN) -> ps.SteeringVector | None:
+    def scaled(self, method: str, setup: Setup = MAIN) -> ps.SteeringVector | None:
         """The chosen vector at a budget on all unrelated prompts, added at some positions."""
         chosen = self.chosen(method)
         if chosen is None:
             return None
-        kl = self.sizes.budget if place.kl is None else place.kl
-        along = _ALONG if place.where == "generated" else 0
+        kl = self.sizes.budget if setup.kl is None else setup.kl
+        along = _ALONG if setup.where == "generated" else 0
         prompts = [chat(text) for text in (UNRELATED if self.sizes.test > 3 else UNRELATED[: self.sizes.unrelated])]
 
         def compute() -> list[ps.SteeringVector]:
-            return [v for v in at_budget(self.model, prompts, [chosen[0]], kl, POSITIONS[place.where], along) if v is not None]
+            return [v for v in at_budget(self.model, prompts, [chosen[0]], kl, POSITIONS[setup.where], along) if v is not None]
 
-        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {self.key(method, place._replace(again=False))}", compute)), None)
+        return next(iter(self.results.vectors(f"{self.kind.name}.chosen {self.key(method, setup._replace(again=False))}", compute)), None)
 
-    def part(self, place: Place) -> slice:
+    def part(self, setup: Setup) -> slice:
         """Of the test prompts: all of them, the first ones, or the others."""
         short = self.sizes.short_test
-        return slice(0, self.sizes.test) if place == MAIN else slice(short, self.sizes.test) if place.again else slice(0, short)
+        return slice(0, self.sizes.test) if setup == MAIN else slice(short, self.sizes.test) if setup.again else slice(0, short)
 
-    def tested(self, method: str, place: Place = MAIN) -> dict[str, Any] | None:
+    def tested(self, method: str, setup: Setup = MAIN) -> dict[str, Any] | None:
         """Raw and coherent scores and texts of test prompts; "unsteered" and "forced" are methods here. None: no vector."""
 
         def compute() -> dict[str, Any] | None:
-            items, wanted = self.prompts("test", self.sizes.test)[self.part(place)], self.wanted()
+            items, wanted = self.prompts("test", self.sizes.test)[self.part(setup)], self.wanted()
             score, vector = wanted.score, None
             if method == "forced":
                 opening = self.model.tokenizer.encode(wanted.opening, add_special=False)
                 items, score = [np.concatenate([self.model.tokens(p), opening]).astype(np.int32) for p in items], wanted.opened
-            elif method != "unsteered" and (vector := self.scaled(method, place)) is None:
+            elif method != "unsteered" and (vector := self.scaled(method, setup)) is None:
                 return None
             made: list[ps.Generation] = []
             (counted,) = score_table(
-                self.model, items, [vector], self.score(score), self.sizes.tokens, positions=POSITIONS[place.where], made=made
+                self.model, items, [vector], self.score(score), self.sizes.tokens, positions=POSITIONS[setup.where], made=made
             )
             return {
                 "coherent": counted.tolist(), "raw": [float(score(None, g.text or "")) for g in made], "texts": [g.text for g in made],
                 "repetition": float(np.mean([ps.evaluate.repetition(g).value for g in made])),
             }  # fmt: skip
 
-        return self._once(f"test {self.key(method, place)}", compute)
+        return self._once(f"test {self.key(method, setup)}", compute)
 
-    def share(self, method: str, place: Place = MAIN, which: str = "coherent") -> ps.MetricResult | None:
+    def share(self, method: str, setup: Setup = MAIN, which: str = "coherent") -> ps.MetricResult | None:
         """A rate on test prompts with its Wilson interval; of unsteered texts, on the same prompts as the others."""
         plain = method == "unsteered"
-        got = self.kept(method, MAIN if plain else place)
-        return metric(got[which][self.part(place)] if plain else got[which], "share") if got else None
+        got = self.kept(method, MAIN if plain else setup)
+        return metric(got[which][self.part(setup)] if plain else got[which], "share") if got else None
 
-    def stems(self, place: Place = MAIN) -> list[tuple[str, str]]:
+    def stems(self, setup: Setup = MAIN) -> list[tuple[str, str]]:
         """Family and stem of every test prompt."""
-        return [self.kind.stem(topic) for topic in split(self.kind.topics, "test", self.sizes.test)[self.part(place)]]
+        return [self.kind.stem(topic) for topic in split(self.kind.topics, "test", self.sizes.test)[self.part(setup)]]
 
-    def share_by_stem(self, method: str, place: Place = MAIN, which: str = "coherent") -> ps.MetricResult | None:
+    def share_by_stem(self, method: str, setup: Setup = MAIN, which: str = "coherent") -> ps.MetricResult | None:
         """A rate with the interval of a bootstrap over stems, whose prompts are alike."""
-        rate = self.share(method, place, which)
+        rate = self.share(method, setup, which)
         if rate is None:
             return None
-        of, values = np.unique(self.stems(place), axis=0, return_inverse=True)[1].ravel(), np.array(rate.values)
+        of, values = np.unique(self.stems(setup), axis=0, return_inverse=True)[1].ravel(), np.array(rate.values)
         hits, sizes = np.bincount(of, values), np.bincount(of)
         draws = np.random.default_rng(0).integers(0, len(sizes), (_RESAMPLES, len(sizes)))
         low, high = np.quantile(hits[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
         return replace(rate, low=float(low), high=float(high), interval="bootstrap over stems")
 
-    def beats(self, method: str, place: Place = MAIN, which: str = "coherent") -> bool | None:
+    def beats(self, method: str, setup: Setup = MAIN, which: str = "coherent") -> bool | None:
         """Whether a rate lies above the unsteered one and those of all random draws, with intervals that do not overlap. None: not
         measured."""
-        mine, *others = (self.share(m, place, which) for m in (method, "unsteered", *RANDOM))
+        mine, *others = (self.share(m, setup, which) for m in (method, "unsteered", *RANDOM))
         if mine is None or any(other is None for other in others):
             return None
         return all(mine.low > other.high for other in others if other is not None)
 
-    def passed(self) -> list[tuple[str, Place]]:
-        """(method, place) of what beats unsteered and random texts at other positions and budgets."""
-        return [(m, place) for places in self.elsewhere.values() for place in places for m in FOUND if self.beats(m, place)]
+    def passed(self) -> list[tuple[str, Setup]]:
+        """(method, setup) of what beats unsteered and random texts at other positions and budgets."""
+        return [(m, setup) for setups in self.elsewhere.values() for setup in setups for m in FOUND if self.beats(m, setup)]
 
     @property
-    def elsewhere(self) -> dict[str, list[Place]]:
-        """By phase, the places beside that of the main table."""
+    def elsewhere(self) -> dict[str, list[Setup]]:
+        """By phase, the setups beside that of the main table."""
         return {
-            "positions": [Place(where) for where in list(POSITIONS)[1:]],
-            "budgets": [Place(kl=kl) for kl in BUDGETS if kl != self.sizes.budget],
+            "positions": [Setup(where) for where in list(POSITIONS)[1:]],
+            "budgets": [Setup(kl=kl) for kl in BUDGETS if kl != self.sizes.budget],
         }
 
-    def conditions(self, phase: str) -> list[tuple[str, Place]]:
-        """(method, place) of everything that a phase tests; `again`, of what passed elsewhere, with the random draws beside."""
+    def conditions(self, phase: str) -> list[tuple[str, Setup]]:
+        """(method, setup) of everything that a phase tests; `again`, of what passed elsewhere, with the random draws beside."""
         if phase == "main":
             return [(method, MAIN) for method in ("unsteered", *METHODS, "forced")]
         if phase == "again":
             passed = self.passed()
-            beside = [(method, place) for place in dict.fromkeys(place for _, place in passed) for method in RANDOM]
-            return [(method, place._replace(again=True)) for method, place in (*passed, *beside)]
-        return [(method, place) for place in self.elsewhere[phase] for method in METHODS]
+            beside = [(method, setup) for setup in dict.fromkeys(setup for _, setup in passed) for method in RANDOM]
+            return [(method, setup._replace(again=True)) for method, setup in (*passed, *beside)]
+        return [(method, setup) for setup in self.elsewhere[phase] for method in METHODS]
 
 
 def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] = PHASES, kinds: Iterable[str] = ()) -> list[Fork]:
@@ -324,9 +324,9 @@ def run(model: ps.Model, results: Results, sizes: Sizes, phases: Iterable[str] =
     forks = [Fork(model, results, kind, sizes) for kind in KINDS[: sizes.kinds]]
     for phase in phases:
         for fork in [fork for fork in forks if not kinds or fork.kind.name in kinds]:
-            for method, place in fork.conditions(phase):
-                fork.tested(method, place)
-                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {fork.key(method, place)}", flush=True)
+            for method, setup in fork.conditions(phase):
+                fork.tested(method, setup)
+                print(f"{time.strftime('%H:%M:%S')} {fork.kind.name}: {fork.key(method, setup)}", flush=True)
     return forks
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from figures import axes, save
-from forks import FOUND, FULL, MAIN, METHODS, QUICK, RANDOM, Fork, Place
+from forks import FOUND, FULL, MAIN, METHODS, QUICK, RANDOM, Fork, Setup
 from page import Page, cell
 from results import metric
 
@@ -50,9 +50,9 @@ def write_page(forks: Sequence[Fork], path: Path) -> None:
 def _answer(forks: Sequence[Fork]) -> str:
     """The opening paragraph, from the comparisons."""
     sizes, n = forks[0].sizes, len(forks)
-    places = [MAIN, *(place for some in forks[0].elsewhere.values() for place in some)]
-    comparisons = [(f, m, place) for f in forks for place in places for m in FOUND if f.beats(m, place) is not None]
-    main = [(f, m) for f, m, place in comparisons if place == MAIN]
+    setups = [MAIN, *(setup for some in forks[0].elsewhere.values() for setup in some)]
+    comparisons = [(f, m, setup) for f in forks for setup in setups for m in FOUND if f.beats(m, setup) is not None]
+    main = [(f, m) for f, m, setup in comparisons if setup == MAIN]
     yes = [(f, m) for f, m in main if f.beats(m)]
     lines = [
         f"On {n} forks of this model, the rarer side of each, {sizes.test} test prompts, vectors added everywhere at {sizes.budget} nats "
@@ -93,12 +93,12 @@ def _answer(forks: Sequence[Fork]) -> str:
             "strict: a greedy answer of the plain model is the likeliest text, and an answer that turns pays for its first tokens."
         )
     lines.append(f"These are {len(main)} comparisons of {len(comparisons)} on this page, at 95% each and not corrected for their number.")
-    passed = [f"{m} on {f.kind.name}, {_place(place)}" for f in forks for m, place in f.passed()]
-    again = [(f, m, place._replace(again=True)) for f in forks for m, place in f.passed()]
-    holds = [f"{m} on {f.kind.name}, {_place(place)}" for f, m, place in again if f.beats(m, place)]
+    passed = [f"{m} on {f.kind.name}, {_label(setup)}" for f in forks for m, setup in f.passed()]
+    again = [(f, m, setup._replace(again=True)) for f in forks for m, setup in f.passed()]
+    holds = [f"{m} on {f.kind.name}, {_label(setup)}" for f, m, setup in again if f.beats(m, setup)]
     if elsewhere := len(comparisons) - len(main):
         lines.append(f"At other positions and budgets {len(passed)} of {elsewhere} pass{_in_brackets(passed)}.")
-    if any(f.has(m, place) for f, m, place in again):
+    if any(f.has(m, setup) for f, m, setup in again):
         lines.append(f"On the other test prompts {len(holds)} of them pass again{_in_brackets(holds)}.")
     return " ".join(lines)
 
@@ -120,8 +120,8 @@ def _percent(rate: Share | None) -> str:
     return "–" if rate is None else f"{100 * rate.value:.0f}%"
 
 
-def _place(place: Place) -> str:
-    return place.where if place.kl is None else f"{place.kl} nats"
+def _label(setup: Setup) -> str:
+    return setup.where if setup.kl is None else f"{setup.kl} nats"
 
 
 def _forks(page: Page, forks: Sequence[Fork]) -> None:
@@ -176,26 +176,26 @@ def _main(page: Page, forks: Sequence[Fork]) -> None:
                 rows.append([fork.kind.name, method, "none", "", "", fork.offered(method) - len(fork.candidates(method)), ""])
                 continue
             target = "" if vector.target is None else f" → {vector.target if isinstance(vector.target, str) else vector.target.layer}"
-            place = f"{vector.layer}{target}" + (f", rank {vector.rank}" if method == "power" else "")
+            layers = f"{vector.layer}{target}" + (f", rank {vector.rank}" if method == "power" else "")
             dropped = fork.offered(method) - len(fork.candidates(method))
             sign = "+" if vector.scale > 0 else "−"
-            rows.append([fork.kind.name, method, place, sign, abs(vector.scale), dropped, f"{100 * chosen[1]:.0f}%"])
+            rows.append([fork.kind.name, method, layers, sign, abs(vector.scale), dropped, f"{100 * chosen[1]:.0f}%"])
     page.table(("fork", "method", "layers", "sign", "scale", "dropped", "on validation"), rows)
 
 
-def _cell(fork: Fork, method: str, place: Place = MAIN, which: str = "coherent") -> Any:
-    rate = fork.share(method, place, which)
+def _cell(fork: Fork, method: str, setup: Setup = MAIN, which: str = "coherent") -> Any:
+    rate = fork.share(method, setup, which)
     if rate is None:
         return "–"
-    return f"**{cell(rate)}**" if method in FOUND and fork.beats(method, place, which) else rate
+    return f"**{cell(rate)}**" if method in FOUND and fork.beats(method, setup, which) else rate
 
 
 def _elsewhere(page: Page, forks: Sequence[Fork]) -> None:
     columns = ("unsteered", *METHODS)
-    for phase, places in forks[0].elsewhere.items():
+    for phase, setups in forks[0].elsewhere.items():
         rows = [
-            [f.kind.name, _place(place), *(_cell(f, m, place) for m in columns)]
-            for f in forks for place in places if any(f.kept(m, place) for m in METHODS)
+            [f.kind.name, _label(setup), *(_cell(f, m, setup) for m in columns)]
+            for f in forks for setup in setups if any(f.kept(m, setup) for m in METHODS)
         ]  # fmt: skip
         page.section(f"At other {phase}")
         if not rows:
@@ -203,16 +203,16 @@ def _elsewhere(page: Page, forks: Sequence[Fork]) -> None:
             continue
         page.text(f"The same vectors on {forks[0].sizes.short_test} test prompts, each scaled again to its budget; coherent rates.")
         page.table(("fork", "where" if phase == "positions" else "budget", *columns), rows)
-        if missing := len(forks) * len(places) - len(rows):
+        if missing := len(forks) * len(setups) - len(rows):
             page.text(f"{missing} rows were not run.")
 
 
 def _again(page: Page, forks: Sequence[Fork]) -> None:
     """What passed at other positions and budgets, on the test prompts that were left."""
     page.section("Again, on other prompts")
-    passed = [(f, place) for f in forks for place in dict.fromkeys(place for _, place in f.passed())]
+    passed = [(f, setup) for f in forks for setup in dict.fromkeys(setup for _, setup in f.passed())]
     if not passed:
-        measured = any(f.has(m, place) for f in forks for places in f.elsewhere.values() for place in places for m in FOUND)
+        measured = any(f.has(m, setup) for f in forks for setups in f.elsewhere.values() for setup in setups for m in FOUND)
         page.text("Nothing passes at other positions or budgets." if measured else "Not run.")
         return
     sizes, columns = forks[0].sizes, ("unsteered", *METHODS)
@@ -220,7 +220,7 @@ def _again(page: Page, forks: Sequence[Fork]) -> None:
         f"What passes in the two tables above, and the random draws, on the other {sizes.test - sizes.short_test} test prompts, with "
         "the same vectors at the same scales. –: not run."
     )
-    rows = [[f.kind.name, _place(place), *(_cell(f, m, place._replace(again=True)) for m in columns)] for f, place in passed]
+    rows = [[f.kind.name, _label(setup), *(_cell(f, m, setup._replace(again=True)) for m in columns)] for f, setup in passed]
     page.table(("fork", "where or budget", *columns), rows)
 
 
@@ -236,14 +236,14 @@ def _alike(page: Page, forks: Sequence[Fork]) -> None:
     rows = []
     for f in forks:
         main = [(m, MAIN) for m in FOUND if f.beats(m)]
-        for m, place in [*main, *(one for p in f.passed() for one in (p, (p[0], p[1]._replace(again=True))))]:
-            mine, others = f.share_by_stem(m, place), [f.share_by_stem(r, place) for r in ("unsteered", *RANDOM)]
-            rates = [f.share(r, place) for r in ("unsteered", *RANDOM)]
+        for m, setup in [*main, *(one for p in f.passed() for one in (p, (p[0], p[1]._replace(again=True))))]:
+            mine, others = f.share_by_stem(m, setup), [f.share_by_stem(r, setup) for r in ("unsteered", *RANDOM)]
+            rates = [f.share(r, setup) for r in ("unsteered", *RANDOM)]
             if mine is None or any(r is None for r in (*others, *rates)):
                 continue
             least = max(r.high for r in (*others, *rates) if r is not None)
-            where = _place(place) + (", other prompts" if place.again else "")
-            rows.append([f.kind.name, where, m, len(set(f.stems(place))), f.share(m, place), mine, f"{100 * least:.0f}%",
+            where = _label(setup) + (", other prompts" if setup.again else "")
+            rows.append([f.kind.name, where, m, len(set(f.stems(setup))), f.share(m, setup), mine, f"{100 * least:.0f}%",
                          "yes" if mine.low > least else "no"])  # fmt: skip
     if rows:
         page.table(("fork", "where or budget", "vector", "stems", "by prompts", "by stems", "upper end of the rest", "above"), rows)

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from built_in import METHODS, POWER, Found, search_key
+from built_in import METHODS, POWER, KeptSearch, search_key
 from page import Page
 from results import Missing, Results
 
@@ -25,20 +25,20 @@ BEST, PLAIN = "random, best draw", "unsteered"
 Accuracies = dict[str, float]  # test accuracy by kind of vectors, in percent
 
 
-def _searches(results: Results, fork: str) -> dict[str, Found]:
+def _searches(results: Results, fork: str) -> dict[str, KeptSearch]:
     try:
-        return {method: Found(results.once(search_key(fork, method), dict)) for method in METHODS}
+        return {method: KeptSearch(results.once(search_key(fork, method), dict)) for method in METHODS}
     except Missing as key:
         raise SystemExit(f"{results.folder} lacks {key}: studies/built_in.py has not run to its end") from None
 
 
-def _accuracies(found: dict[str, Found]) -> Accuracies:
+def _accuracies(found: dict[str, KeptSearch]) -> Accuracies:
     power = found[POWER]
     values = {**{method: f.test for method, f in found.items()}, BEST: max(power.draws), PLAIN: power.unsteered}
     return {name: 100 * float(value) for name, value in values.items()}
 
 
-def _answer(searches: Sequence[dict[str, dict[str, Found]]]) -> str:
+def _answer(searches: Sequence[dict[str, dict[str, KeptSearch]]]) -> str:
     """How often each kind of vectors beats the draws of random ones, and the range of its accuracy."""
     every = [found for seed in searches for found in seed.values()]
     parts = []

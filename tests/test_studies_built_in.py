@@ -63,7 +63,7 @@ def test_what_is_kept_of_a_search_is_what_it_found(quick, tmp_path):
     sizes = replace(quick.QUICK, draws=1)
     (fork,) = quick.forks_of(ps.load("demo", threads=1), tmp_path, sizes)
     vectors = fork.vectors("Fisher, first")
-    found = quick.Found(json.loads(json.dumps(fork._search(vectors, draws=1))))
+    found = quick.KeptSearch(json.loads(json.dumps(fork._search(vectors, draws=1))))
     expected = ps.search(fork.model, vectors, fork.score, validation=fork.prompts, test=fork.tests, scales=quick.SCALES,
                          n_random=1, max_new_tokens=48, halving=4)  # fmt: skip
     assert found.test == expected.test and found.test.high == expected.test.high and found.unsteered == expected.unsteered[1]

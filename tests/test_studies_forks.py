@@ -27,7 +27,7 @@ TEXTS = {  # of the first side, of the second, of neither
     ),
     "agreeing": ("Yes, that is correct.", "No, a spider has eight legs.", "Spiders live in many countries."),
     "list": ("Here are some:\n\n1. It is healthy.", "Planting trees is good for the air.", "Trees."),
-    "language": ("La mer est un endroit que les enfants aiment.", "The sea is a place that is blue.", "Mer 12 %"),
+    "language": ("La mer est un endroit que les enfants aiment.", "The sea is a setup that is blue.", "Mer 12 %"),
     "tone": ("Dear Anna,\n\nI hope this message finds you well.", "Hey there, just checking about the keys!", "The keys are here."),
 }  # fmt: skip
 
@@ -112,9 +112,9 @@ def test_a_page_says_what_was_not_run(model, tmp_path):
 
 
 def _keep(fork, condition, coherent):
-    method, place = condition
+    method, setup = condition
     kept = {"coherent": coherent, "raw": coherent, "texts": ["a"] * len(coherent), "repetition": 0.0}
-    fork.results.once(f"{fork.kind.name}.test {fork.key(method, place)}", lambda: kept)
+    fork.results.once(f"{fork.kind.name}.test {fork.key(method, setup)}", lambda: kept)
 
 
 @pytest.mark.parametrize(("mine", "random", "expected"), [(90, 10, True), (90, 85, False), (15, 10, False)])
@@ -127,24 +127,24 @@ def test_a_method_beats_every_random_draw_or_none(model, tmp_path, mine, random,
 
 def test_what_passes_is_tested_again_on_the_prompts_that_are_left(model, tmp_path):
     """The first 40 test prompts at another budget, then the other 60, each beside the plain texts of the same prompts."""
-    place = forks.Place(kl=0.1)
-    again = place._replace(again=True)
+    setup = forks.Setup(kl=0.1)
+    again = setup._replace(again=True)
     fork = forks.Fork(model, Results(tmp_path, {}), KINDS[0], forks.FULL)
     _keep(fork, ("unsteered", forks.MAIN), [0.0] * 40 + [1.0] * 60)
     for method, first, left in (("Fisher", 30, 60), ("power", 5, 0), *((r, 4, 0) for r in forks.RANDOM)):
-        _keep(fork, (method, place), [1.0] * first + [0.0] * (40 - first))
+        _keep(fork, (method, setup), [1.0] * first + [0.0] * (40 - first))
         _keep(fork, (method, again), [1.0] * left + [0.0] * (60 - left))
-    assert fork.passed() == [("Fisher", place)]
+    assert fork.passed() == [("Fisher", setup)]
     assert fork.conditions("again") == [("Fisher", again), *((r, again) for r in forks.RANDOM)]
-    assert [float(fork.share("unsteered", p)) for p in (forks.MAIN, place, again)] == [0.6, 0, 1]
+    assert [float(fork.share("unsteered", p)) for p in (forks.MAIN, setup, again)] == [0.6, 0, 1]
     assert fork.beats("Fisher", again) is False  # the plain model does it there, too
     prompts = fork.sizes.test
-    assert [range(prompts)[fork.part(p)] for p in (place, again)] == [range(40), range(40, 100)]
+    assert [range(prompts)[fork.part(p)] for p in (setup, again)] == [range(40), range(40, 100)]
 
 
 def test_the_budget_of_the_choice_is_no_other_budget(model, tmp_path):
     fork = forks.Fork(model, Results(tmp_path, {}), KINDS[0], replace(forks.FULL, budget=0.1))
-    assert [place.kl for place in fork.elsewhere["budgets"]] == [1.0]
+    assert [setup.kl for setup in fork.elsewhere["budgets"]] == [1.0]
     _keep(fork, ("Fisher", forks.MAIN), [1.0] * 100)
     assert fork.has("Fisher") and not any(fork.has(*c) for phase in fork.elsewhere for c in fork.conditions(phase))
 
