@@ -21,6 +21,8 @@ STORIES = Path(__file__).parents[1].parent / "shared/models/stories260K"
 
 # Modules of the tests hold no examples; some run when they are imported
 collect_ignore = [path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_")]
+if not (Path(__file__).parents[1] / "studies").is_dir():  # a source distribution has the tests, not the studies
+    collect_ignore += [path.name for path in Path(__file__).parent.glob("test_studies*.py")]
 
 # A shell starts what runs in the background with SIGINT ignored, and the tests raise it
 signal.signal(signal.SIGINT, signal.default_int_handler)
