@@ -56,9 +56,10 @@ class KeptSearch:
 
     def __init__(self, kept: dict[str, Any]) -> None:
         self.ranked: list[tuple[int, int, float, float]] = kept["ranked"]  # vector, sign, scale, validation score
-        self.chosen: dict[str, Any] = kept["chosen"]  # layer, target, rank, sign, scale
+        self.chosen: dict[str, Any] = kept["chosen"]  # layer, target, rank, sign, scale, and the result on test questions
         self.random: list[dict[str, Any]] = kept["random"]  # the same of each draw
-        self.test, self.unsteered, self.share = (ps.MetricResult(**kept[name]) for name in ("test", "unsteered", "share"))
+        self.test = ps.MetricResult(**self.chosen["test"])
+        self.unsteered, self.share = (ps.MetricResult(**kept[name]) for name in ("unsteered", "share"))
         self.random_share = kept["random share"] and ps.MetricResult(**kept["random share"])
         self.draws = [ps.MetricResult(**draw["test"]) for draw in self.random]
 
@@ -121,7 +122,7 @@ class Fork:
         return {
             "ranked": [[c.index, c.sign, c.scale, c.score] for c in found.ranked],
             "chosen": _selection(found.chosen[0]), "random": [_selection(r) for r in found.random],
-            "test": asdict(found.test), "unsteered": asdict(found.unsteered[1]), "share": asdict(found.share),
+            "unsteered": asdict(found.unsteered[1]), "share": asdict(found.share),
             "random share": None if found.random_share is None else asdict(found.random_share),
         }  # fmt: skip
 

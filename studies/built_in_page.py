@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from built_in import EFFECT_SCALES, METHODS, POWER, SCALES, SIGNED, Fork
+from built_in import EFFECT_SCALES, METHODS, POWER, SCALES, SIGNED, Fork, Sizes
 from correlations import correlation
 from figures import axes, save
 from page import Page
@@ -35,7 +35,7 @@ def write_page(forks: Sequence[Fork], folder: Path) -> None:
     path, sizes = folder / "built_in.md", forks[0].sizes
     settings = {"model": forks[0].model.identity["weights"][:16], "seed of random vectors": 0}
     title, command = "What steering does to the built-in model", "python studies/built_in.py --out FOLDER"
-    page = Page(title, command, settings, quick=sizes.test < 100, protocol=False)
+    page = Page(title, command, settings, quick=sizes.test < Sizes.test, protocol=False)
     page.text(_METHOD.replace("\n", " ").format(validation=sizes.validation, test=sizes.test), _FORKS.replace("\n", " "))
     page.section("Methods")
     page.table(["fork", "vectors", "n", "forward passes + products", "seconds", "test accuracy", "share", "layers", "rank", "scale"],

@@ -82,7 +82,7 @@ class Figures:
     def draws(self) -> list[str]:
         return [d for d in self.study.draws if self.mean(d) is not None]
 
-    @property
+    @cached_property
     def best_draw(self) -> str:
         return self.best_draw_by("content")
 

@@ -212,7 +212,7 @@ class Fork:
         best = int(np.argmax(scores))
         return vectors[best], scores[best]
 
-    # ---- what is told
+    # ---- texts on test prompts, and their rates
 
     def key(self, method: str, setup: Setup = MAIN) -> str:
         """Under which the texts of a method are kept."""
@@ -277,9 +277,9 @@ class Fork:
         """Family and stem of every test prompt."""
         return [self.kind.stem(topic) for topic in split(self.kind.topics, "test", self.sizes.test)[self.part(setup)]]
 
-    def share_by_stem(self, method: str, setup: Setup = MAIN, which: str = "coherent") -> ps.MetricResult | None:
+    def share_by_stem(self, method: str, setup: Setup = MAIN) -> ps.MetricResult | None:
         """A rate with the interval of a bootstrap over stems, whose prompts are alike."""
-        rate = self.share(method, setup, which)
+        rate = self.share(method, setup)
         if rate is None:
             return None
         of, values = np.unique(self.stems(setup), axis=0, return_inverse=True)[1].ravel(), np.array(rate.values)

@@ -22,10 +22,10 @@ power vectors are of) and the KL of the next token are those of vectors as long 
 score is that at 0.3 nats of KL on unrelated prompts: the share of answers on the rarer side of the fork, or the content
 score in nats. Vector and sign are chosen on validation items, once for each measure, and the figures are means over test
 items with 95% intervals (bootstrap; Wilson for shares). The first token's activation can be a hundred times as long as the
-others', and most of MELBO's displacement is its: the same vectors' displacement without it is told beside. Passes: forward
+others', and most of MELBO's displacement is its: the same vectors' displacement without it is reported beside. Passes: forward
 passes of the prompt plus products with J or its transpose, all vectors together. Seconds: of one core, float32.
-MELBO's ascents start from random directions and are not kept
-orthogonal, as published; fewer iterations are the same runs, looked at on the way."""
+MELBO's ascents start from random directions and are not kept orthogonal, as published; fewer iterations are the same runs,
+looked at on the way."""
 
 REST = "first token left out"  # of MELBO's target
 MEASURES = {  # of `Study._effects` and `Study._score`: what it is, and its unit
@@ -122,7 +122,7 @@ def _answer(name: str, found: dict[str, dict[str, Any]]) -> str:
     verdict = " and ".join(f"{how} {', '.join(words)}" for how, words in told if words)
     tenth = "the protocol's tenth is reached" if ratio >= 10 else "the protocol's tenth is not reached"
     text += f" At 1/{ratio:.1f} of the passes ({tenth}) power {verdict}." if verdict else ""
-    return text + (f" Neither is told from the best of the random draws by {', '.join(moot)}." if moot else "")
+    return text + (f" Neither differs from the best of the random draws by {', '.join(moot)}." if moot else "")
 
 
 def _to_the_end(study: Any) -> str:

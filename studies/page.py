@@ -11,7 +11,7 @@ from typing import Any
 import powersteer as ps
 from powersteer._util.atomic import write_text
 
-__all__ = ["Page", "add_arguments", "cell", "folder_of"]
+__all__ = ["STUDIES", "Page", "add_arguments", "cell", "folder_of"]
 
 STUDIES = Path(__file__).parents[1] / "docs/studies"
 

@@ -14,13 +14,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from built_in import METHODS, POWER, KeptSearch, search_key
-from page import Page
+from built_in import METHODS, POWER, KeptSearch, Sizes, search_key
+from page import STUDIES, Page
 from results import Missing, Results
 
 __all__ = ["write"]
 
-DOCS = Path(__file__).parents[1] / "docs"
 BEST, PLAIN = "random, best draw", "unsteered"
 Accuracies = dict[str, float]  # test accuracy by kind of vectors, in percent
 
@@ -49,15 +48,15 @@ def _answer(searches: Sequence[dict[str, dict[str, KeptSearch]]]) -> str:
     return f"Forks, over all seeds, where the interval lies above that of every random draw (range of accuracy): {'; '.join(parts)}."
 
 
-def write(folders: Sequence[Path], out: Path) -> None:
-    """Write the page from folders of studies/built_in.py, the shipped model's first."""
+def write(folders: Sequence[Path], docs: Path) -> None:
+    """Write seeds.md from folders of studies/built_in.py, the shipped model's first."""
     results = [Results.of(folder) for folder in folders]
     sizes = [r.settings["sizes"] for r in results]
     if differ := [str(f) for f, size in zip(folders, sizes, strict=True) if size != sizes[0]]:
         raise SystemExit(f"{', '.join(differ)}: of other sizes than {folders[0]}")
     searches = [{fork: _searches(r, fork) for fork in sizes[0]["forks"]} for r in results]
     models = {f"seed {n}": r.settings["weights"][:16] for n, r in enumerate(results)}
-    title, quick = "The built-in model's table at other training seeds", sizes[0]["test"] < 100
+    title, quick = "The built-in model's table at other training seeds", sizes[0]["test"] < Sizes.test
     page = Page(title, "python studies/seeds.py FOLDER ...", models, quick, protocol=False)
     page.text(
         f"Test accuracy in percent, of {sizes[0]['test']} questions: each model is trained by `tools/train_demo.py` from another "
@@ -72,15 +71,15 @@ def write(folders: Sequence[Path], out: Path) -> None:
             values = [seed[name] for seed in seeds]
             rows.append([fork, name, *(f"{v:.1f}" for v in values), f"{min(values):.1f} to {max(values):.1f}"])
     page.table(["fork", "vectors", *models, "range"], rows)
-    page.write(out)
+    page.write(docs / "seeds.md")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of studies/built_in.py, that of the shipped model first")
-    parser.add_argument("--out", type=Path, default=DOCS / "studies" / "seeds.md")
+    parser.add_argument("--docs", type=Path, default=STUDIES, metavar="FOLDER", help="of the page")
     a = parser.parse_args()
-    write(a.folders, a.out)
+    write(a.folders, a.docs)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_a_quick_run_goes_on_where_it_stopped(quick, tmp_path, monkeypatch):
 
     import seeds
 
-    seeds.write([out, out], tmp_path / "seeds.md")
+    seeds.write([out, out], tmp_path)
     told = (tmp_path / "seeds.md").read_text("utf-8")
     assert "| products | Fisher, first | 100.0 | 100.0 | 100.0 to 100.0 |" in told and "seed 1: `83c900904e76387c`" in told
 
@@ -87,7 +87,7 @@ def kept(folder, accuracies, draws=(0.3, 0.2), weights="a" * 64):
         return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 200, "seed": 0, "values": [], "unit": "share"}
 
     for method, value in zip(built_in.METHODS, accuracies, strict=False):
-        search = {"ranked": [], "chosen": {}, "random": [{"test": metric(d)} for d in draws], "test": metric(value),
+        search = {"ranked": [], "chosen": {"test": metric(value)}, "random": [{"test": metric(d)} for d in draws],
                   "unsteered": metric(0.01), "share": metric(1), "random share": None}  # fmt: skip
         results.once(built_in.search_key("products", method), lambda search=search: search)
     return folder
@@ -98,7 +98,7 @@ def test_the_page_on_seeds_counts_what_beats_every_draw(tmp_path):
 
     values = np.array([0.99, 0.39, 0.5, 0, 0, 0, 1])  # the best draw's interval ends at 0.35
     first, second = kept(tmp_path / "a", values), kept(tmp_path / "b", values / 2, weights="b" * 64)
-    seeds.write([first, second], tmp_path / "seeds.md")
+    seeds.write([first, second], tmp_path)
     page = (tmp_path / "seeds.md").read_text("utf-8")
     assert "Fisher, first: 2 of 2 (49.5 to 99.0%)" in page and "power, certified: 0 of 2" in page and "CAA (labels): 2 of 2" in page
     assert "power, published: 1 of 2" in page and f"seed 0: `{'a' * 16}`; seed 1: `{'b' * 16}`" in page
@@ -111,11 +111,11 @@ def test_a_study_that_has_not_run_to_its_end_is_refused(tmp_path):
 
     whole, half = kept(tmp_path / "a", [1] * 7), kept(tmp_path / "b", [1] * 3)
     with pytest.raises(SystemExit, match=r"lacks products\.search MELBO"):
-        seeds.write([whole, half], tmp_path / "seeds.md")
+        seeds.write([whole, half], tmp_path)
     with pytest.raises(SystemExit, match="holds no results"):
-        seeds.write([whole, tmp_path / "nothing"], tmp_path / "seeds.md")
+        seeds.write([whole, tmp_path / "nothing"], tmp_path)
     settings = whole / "settings.json"
     settings.write_text(settings.read_text().replace("200", "100"))
     with pytest.raises(SystemExit, match="of other sizes"):
-        seeds.write([kept(tmp_path / "c", [1] * 7), whole], tmp_path / "seeds.md")
+        seeds.write([kept(tmp_path / "c", [1] * 7), whole], tmp_path)
     assert not (tmp_path / "seeds.md").exists() and not (tmp_path / "nothing").exists()
